@@ -1,0 +1,1 @@
+"""Where and who: shares, stores, clouds and sites as Prefect blocks."""

@@ -1,0 +1,1 @@
+"""What an operator starts: one file is one deployment."""

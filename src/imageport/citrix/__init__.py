@@ -1,0 +1,1 @@
+"""What Citrix expects: vDisk stores, names, versions, manifests, locks."""

@@ -1,0 +1,1 @@
+"""The command line; each subcommand calls the library and prints."""

@@ -1,0 +1,1 @@
+"""Implementations of `imageport.cloud.Cloud`, one subpackage per cloud."""

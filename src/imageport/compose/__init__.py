@@ -1,0 +1,1 @@
+"""The compositing engine: standard library and the distribution's guestfs only."""

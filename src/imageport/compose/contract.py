@@ -1,0 +1,223 @@
+"""The job that the compositing engine takes and the report that it gives back, as JSON.
+
+The engine runs as its own process, at the site or in a worker machine, from one zipapp:
+``python3 engine.pyz JOB.json REPORT.json``. Standard library only: this module travels in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+SCHEMA = 1
+
+
+class Action(StrEnum):
+    """What the engine is asked to do; only ``compose`` writes to the disk."""
+
+    INSPECT = "inspect"
+    """Read-only: what is there, and every reason to refuse."""
+    PLAN = "plan"
+    """Read-only: the changes that ``compose`` would make."""
+    COMPOSE = "compose"
+    VERIFY = "verify"
+    """Read-only: the readiness verdict, after the one boot with what first boot left behind."""
+
+
+class Tier(StrEnum):
+    """Why a change is made."""
+
+    REQUIRED = "required"
+    RECOMMENDED = "recommended"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDisk:
+    """Where the engine finds the disk: a device, a raw file, or ``nbd+unix:///?socket=…``."""
+
+    path: str
+    disk_guid: str = ""
+    """GPT disk GUID that must be found, else the disk is refused; "" only for ``inspect``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What the operator chose; every field has a safe default.
+
+    ``recommended`` names steps of that tier to run. ``drivers`` are folders inside the payload
+    that hold INF packages. ``list_of_ddcs`` are Delivery Controllers, empty leaves them alone.
+    """
+
+    cloud: str = "aws"
+    provisioning: str = "pvs"
+    list_of_ddcs: tuple[str, ...] = ()
+    recommended: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    required_nic_ids: tuple[str, ...] = ()
+    """Hardware ids of which one must have a driver; empty takes the cloud's own default."""
+    first_boot_deadline_seconds: int = 1200
+    first_boot_attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJob:
+    """One job."""
+
+    action: Action
+    disk: EngineDisk
+    options: EngineOptions = EngineOptions()
+    run: str = ""
+    payload_sha256: str = ""
+    """Of the zip unpacked in the folder given by ``--payload``; "" = there is none."""
+
+    def to_json(self) -> str:
+        """Return the job as JSON text."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One reason not to touch this guest."""
+
+    code: str
+    """``hibernated``, ``dirty_ntfs``, ``bitlocker``, ``dirty_hive``, ``needs_uefi``,
+    ``pvs_target_missing``, ``dynamic_disk``, ``unknown_guest``, ``wrong_disk`` …"""
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change, with the value before; sensitive values appear as ``sha256:…`` only."""
+
+    step: str
+    tier: str
+    kind: str
+    """``registry``, ``file``, ``folder``, ``descriptor``."""
+    path: str
+    name: str = ""
+    before: str = ""
+    """"" = was not there."""
+    after: str = ""
+    """"" = removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictItem:
+    """One item of the readiness verdict."""
+
+    name: str
+    passed: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the guest is."""
+
+    product_name: str = ""
+    build: str = ""
+    architecture: str = ""
+    edition: str = ""
+    firmware: str = ""
+    """``uefi`` or ``bios``."""
+    disk_guid: str = ""
+    partitions: tuple[str, ...] = ()
+    control_sets: tuple[str, ...] = ()
+    current_control_set: str = ""
+    source_platform: str = ""
+    """``vmware``, ``xenserver``, ``nutanix``, ``hyperv`` or ``none``."""
+    vda_version: str = ""
+    pvs_target_version: str = ""
+    domain: str = ""
+    free_bytes: int = 0
+    software: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What the engine answers; ``ok`` means it did what was asked (a failed verdict is not ok)."""
+
+    action: Action
+    ok: bool
+    engine_id: str = ""
+    """sha256 over the engine's sources: the same id, job and payload give the same changes."""
+    error: str = ""
+    inspection: Inspection = Inspection()
+    refusals: tuple[Refusal, ...] = ()
+    changes: tuple[Change, ...] = ()
+    verdict: tuple[VerdictItem, ...] = ()
+    first_boot: dict[str, str] = field(default_factory=dict)
+    """``verify`` only: what first boot reported (state, attempts, log tail)."""
+    seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the report as JSON text."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a report; `ValueError` names the key that is unknown or has the wrong type."""
+        report: Self = _read(cls, _document(text, "report"), "report")
+        return report
+
+
+def job_from_json(text: str | bytes) -> EngineJob:
+    """Read a job; `ValueError` names the key that is unknown or has the wrong type."""
+    job: EngineJob = _read(EngineJob, _document(text, "job"), "job")
+    return job
+
+
+def _document(text: str | bytes, what: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
+        raise ValueError(f"Bad engine {what}: found no schema {SCHEMA}, needed one.")
+    return value
+
+
+_NESTED: dict[str, Any] = {
+    "disk": EngineDisk,
+    "options": EngineOptions,
+    "inspection": Inspection,
+    "refusals": Refusal,
+    "changes": Change,
+    "verdict": VerdictItem,
+    "action": Action,
+}
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"Bad {where}: found {type(value).__name__}, needed an object.")
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise ValueError(f"Bad {where}: found unknown keys {unknown}, needed {sorted(known)}.")
+    read = {name: _field(name, inner, f"{where}.{name}") for name, inner in value.items()}
+    for name, inner in read.items():
+        declared = str(known[name].type)
+        for text, needed in (("str", str), ("bool", bool), ("int", int)):
+            if declared == text and type(inner) is not needed:
+                raise ValueError(
+                    f"Bad {where}.{name}: found {type(inner).__name__}, needed {text}."
+                )
+    try:
+        return kind(**read)
+    except TypeError as error:
+        raise ValueError(f"Bad {where}: {error}.") from error
+
+
+def _field(name: str, value: Any, where: str) -> Any:
+    nested = _NESTED.get(name)
+    if nested is Action:
+        return Action(value)
+    if isinstance(value, list):
+        if nested is None:
+            if not all(isinstance(inner, str) for inner in value):
+                raise ValueError(f"Bad {where}: found a value that is no text, needed texts.")
+            return tuple(value)
+        return tuple(_read(nested, inner, f"{where}[{at}]") for at, inner in enumerate(value))
+    return value if nested is None else _read(nested, value, where)

@@ -1,0 +1,1 @@
+"""The embedded site: file server, clouds and machines on this computer, loopback only."""

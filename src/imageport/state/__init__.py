@@ -1,0 +1,1 @@
+"""What outlives a run: the catalogue, the ledger, journals and leases, in one folder."""

@@ -1,0 +1,1 @@
+"""Byte-range files and folders: local, SMB and in memory behind one interface."""

@@ -1,0 +1,1 @@
+"""The one engine that moves blocks: plan, pipeline, journal, pacing, manifest, verify."""

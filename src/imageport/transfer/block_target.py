@@ -1,0 +1,97 @@
+"""The interface of a place that disk blocks are written to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTraits:
+    """What a target is like; declared, never probed.
+
+    ``unwritten_reads_zero``: a block never put reads back as zeros (a new VHDX). False on cloud
+    volumes that are or may become encrypted, where it reads as garbage: there ZERO blocks are
+    written, and HOLE blocks inside a partition too.
+    """
+
+    name: str
+    unwritten_reads_zero: bool
+    initial_in_flight: int = 4
+    max_in_flight: int = 16
+    max_requests_per_second: float = 0.0
+    """0 = no limit known."""
+    verify_by_read_back: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPlan:
+    """What will be put, in blocks of `imageport.model.BLOCK_BYTES`; every sequence ascends.
+
+    ``data_blocks`` are read and hashed; ``zero_blocks`` are written as zeros without reading;
+    a block in neither is left alone. The last block is padded with zeros.
+    """
+
+    size_bytes: int
+    data_blocks: tuple[int, ...]
+    zero_blocks: tuple[int, ...]
+    bytes_to_read: int
+
+
+class BlockTarget(ABC):
+    """Receives blocks in any order from several threads.
+
+    Life: ``begin`` (or ``resume``) → ``put``… → ``commit`` → ``read_back`` → ``close``; ``abort``
+    instead of ``commit`` leaves nothing behind. One retry layer lies above: a target tries once
+    and raises `CloudThrottled`, `CloudUnavailable` or `ShareUnreachable` for what may be tried
+    again, anything else for what may not.
+    """
+
+    traits: TargetTraits
+
+    @abstractmethod
+    def begin(self, plan: TransferPlan, token: str) -> str:
+        """Create the target and return its handle (an id or a file name).
+
+        Idempotent: the same ``token`` finds what an earlier, killed call created. The caller
+        journals the handle before the first ``put``.
+        """
+
+    @abstractmethod
+    def resume(self, plan: TransferPlan, handle: str) -> None:
+        """Take up a target from its handle; `ResourceGone` when it can no longer be written."""
+
+    @abstractmethod
+    def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
+        """Write one block of exactly BLOCK_BYTES with its SHA-256; putting again is harmless."""
+
+    def flush(self) -> None:
+        """Make every block put so far durable; called before the journal counts them.
+
+        Cloud targets are durable per put and need nothing here.
+        """
+        return
+
+    @abstractmethod
+    def commit(self, digests: Mapping[int, bytes]) -> str:
+        """Seal the target; ``digests`` are all blocks ever put. Returns the final reference.
+
+        May be called again after a crash between commit and record.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Remove what was begun; may be called twice, never removes a committed target."""
+
+    @abstractmethod
+    def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, BLOCK_BYTES of data) from the committed target.
+
+        By another path than the one that wrote, where there is one.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections; may be called twice."""

@@ -1,0 +1,1 @@
+"""What Prefect retries and caches; each task calls the library once."""
