@@ -1,0 +1,84 @@
+# Sourced by ./demo and ./test: installs what is missing, and nothing that is there.
+# Debian 12+ / Ubuntu 24.04+, amd64. Idempotent; a second call takes under a second.
+# shellcheck shell=bash
+
+fail() { printf 'Cannot set up imageport: %s\n' "$*" >&2; exit 1; }
+
+become_root() { # "$@" = the script and its arguments
+    [ "$(id -u)" -eq 0 ] && return
+    command -v sudo >/dev/null || fail "needs root or sudo (apt packages, file server, guest disks)."
+    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,PIP_INDEX_URL,UV_INDEX_URL -- "$@"
+}
+
+# What the product uses (inspection, engine, nbd checks) and what the embedded site runs on.
+APT_PACKAGES=(
+    samba smbclient qemu-utils qemu-system-x86 ovmf libguestfs-tools guestfs-tools python3-guestfs
+    ntfs-3g libhivex-bin libwin-hivex-perl libnbd-bin gnu-efi gcc binutils mtools dosfstools gdisk
+    xz-utils attr python3-venv ca-certificates
+)
+
+install_apt_packages() {
+    local missing=() package
+    for package in "${APT_PACKAGES[@]}" "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    # libguestfs builds its small machine from an installed kernel and that kernel's modules.
+    if ! have_kernel; then
+        if apt-cache show linux-image-amd64 >/dev/null 2>&1 || ! grep -qi ubuntu /etc/os-release
+        then missing+=(linux-image-amd64); else missing+=(linux-image-virtual); fi
+    fi
+    [ "${#missing[@]}" -eq 0 ] && return 0
+    command -v apt-get >/dev/null || fail "needs ${missing[*]}; there is no apt-get here."
+    printf 'Installing %s …\n' "${missing[*]}"
+    local policy=/usr/sbin/policy-rc.d log=/tmp/imageport-apt.$$.log made_policy=
+    # A demo must not open port 445 to the network: nothing that apt installs here is started.
+    if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; made_policy=1; fi
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        [ -n "$made_policy" ] && rm -f "$policy"
+        tail -n 20 "$log" >&2
+        fail "apt-get install failed; the whole log is $log."
+    fi
+    [ -n "$made_policy" ] && rm -f "$policy"
+    if printf '%s\n' "${missing[@]}" | grep -qx samba && command -v systemctl >/dev/null; then
+        systemctl disable --quiet smbd nmbd samba-ad-dc 2>/dev/null || true
+    fi
+    rm -f "$log"
+}
+
+have_kernel() {
+    local kernel
+    for kernel in /boot/vmlinuz-*; do
+        [ -e "$kernel" ] && [ -d "/lib/modules/${kernel#/boot/vmlinuz-}" ] && return 0
+    done
+    return 1
+}
+
+find_python() { # the first Python >= 3.11 on PATH
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+            && { command -v "$candidate"; return 0; }
+    done
+    fail "needs Python 3.11 or newer on PATH."
+}
+
+install_python_environment() { # in $1/.venv, from the hash-pinned lock
+    local root=$1 uv stamp python
+    python=$(find_python)
+    stamp=$(cat "$root/requirements.lock" "$root/pyproject.toml" | sha256sum | cut -c1-16)
+    [ -x "$root/.venv/bin/imageport" ] && [ "$(cat "$root/.venv/imageport.stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    if uv=$(command -v uv); then :; else
+        uv=$root/.imageport/tools/bin/uv
+        if [ ! -x "$uv" ]; then
+            "$python" -m venv "$root/.imageport/tools" || fail "$python cannot make a virtual environment."
+            "$root/.imageport/tools/bin/pip" install -q uv || fail "uv could not be installed from the package index."
+        fi
+    fi
+    printf 'Installing the Python environment …\n'
+    [ -x "$root/.venv/bin/python" ] || "$uv" venv -q --python "$python" "$root/.venv"
+    (cd "$root" && "$uv" pip sync -q --python .venv/bin/python --require-hashes requirements.lock \
+        && "$uv" pip install -q --python .venv/bin/python --no-deps -e .) \
+        || fail "the Python environment could not be installed."
+    printf '%s' "$stamp" >"$root/.venv/imageport.stamp"
+}
