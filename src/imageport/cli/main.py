@@ -1,0 +1,88 @@
+"""Entry point of ``imageport``: one table of subcommands, one place that prints errors.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 the image was refused or its verdict
+failed · 4 failed in a way that trying again may mend · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from types import ModuleType
+
+from imageport import __version__
+from imageport.errors import (
+    FirstBootFailed,
+    GuestRefused,
+    ImageportError,
+    InputError,
+    VerdictFailed,
+)
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("imageport.cli.demo", "run the main job end to end on the embedded site"),
+    "sandbox": ("imageport.cli.sandbox", "start, stop or show the embedded site"),
+    "inspect": ("imageport.cli.inspect", "show what a disk is and what it holds"),
+    "convert": ("imageport.cli.convert", "copy any readable disk to a new file"),
+    "prepare": ("imageport.cli.prepare", "compose a new copy of a disk at the site"),
+    "images": ("imageport.cli.images", "list the catalogue"),
+    "sweep": ("imageport.cli.sweep", "delete what expired runs left in the cloud"),
+    "doctor": ("imageport.cli.doctor", "check what is installed, reachable and permitted"),
+    "engine": ("imageport.cli.engine", "build the compositing engine"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    parser, modules = _parser(argv)
+    args = parser.parse_args(argv)
+    try:
+        return int(modules[args.command].run(args))
+    except ImageportError as error:
+        _print_error(error, as_json=getattr(args, "json", False))
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted; nothing is left running.\n")
+        return 130
+
+
+def _parser(argv: list[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
+    """Build the parser; only the named subcommand's module is imported, so that help is quick."""
+    parser = argparse.ArgumentParser(
+        prog="imageport",
+        description="Moves golden Windows images from on-premises to the cloud.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 image refused, "
+        "4 failed but may be tried again, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"imageport {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    named = next((word for word in argv if word in COMMANDS), "")
+    modules: dict[str, ModuleType] = {}
+    for name, (module_name, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == named:
+            modules[name] = importlib.import_module(module_name)
+            modules[name].add_arguments(command)
+    return parser, modules
+
+
+def _print_error(error: ImageportError, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": error.as_dict()}) + "\n")
+        return
+    sys.stderr.write(f"imageport: {error.message} [{error.code}]\n")
+    for refusal in error.fields.get("refusals", []):
+        sys.stderr.write(f"  - {refusal}\n")
+    if error.hint:
+        sys.stderr.write(f"  Hint: {error.hint}\n")
+
+
+def _exit_code(error: ImageportError) -> int:
+    if isinstance(error, InputError):
+        return 2
+    if isinstance(error, (GuestRefused, VerdictFailed, FirstBootFailed)):
+        return 3
+    return 4 if error.retryable else 1
