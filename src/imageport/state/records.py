@@ -20,6 +20,10 @@ class Publication:
     size_bytes: int
     last_write_ns: int
     image_digest: str
+    verified: str = ""
+    """The verification level in words."""
+    stats: dict[str, Any] = field(default_factory=dict)
+    """`imageport.model.TransferStats` of the transfer that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
