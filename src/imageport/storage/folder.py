@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from imageport.errors import InputError
+from imageport.errors import ImageportError, InputError
 from imageport.storage.byte_file import ByteFile, WritableFile
 
 
@@ -92,13 +94,21 @@ class Folder(ABC):
             return file.read_at(0, file.size_bytes)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a small file whole, replacing it atomically: a reader sees old or new."""
-        part = f"{name}.part"
-        self.delete(part)
-        with self.create(part) as file:
-            file.write_at(0, data)
-            file.flush()
-        self.rename(part, name, replace=True)
+        """Write a small file whole, replacing it atomically: a reader sees old or new.
+
+        Several may do so at once: each writes under a name of its own, the last rename wins. A
+        writer that was killed leaves a ``*.part`` behind.
+        """
+        part = f"{name}.{secrets.token_hex(4)}.part"
+        try:
+            with self.create(part) as file:
+                file.write_at(0, data)
+                file.flush()
+            self.rename(part, name, replace=True)
+        except BaseException:
+            with contextlib.suppress(ImageportError):  # the first error is the one to report
+                self.delete(part)
+            raise
 
     def __enter__(self) -> Self:
         return self
