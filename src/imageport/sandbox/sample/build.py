@@ -1,0 +1,150 @@
+"""Build the sample vDisk, or take it from the cache when its recipe has not changed.
+
+``python -m imageport.sandbox.sample.build PATH [VARIANT]`` does it from a shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from imageport.sandbox.sample import disk_image, faults
+from imageport.sandbox.sample.efi_partition import make_efi_partition, remove_fallback_loader
+from imageport.sandbox.sample.ntfs_volume import make_windows_volume
+from imageport.sandbox.sample.programs import run
+from imageport.sandbox.sample.recipe import ESP, WINDOWS, Variant, bulk_data, recipe_id
+from imageport.sandbox.sample.windows_files import (
+    GuestFile,
+    bulk_files,
+    listed_files,
+    write_tar,
+)
+from imageport.sandbox.sample.windows_registry import make_boot_store, make_windows_hives
+
+CACHE_VARIABLE = "IMAGEPORT_CACHE"
+
+
+def build_sample(
+    path: Path, variant: Variant = Variant.DEFAULT, *, cache: Path | None = None
+) -> Path:
+    """Write the sample as a dynamic VHDX to the new or replaced file ``path`` and return it.
+
+    Args:
+        path: the file to make; its folder must exist.
+        variant: which image; see `Variant`.
+        cache: folder of built images, else ``IMAGEPORT_CACHE``, else ``~/.cache/imageport``.
+
+    Several processes may ask for the same image at once; one builds, the others wait.
+
+    Raises:
+        MissingTool: a program that the generator needs is not installed.
+        EngineFailed: such a program failed.
+    """
+    return disk_image.clone_sparse(cached_sample(variant, cache=cache), path)
+
+
+def build_raw_sample(
+    path: Path, variant: Variant = Variant.SMALL, *, cache: Path | None = None
+) -> Path:
+    """Write the sample as a sparse raw disk, as a machine sees it; else as `build_sample`."""
+    run(["qemu-img", "convert", "-O", "raw", cached_sample(variant, cache=cache), path])
+    return path
+
+
+def cached_sample(variant: Variant, *, cache: Path | None = None) -> Path:
+    """Return the cached VHDX of a variant, built when it is not there; only to be read."""
+    folder = (cache or _default_cache()) / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / f"{variant}-{recipe_id(variant)}.vhdx"
+    if image.exists():
+        return image
+    with _locked(image.with_suffix(".lock")):
+        if not image.exists():
+            with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
+                finished = _build(variant, Path(work))
+                finished.replace(image)
+    return image
+
+
+def _default_cache() -> Path:
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path.home() / ".cache" / "imageport"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The kernel drops the lock with its process, however that ends; the file stays.
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(variant: Variant, work: Path) -> Path:
+    hives = work / "hives"
+    hives.mkdir()
+    make_windows_hives(hives, with_pvs=variant is not Variant.NO_PVS)
+    store = work / "BCD"
+    make_boot_store(store)
+    if variant is Variant.DIRTY_HIVE:
+        faults.leave_hive_dirty(hives / "SYSTEM")
+    contents, volume = work / "contents.tar", work / "windows.ntfs"
+    write_tar(contents, _windows_files(variant, hives, store))
+    make_windows_volume(volume, contents)
+    contents.unlink()
+    if variant is Variant.DIRTY_NTFS:
+        faults.mark_volume_dirty(volume)
+    elif variant is Variant.BITLOCKER:
+        faults.encrypt_as_bitlocker(volume)
+    disk = _assemble(variant, volume, store, work)
+    volume.unlink()
+    vhdx = work / "sample.vhdx"
+    disk_image.make_vhdx(disk, vhdx)
+    return vhdx
+
+
+def _windows_files(variant: Variant, hives: Path, store: Path) -> Iterator[GuestFile]:
+    yield from listed_files("windows_files.txt")
+    if variant is not Variant.NO_PVS:
+        yield from listed_files("pvs_files.txt")
+    for hive in sorted(hives.iterdir()):
+        yield GuestFile(f"Windows/System32/config/{hive.name}", hive.read_bytes())
+    if variant is Variant.MBR:
+        yield GuestFile(
+            "bootmgr", b"\xe9\xd5\x01\xebBOOTMGR image of the sample".ljust(4096, b"\0")
+        )
+        yield GuestFile("Boot/BCD", store.read_bytes())
+    if variant is Variant.HIBERNATED:
+        yield GuestFile("hiberfil.sys", faults.hibernation_file())
+    yield from bulk_files(bulk_data(variant))
+
+
+def _assemble(variant: Variant, volume: Path, store: Path, work: Path) -> Path:
+    disk = work / "disk.raw"
+    if variant is Variant.MBR:
+        disk_image.assemble_mbr(disk, volume, WINDOWS)
+        return disk
+    esp = work / "esp.fat"
+    make_efi_partition(esp, store, work)
+    if variant is Variant.NO_ESP_LOADER:
+        remove_fallback_loader(esp)
+    disk_image.assemble_gpt(disk, {ESP.number: esp, WINDOWS.number: volume})
+    return disk
+
+
+def main() -> None:
+    """Build one image by name."""
+    parser = argparse.ArgumentParser(description="Build the sample vDisk.")
+    parser.add_argument("path", type=Path, help="The VHDX file to write.")
+    parser.add_argument("variant", type=Variant, nargs="?", default=Variant.DEFAULT,
+                        choices=list(Variant), help="Which image.")  # fmt: skip
+    arguments = parser.parse_args()
+    build_sample(arguments.path, arguments.variant)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The Windows partition: a real NTFS made by mkntfs and filled by ntfs-3g or by libguestfs.
+
+Mounting through FUSE takes seconds but needs root; libguestfs works for everybody and takes one
+start of its machine (about 20 s under emulation).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import tarfile
+from pathlib import Path
+
+from imageport.errors import EngineFailed, MissingTool
+from imageport.sandbox.firmware import probe_kvm
+from imageport.sandbox.sample import recipe
+from imageport.sandbox.sample.programs import available, run
+from imageport.sandbox.sample.security_descriptor import volume_descriptor
+from imageport.sandbox.sample.windows_files import FILE_TIME_SECONDS
+
+_GUESTFS_SCRIPT = Path(__file__).parent / "fill_with_guestfs.py"
+_SERIAL_AT = 0x48
+_COPY_BYTES = recipe.MIB
+
+
+def make_windows_volume(volume: Path, contents: Path) -> None:
+    """Write a clean NTFS that holds the tar ``contents`` into the new file ``volume``."""
+    with volume.open("wb") as file:
+        file.truncate(recipe.WINDOWS.size)
+    start = recipe.WINDOWS.first // 512
+    run(["mkntfs", "-F", "-Q", "-q", "-s", "512", "-p", str(start), "-L", "Windows", volume])
+    _set_serial(volume)
+    if not _fill_through_fuse(volume, contents):
+        _fill_through_guestfs(volume, contents)
+
+
+def _set_serial(volume: Path) -> None:
+    """Replace the random serial number in the boot sector and in its copy in the last sector."""
+    serial = struct.pack("<Q", recipe.NTFS_SERIAL)
+    with volume.open("r+b") as file:
+        for sector in (0, recipe.WINDOWS.size - 512):
+            file.seek(sector)
+            if file.read(11)[3:11] == b"NTFS    ":
+                file.seek(sector + _SERIAL_AT)
+                file.write(serial)
+
+
+def _fill_through_fuse(volume: Path, contents: Path) -> bool:
+    """Fill the volume mounted on this machine; False when this user cannot mount."""
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists() or not available("ntfs-3g"):
+        return False
+    mount = volume.with_suffix(".mount")
+    mount.mkdir()
+    try:
+        # "inherit": what is made below takes its descriptor from the folder, as on Windows.
+        run(["ntfs-3g", "-o", "permissions,inherit,big_writes,noatime", volume, mount])
+    except EngineFailed:
+        mount.rmdir()
+        return False  # containers often have the device but not the right to mount
+    try:
+        os.setxattr(mount, "system.ntfs_acl", volume_descriptor())
+        with tarfile.open(contents) as archive:
+            _extract(archive, mount)
+    finally:
+        run(["umount", mount])
+        mount.rmdir()
+    return True
+
+
+def _extract(archive: tarfile.TarFile, root: Path) -> None:
+    # Not extractall: its chmod would replace the inherited descriptors.
+    members = archive.getmembers()
+    for member in members:
+        target = root / member.name
+        if member.isdir():
+            target.mkdir(exist_ok=True)
+            continue
+        source = archive.extractfile(member)
+        if source is None:
+            raise EngineFailed(f"Cannot write '{member.name}': it is no file and no folder.")
+        with source, target.open("wb") as file:
+            while piece := source.read(_COPY_BYTES):
+                file.write(piece)
+    for member in reversed(members):
+        os.utime(root / member.name, (FILE_TIME_SECONDS, FILE_TIME_SECONDS))
+
+
+def _fill_through_guestfs(volume: Path, contents: Path) -> None:
+    python = Path("/usr/bin/python3")
+    if not python.exists():
+        raise MissingTool(f"Cannot fill the sample's NTFS: no {python} with the guestfs module.")
+    environment = {"LIBGUESTFS_BACKEND": "direct"}
+    if not probe_kvm():
+        environment["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    descriptor = volume.with_suffix(".descriptor")
+    descriptor.write_bytes(volume_descriptor())
+    with contextlib.ExitStack() as stack:
+        stack.callback(descriptor.unlink)
+        run([python, _GUESTFS_SCRIPT, volume, contents, descriptor], env=environment)
