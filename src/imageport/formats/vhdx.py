@@ -1,0 +1,161 @@
+"""Reads VHDX disks, dynamic and fixed, and validates all that it relies on."""
+
+# References: [MS-VHDX] 2.5.1.1 (payload block states).
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from imageport.formats import _vhdx_layout as layout
+from imageport.formats._disk_file import DiskFile
+from imageport.formats._extent_merge import allocated_extents, merged
+from imageport.formats._vhdx_bat import check_entries, load_entries
+from imageport.formats._vhdx_structure import load
+from imageport.model import MIB, Extent, ExtentState
+from imageport.storage.byte_file import ByteFile
+from imageport.storage.folder import Folder
+
+_PIECE_BYTES = MIB
+_ZERO_PIECE = bytes(_PIECE_BYTES)
+
+
+class _Segment(NamedTuple):
+    """A range of the disk: at ``place`` in the file, or zeros when that is -1."""
+
+    offset: int
+    length: int
+    place: int
+
+
+class VhdxDisk(DiskFile):
+    """A VHDX without parent and without a pending log.
+
+    Takes over ``file`` and closes it, unless the constructor raises. ``resolver`` is the folder
+    that parents will be looked for in once chains are read; today a parent is refused.
+
+    Raises:
+        BadDisk: The file contradicts the specification or is cut short.
+        UnsupportedDisk: Sound, but it has a pending log, a parent or an unknown required part.
+    """
+
+    format_name = "vhdx"
+
+    def __init__(self, file: ByteFile, resolver: Folder | None = None) -> None:
+        super().__init__(file)
+        self._resolver = resolver
+        self._structure = load(file)
+        self._geometry = self._structure.geometry
+        self._bat = load_entries(file, self._structure)
+        check_entries(file, self._structure, self._bat)
+        self.sector_bytes = self._geometry.sector_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the virtual disk size."""
+        return self._geometry.disk_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Return the payload block size."""
+        return self._geometry.block_bytes
+
+    @property
+    def data_write_guid(self) -> str:
+        """Return the GUID that changes whenever the guest's content was written."""
+        return str(self._structure.header.data_write_guid)
+
+    @property
+    def disk_id(self) -> str:
+        """Return the virtual disk's id (SCSI page 83)."""
+        return str(self._structure.disk_id)
+
+    def content_key(self) -> str:
+        """Return the DataWriteGuid and the identity of the file."""
+        return f"vhdx:{self.data_write_guid}:{self._opened.key()}"
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the disk's extents.
+
+        A block marked ZERO is ZERO; what an allocated block spans but the file system has not
+        stored is ZERO too: allocated for the guest, zeros on disk, nothing to read. UNMAPPED
+        (trimmed) and UNDEFINED blocks are HOLE: the guest has said that it does not rely on them.
+        """
+        return merged(self._block_extents())
+
+    def _block_extents(self) -> Iterator[Extent]:
+        geometry = self._geometry
+        stored = self._allocated()
+        for block in range(geometry.block_count):
+            start = block * geometry.block_bytes
+            length = min(geometry.block_bytes, geometry.disk_bytes - start)
+            entry = self._bat[geometry.entry_index(block)]
+            state = entry & layout.BAT_STATE_MASK
+            if state == layout.PayloadState.FULLY_PRESENT:
+                place = entry & layout.BAT_OFFSET_MASK
+                for part in allocated_extents(stored, place, length, ExtentState.ZERO):
+                    offset = part.offset_bytes - place + start
+                    yield Extent(offset, part.length_bytes, part.state)
+            elif state == layout.PayloadState.ZERO:
+                yield Extent(start, length, ExtentState.ZERO)
+            else:
+                yield Extent(start, length, ExtentState.HOLE)
+
+    def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return the bytes; holes read as zeros."""
+        self._check_range(offset_bytes, length_bytes)
+        parts = [
+            bytes(part.length) if part.place < 0 else self._file.read_at(part.place, part.length)
+            for part in self._segments(offset_bytes, length_bytes)
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_many(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, bytes) ascending; the file reads ahead across blocks and ranges."""
+        waiting: deque[_Segment] = deque()
+        for _, data in self._file.read_many(self._file_ranges(ranges, waiting)):
+            while waiting[0].place < 0:
+                yield from _zeros(waiting.popleft())
+            yield waiting.popleft().offset, data
+        while waiting:
+            yield from _zeros(waiting.popleft())
+
+    def _file_ranges(
+        self, ranges: Iterable[tuple[int, int]], waiting: deque[_Segment]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the file ranges to read; ``waiting`` gets every segment in the disk's order."""
+        for offset, length in self._checked(ranges):
+            for segment in self._segments(offset, length):
+                if segment.place < 0:
+                    waiting.append(segment)
+                    continue
+                for start in range(0, segment.length, _PIECE_BYTES):
+                    count = min(_PIECE_BYTES, segment.length - start)
+                    piece = _Segment(segment.offset + start, count, segment.place + start)
+                    waiting.append(piece)
+                    yield piece.place, piece.length
+
+    def _segments(self, offset: int, length: int) -> Iterator[_Segment]:
+        """Cut a range at block borders; neighbouring zero blocks stay one segment."""
+        geometry = self._geometry
+        end = offset + length
+        zeros_from = offset
+        while offset < end:
+            block, inside = divmod(offset, geometry.block_bytes)
+            count = min(geometry.block_bytes - inside, end - offset)
+            entry = self._bat[geometry.entry_index(block)]
+            if entry & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT:
+                if zeros_from < offset:
+                    yield _Segment(zeros_from, offset - zeros_from, -1)
+                yield _Segment(offset, count, (entry & layout.BAT_OFFSET_MASK) + inside)
+                zeros_from = offset + count
+            offset += count
+        if zeros_from < end:
+            yield _Segment(zeros_from, end - zeros_from, -1)
+
+
+def _zeros(segment: _Segment) -> Iterator[tuple[int, bytes]]:
+    end = segment.offset + segment.length
+    for start in range(segment.offset, end, _PIECE_BYTES):
+        yield start, _ZERO_PIECE[: end - start]

@@ -1,0 +1,209 @@
+"""Writes dynamic VHDX files: any order, several threads, resumable after a crash."""
+
+# References: [MS-VHDX] 2.1 layout, 2.2.2.1 updating headers, 2.5 BAT.
+
+from __future__ import annotations
+
+import sys
+import threading
+import uuid
+from array import array
+from dataclasses import replace
+from typing import Self
+
+from imageport.errors import BadDisk, InputError
+from imageport.formats import _vhdx_layout as layout
+from imageport.formats._vhdx_bat import check_entries, load_entries
+from imageport.formats._vhdx_new import new_structure, write_structure
+from imageport.formats._vhdx_structure import Structure, load
+from imageport.model import MIB
+from imageport.storage.byte_file import WritableFile
+
+_BAT_PAGE_ENTRIES = 512
+"""BAT entries are written in pages of 4 KiB, the unit that disks write atomically."""
+
+
+class VhdxWriter:
+    """A dynamic VHDX in the making; blocks never written read as zeros.
+
+    While it is unfinished, the file's signature is one that no reader accepts. `flush` makes data
+    and table durable: what was written before it is there after a crash and `reopen`. `finish`
+    turns the file into a VHDX; it may be called again. A write after `finish` takes the
+    signature back first. All methods may be called from several threads. The caller owns
+    ``file``, which must be empty, and closes it.
+
+    Raises:
+        InputError: The size is no multiple of the sector size, or the geometry is impossible.
+        ShareFull: No room; what was flushed before stays valid.
+    """
+
+    def __init__(
+        self,
+        file: WritableFile,
+        size_bytes: int,
+        *,
+        block_bytes: int = 32 * MIB,
+        sector_bytes: int = 512,
+        disk_id: uuid.UUID | None = None,
+        data_write_guid: uuid.UUID | None = None,
+    ) -> None:
+        geometry = layout.Geometry(size_bytes, block_bytes, sector_bytes)
+        _check_geometry(file, geometry)
+        structure = new_structure(geometry, disk_id or uuid.uuid4())
+        if data_write_guid is not None:
+            header = replace(structure.header, data_write_guid=data_write_guid)
+            structure = replace(structure, header=header)
+        write_structure(file, structure)
+        bat = array("Q", bytes(geometry.entry_count * layout.BAT_ENTRY_BYTES))
+        self._take(file, structure, bat, finished=False)
+
+    @classmethod
+    def reopen(cls, file: WritableFile) -> Self:
+        """Take up a file that this class wrote, finished or not.
+
+        Blocks whose table entry was not durable are gone and read as zeros again.
+
+        Raises:
+            BadDisk: The file is not one of ours, or was killed before its structures were written.
+            UnsupportedDisk: It was changed by another program since.
+        """
+        if file.size_bytes < layout.HEADER_SECTION_BYTES:
+            raise BadDisk(
+                f"Cannot go on writing '{file.location}': found {file.size_bytes} bytes, "
+                f"needed a file that this program began.",
+                object=file.location,
+            )
+        finished = file.read_at(0, 8) == layout.SIGNATURE
+        signature = layout.SIGNATURE if finished else layout.UNFINISHED_SIGNATURE
+        structure = load(file, signature=signature)
+        bat = load_entries(file, structure)
+        writer = cls.__new__(cls)
+        writer._take(file, structure, bat, finished=finished)  # noqa: SLF001  (its own class)
+        # The end of the file follows the table: space that was given to a block whose entry was
+        # lost may hold old bytes, so it is cut off and comes back as zeros.
+        file.set_size(writer._end_bytes)  # noqa: SLF001  (its own class)
+        check_entries(file, structure, bat)
+        return writer
+
+    def _take(
+        self, file: WritableFile, structure: Structure, bat: array[int], *, finished: bool
+    ) -> None:
+        self._file = file
+        self._structure = structure
+        self._bat = bat
+        self._finished = finished
+        self._dirty_pages: set[int] = set()
+        self._lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+        self._end_bytes = max(end for _, end in structure.reserved_ranges)
+        for entry in bat:
+            if entry & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT:
+                end = (entry & layout.BAT_OFFSET_MASK) + structure.geometry.block_bytes
+                self._end_bytes = max(self._end_bytes, end)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the virtual disk size."""
+        return self._structure.geometry.disk_bytes
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the file is a valid VHDX now."""
+        return self._finished
+
+    def is_allocated(self, offset_bytes: int) -> bool:
+        """Return whether the block around this offset has a place in the file."""
+        geometry = self._structure.geometry
+        return self._bat[geometry.entry_index(offset_bytes // geometry.block_bytes)] != 0
+
+    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
+        """Write ``data`` at a place of the virtual disk; past its end is `InputError`."""
+        view = memoryview(data)
+        if offset_bytes < 0 or offset_bytes + len(view) > self.size_bytes:
+            raise InputError(
+                f"Cannot write '{self._file.location}': bytes {offset_bytes}.."
+                f"{offset_bytes + len(view)} were given, the disk has {self.size_bytes}."
+            )
+        if self._finished:
+            self._unfinish()
+        block_bytes = self._structure.geometry.block_bytes
+        while view:
+            block, inside = divmod(offset_bytes, block_bytes)
+            count = min(block_bytes - inside, len(view))
+            self._file.write_at(self._place(block) + inside, view[:count])
+            view = view[count:]
+            offset_bytes += count
+
+    def flush(self) -> None:
+        """Make everything written so far durable, so that `reopen` finds it."""
+        with self._flush_lock:
+            with self._lock:
+                pages, self._dirty_pages = self._dirty_pages, set()
+                packed = {page: self._packed_page(page) for page in pages}
+            try:
+                for page, data in sorted(packed.items()):
+                    at = self._structure.bat.offset + page * _BAT_PAGE_ENTRIES * 8
+                    self._file.write_at(at, data)
+                self._file.flush()
+            except BaseException:
+                with self._lock:
+                    self._dirty_pages |= pages
+                raise
+
+    def finish(self) -> None:
+        """Make the file a VHDX, durably: data and table, then headers, then the signature."""
+        if self._finished:
+            return
+        self.flush()
+        header = self._structure.header
+        for slot in (0, 1):
+            # One after the other ([MS-VHDX] 2.2.2.1): at any moment one header is valid.
+            header = replace(header, sequence=header.sequence + 1, file_write_guid=uuid.uuid4())
+            self._file.write_at(layout.HEADER_OFFSETS[slot], header.pack())
+            self._file.flush()
+        self._structure = replace(self._structure, header=header)
+        self._file.write_at(0, layout.SIGNATURE)
+        self._file.flush()
+        self._finished = True
+
+    def _unfinish(self) -> None:
+        with self._flush_lock:
+            if self._finished:
+                self._file.write_at(0, layout.UNFINISHED_SIGNATURE)
+                self._file.flush()
+                self._finished = False
+
+    def _place(self, block: int) -> int:
+        """Return where in the file a payload block lies, giving it a place if it has none."""
+        index = self._structure.geometry.entry_index(block)
+        with self._lock:
+            if not self._bat[index]:
+                end = self._end_bytes + self._structure.geometry.block_bytes
+                self._file.set_size(end)
+                self._bat[index] = self._end_bytes | layout.PayloadState.FULLY_PRESENT
+                self._end_bytes = end
+                self._dirty_pages.add(index // _BAT_PAGE_ENTRIES)
+            return self._bat[index] & layout.BAT_OFFSET_MASK
+
+    def _packed_page(self, page: int) -> bytes:
+        entries = self._bat[page * _BAT_PAGE_ENTRIES : (page + 1) * _BAT_PAGE_ENTRIES]
+        if sys.byteorder == "big":
+            entries.byteswap()
+        return entries.tobytes()
+
+
+def _check_geometry(file: WritableFile, geometry: layout.Geometry) -> None:
+    problems = []
+    sector, block, size = geometry.sector_bytes, geometry.block_bytes, geometry.disk_bytes
+    if sector not in {512, 4096}:
+        problems.append(f"sector size: found {sector}, needed 512 or 4096")
+    elif not 0 < size <= layout.MAX_DISK_BYTES or size % sector:
+        problems.append(f"size: found {size}, needed 1..64 TiB in sectors of {sector} bytes")
+    if not layout.MIN_BLOCK_BYTES <= block <= layout.MAX_BLOCK_BYTES or block & (block - 1):
+        problems.append(f"block size: found {block}, needed a power of two from 1 to 256 MiB")
+    if file.size_bytes:
+        problems.append(f"file: found {file.size_bytes} bytes, needed an empty one")
+    if problems:
+        raise InputError(
+            f"Cannot create VHDX '{file.location}': {'; '.join(problems)}.", problems=problems
+        )
