@@ -80,6 +80,9 @@ class Cloud(ABC):
     """
 
     name: str
+    scope: str
+    """Account's cloud and region, ``aws/eu-central-1``: every token in the ledger starts with it,
+    so that a sweep of one region never judges what lies in another."""
 
     @abstractmethod
     def check_permissions(self) -> list[PermissionGap]:
