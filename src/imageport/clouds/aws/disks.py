@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from imageport.cloud import Cancelled, CloudDisk, never
-from imageport.clouds.aws.account import Account, Intent
+from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.waiting import wait_for
+from imageport.clouds.intents import Intent
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import GIB
 
@@ -110,7 +111,7 @@ def _create_volume(account: Account, intent: Intent, snapshot_id: str) -> str:
             AvailabilityZone=settings.availability_zone,
             VolumeType=VOLUME_TYPE,
             ClientToken=intent.client_token,
-            TagSpecifications=intent.specifications("volume"),
+            TagSpecifications=specifications(intent, "volume"),
             **chosen,
         )
     return answer["VolumeId"]

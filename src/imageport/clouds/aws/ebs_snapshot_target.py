@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from imageport.clouds.aws.account import Account, Intent
+from imageport.clouds.aws.account import Account, tag_list
 from imageport.clouds.aws.block_client import BlockClient
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.aws.snapshot_blocks import SnapshotBlocks
 from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, wait_completed
 from imageport.clouds.aws.waiting import wait_until
+from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_UPLOADED
 from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 from imageport.model import GIB, ZERO_BLOCK
@@ -173,7 +174,7 @@ class EbsSnapshotTarget(BlockTarget):
                 VolumeSize=_volume_gib(plan),
                 ClientToken=intent.client_token,
                 Description=self._description[:255],
-                Tags=intent.tag_list(),
+                Tags=tag_list(intent),
                 Timeout=TIMEOUT_MINUTES,
                 **chosen,
             )

@@ -15,7 +15,7 @@ from typing import Any
 
 from imageport.cloud import Cancelled, CloudDisk, never
 from imageport.clouds.aws import vm_bootstrap
-from imageport.clouds.aws.account import Account, Intent
+from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.disks import attach, attached_to, wait_free
 from imageport.clouds.aws.engine_image import EngineImage, find_engine_image
 from imageport.clouds.aws.instances import (
@@ -31,6 +31,7 @@ from imageport.clouds.aws.instances import (
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, engine_group, is_own
 from imageport.clouds.aws.waiting import wait_until
+from imageport.clouds.intents import Intent
 from imageport.compose.build_engine import build_engine
 from imageport.compose.contract import EngineJob, EngineReport
 from imageport.errors import CloudError, EngineFailed

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imageport.cloud import Cancelled, never
-from imageport.clouds.aws.account import Account, Intent
+from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.waiting import wait_for
+from imageport.clouds.intents import Intent
 from imageport.clouds.tags import TAG_TOKEN
 from imageport.errors import CloudRefused, ResourceGone
 
@@ -110,7 +111,7 @@ def launch(account: Account, intent: Intent, plan: LaunchPlan) -> str:
                         "DeleteOnTermination": True,
                     }
                 ],
-                TagSpecifications=intent.specifications("instance", "volume"),
+                TagSpecifications=specifications(intent, "instance", "volume"),
                 **chosen,
             )
         instance_id = answer["Instances"][0]["InstanceId"]

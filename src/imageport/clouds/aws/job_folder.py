@@ -9,8 +9,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from imageport.clouds.aws.account import Account, Intent
+from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.error_mapping import asked
+from imageport.clouds.intents import Intent
 from imageport.errors import ResourceGone
 
 ROOT = "imageport"

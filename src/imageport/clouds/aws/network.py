@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imageport.clouds.aws.account import Account
+from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
@@ -65,7 +65,7 @@ def _own_group(account: Account, role: str) -> str:
                 GroupName=name,
                 Description="imageport: machines of one run, nothing comes in",
                 VpcId=vpc_id,
-                TagSpecifications=intent.specifications("security-group"),
+                TagSpecifications=specifications(intent, "security-group"),
             )
         found = answer["GroupId"]
     account.record(intent, found)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from imageport.clouds.aws.account import Account
+from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.waiting import wait_for
 from imageport.clouds.tags import ROLE_PREPARED, TAG_TOKEN
@@ -83,7 +83,7 @@ def snapshot_volume(account: Account, volume_id: str, name: str) -> str:
             answer = account.clients.ec2.create_snapshot(
                 VolumeId=volume_id,
                 Description=f"imageport {name}"[:255],
-                TagSpecifications=intent.specifications("snapshot"),
+                TagSpecifications=specifications(intent, "snapshot"),
             )
         found = answer["SnapshotId"]
     account.record(intent, found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from imageport.clouds.aws.account import Account
+from imageport.clouds.aws.account import Account, specifications, tag_list
 from imageport.clouds.aws.block_client import BlockClient
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, wait_completed
@@ -50,7 +50,7 @@ def make_stub_image(account: Account, disk_id: str) -> tuple[str, str]:
                         },
                     }
                 ],
-                TagSpecifications=intent.specifications("image"),
+                TagSpecifications=specifications(intent, "image"),
             )
         image_id = answer["ImageId"]
     account.record(intent, image_id)
@@ -90,7 +90,7 @@ def _empty_snapshot(account: Account, disk_id: str) -> str:
                 VolumeSize=1,
                 ClientToken=intent.client_token,
                 Description="imageport: empty disk",
-                Tags=intent.tag_list(),
+                Tags=tag_list(intent),
                 Timeout=TIMEOUT_MINUTES,
             )
         snapshot_id = answer["SnapshotId"]
