@@ -12,7 +12,7 @@ from imageport.formats._vhdx_structure import Structure
 from imageport.model import MIB
 from imageport.storage.byte_file import WritableFile
 
-_CREATOR = "imageport"
+_CREATOR = "imageport".encode("utf-16-le")
 _PHYSICAL_SECTOR_BYTES = 4096
 """As Hyper-V makes them: guests then align their writes."""
 _LOG_OFFSET = MIB
@@ -44,8 +44,7 @@ def new_structure(geometry: layout.Geometry, disk_id: uuid.UUID) -> Structure:
 def write_structure(file: WritableFile, structure: Structure) -> None:
     """Write everything but the final signature into an empty file; durable on return."""
     # First of all the mark that tells our own unfinished file from anybody else's.
-    creator = _CREATOR.encode("utf-16-le").ljust(512, b"\0")
-    file.write_at(0, layout.UNFINISHED_SIGNATURE + creator)
+    file.write_at(0, layout.UNFINISHED_SIGNATURE + _CREATOR.ljust(512, b"\0"))
     file.set_size(structure.bat.end)
     for offset in layout.HEADER_OFFSETS:
         file.write_at(offset, structure.header.pack())
@@ -54,6 +53,12 @@ def write_structure(file: WritableFile, structure: Structure) -> None:
         file.write_at(offset, regions)
     file.write_at(_METADATA_OFFSET, _packed_metadata(structure))
     file.flush()
+
+
+def is_own_file(head: bytes) -> bool:
+    """Return whether a file that starts with ``head`` was begun by `write_structure`."""
+    signed = head[:8] in {layout.SIGNATURE, layout.UNFINISHED_SIGNATURE}
+    return signed and head[8:].startswith(_CREATOR + b"\0\0")
 
 
 def _packed_metadata(structure: Structure) -> bytes:

@@ -28,6 +28,10 @@ class _Segment(NamedTuple):
     length: int
     place: int
 
+    def behind(self, count: int) -> _Segment:
+        """Return what is left after the first ``count`` bytes."""
+        return _Segment(self.offset + count, self.length - count, self.place + count)
+
 
 class VhdxDisk(DiskFile):
     """A VHDX without parent and without a pending log.
@@ -117,7 +121,10 @@ class VhdxDisk(DiskFile):
         for _, data in self._file.read_many(self._file_ranges(ranges, waiting)):
             while waiting[0].place < 0:
                 yield from _zeros(waiting.popleft())
-            yield waiting.popleft().offset, data
+            segment = waiting.popleft()
+            yield segment.offset, data
+            if len(data) < segment.length:  # a server may answer in smaller pieces
+                waiting.appendleft(segment.behind(len(data)))
         while waiting:
             yield from _zeros(waiting.popleft())
 

@@ -1,0 +1,294 @@
+"""Block targets that are files in a folder: a VHDX or a raw image on a share."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+
+from imageport.errors import BadDisk, FileMissing, NameTaken, ResourceGone, TransferError
+from imageport.formats._vhdx_new import is_own_file
+from imageport.formats.raw import RawDisk
+from imageport.formats.vhdx import VhdxDisk
+from imageport.formats.vhdx_writer import VhdxWriter
+from imageport.formats.virtual_disk import VirtualDisk
+from imageport.model import BLOCK_BYTES, MIB, ZERO_DIGEST
+from imageport.storage.byte_file import WritableFile
+from imageport.storage.folder import Folder
+from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
+
+
+class FileTarget(BlockTarget):
+    """Writes blocks into the part file ``part_name`` of ``folder``, which stays open meanwhile.
+
+    The handle and the final reference are both ``part_name``: whoever owns the folder's rules
+    renames the file after it is verified. The folder is the caller's and is not closed here.
+    """
+
+    def __init__(self, folder: Folder, part_name: str, traits: TargetTraits) -> None:
+        self.traits = traits
+        self.part_name = part_name
+        self._folder = folder
+        self._location = f"{folder.location}/{part_name}"
+        self._size_bytes = 0
+        self._file: WritableFile | None = None
+        self._begun = False
+        self._committed = False
+
+    def begin(self, plan: TransferPlan, token: str) -> str:
+        """Create the part file anew.
+
+        No block is put before the caller has journaled the handle, so an empty file that an
+        earlier call with this or another ``token`` left behind is replaced. `NameTaken` when the
+        name belongs to a file that this program did not begin.
+        """
+        del token
+        self._remove_leftover()
+        self._size_bytes = plan.size_bytes
+        self._file = self._folder.create(self.part_name)
+        self._begun = True
+        try:
+            self._write_empty(self._file)
+        except BaseException:
+            self.abort()
+            raise
+        return self.part_name
+
+    def resume(self, plan: TransferPlan, handle: str) -> None:
+        """Open the part file again; `ResourceGone` when it is gone or not what was begun."""
+        if handle != self.part_name:
+            raise ResourceGone(f"Cannot go on writing '{handle}': this is '{self._location}'.")
+        self._size_bytes = plan.size_bytes
+        try:
+            self._file = self._folder.open_write(self.part_name)
+            self._committed = self._reopen(self._file)
+        except (FileMissing, BadDisk) as error:
+            self.close()
+            raise ResourceGone(
+                f"Cannot go on writing '{self._location}': {error.message}", object=self._location
+            ) from error
+        self._begun = True
+
+    def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
+        """Write one block; what reaches past the disk's end is dropped. Thread-safe."""
+        start = index * BLOCK_BYTES
+        view = memoryview(data)[: max(0, self._size_bytes - start)]
+        if digest == ZERO_DIGEST and self._reads_zero(start):
+            return
+        self._committed = False
+        self._write(start, view)
+
+    def commit(self, digests: Mapping[int, bytes]) -> str:
+        """Finish the file durably, close it and return its name; may be called again."""
+        del digests
+        if self._file is not None:
+            self._finish(self._file)
+            self._file.close()
+            self._file = None
+        self._committed = True
+        return self.part_name
+
+    def abort(self) -> None:
+        """Delete the part file unless it was committed."""
+        self.close()
+        if self._begun and not self._committed:
+            self._folder.delete(self.part_name)
+        self._begun = False
+
+    def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield blocks from the finished file, through the reader that opens anybody's disk."""
+        wanted = sorted(set(indexes))
+        with self.open_written() as disk:
+            ends = {index: min((index + 1) * BLOCK_BYTES, disk.size_bytes) for index in wanted}
+            ranges = ((at * BLOCK_BYTES, ends[at] - at * BLOCK_BYTES) for at in wanted)
+            block = bytearray()
+            for offset, data in disk.read_many(ranges):
+                block += data
+                index = offset // BLOCK_BYTES
+                if offset + len(data) == ends[index]:
+                    yield index, bytes(block.ljust(BLOCK_BYTES, b"\0"))
+                    block = bytearray()
+
+    def close(self) -> None:
+        """Close the part file; an unfinished one stays, to be resumed."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @abstractmethod
+    def open_written(self) -> VirtualDisk:
+        """Open the finished file for reading; the caller closes it."""
+
+    @abstractmethod
+    def _write_empty(self, file: WritableFile) -> None:
+        """Turn a new, empty file into an empty disk."""
+
+    @abstractmethod
+    def _reopen(self, file: WritableFile) -> bool:
+        """Take up a file; return whether it is finished. `BadDisk` when it is not ours."""
+
+    @abstractmethod
+    def _reads_zero(self, start: int) -> bool:
+        """Return whether the block at ``start`` surely reads as zeros as things are."""
+
+    @abstractmethod
+    def _write(self, start: int, view: memoryview) -> None:
+        """Write inside the disk."""
+
+    @abstractmethod
+    def _finish(self, file: WritableFile) -> None:
+        """Finish the file, durably."""
+
+    @abstractmethod
+    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:
+        """Return whether a file with this beginning is one that an earlier run began."""
+
+    def _remove_leftover(self) -> None:
+        with contextlib.suppress(FileMissing), self._folder.open_read(self.part_name) as file:
+            head = file.read_at(0, min(512, file.size_bytes))
+            if head and not self._is_leftover(head, file.size_bytes):
+                raise NameTaken(
+                    f"Cannot create '{self._location}': a file of that name exists and was not "
+                    f"begun by this program.",
+                    object=self._location,
+                )
+        self._folder.delete(self.part_name)
+
+    def _opened(self) -> WritableFile:
+        if self._file is None:
+            raise TransferError(f"Cannot write '{self._location}': it is not open.")
+        return self._file
+
+
+class VhdxFileTarget(FileTarget):
+    """A dynamic VHDX in a folder, with the block size that PVS uses.
+
+    ``sparse`` asks the server to keep holes inside payload blocks. It is off by default: Windows
+    refuses to attach a VHDX that carries the sparse attribute, and what is not allocated takes no
+    room in a dynamic VHDX anyway.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        part_name: str,
+        *,
+        block_bytes: int = 32 * MIB,
+        sector_bytes: int = 512,
+        disk_id: uuid.UUID | None = None,
+        sparse: bool = False,
+    ) -> None:
+        traits = TargetTraits("vhdx-file", unwritten_reads_zero=True, max_in_flight=8)
+        super().__init__(folder, part_name, traits)
+        self._block_bytes = block_bytes
+        self._sector_bytes = sector_bytes
+        self._disk_id = disk_id
+        self._sparse = sparse
+        self._writer: VhdxWriter | None = None
+
+    def flush(self) -> None:
+        """Make data and block table durable, so that a resumed transfer finds them."""
+        if self._writer is not None and self._file is not None:
+            self._writer.flush()
+
+    def open_written(self) -> VhdxDisk:
+        """Open the finished file for reading."""
+        file = self._folder.open_read(self.part_name)
+        try:
+            return VhdxDisk(file)
+        except BaseException:
+            file.close()
+            raise
+
+    def _write_empty(self, file: WritableFile) -> None:
+        if self._sparse:
+            file.set_sparse()
+        self._writer = VhdxWriter(
+            file,
+            self._size_bytes,
+            block_bytes=self._block_bytes,
+            sector_bytes=self._sector_bytes,
+            disk_id=self._disk_id,
+        )
+
+    def _reopen(self, file: WritableFile) -> bool:
+        self._writer = VhdxWriter.reopen(file)
+        if self._writer.size_bytes != self._size_bytes:
+            raise BadDisk(
+                f"Bad part file '{self._location}': found a disk of {self._writer.size_bytes} "
+                f"bytes, needed {self._size_bytes}."
+            )
+        return self._writer.finished
+
+    def _reads_zero(self, start: int) -> bool:
+        return not self._open_writer().is_allocated(start)
+
+    def _write(self, start: int, view: memoryview) -> None:
+        self._open_writer().write_at(start, view)
+
+    def _finish(self, file: WritableFile) -> None:  # noqa: ARG002  (the writer holds it)
+        self._open_writer().finish()
+
+    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:  # noqa: ARG002
+        # A finished one counts: it was sealed by a run that died before it was renamed.
+        return is_own_file(head)
+
+    def _open_writer(self) -> VhdxWriter:
+        self._opened()
+        if self._writer is None:
+            raise TransferError(f"Cannot write '{self._location}': it was not begun.")
+        return self._writer
+
+
+class RawFileTarget(FileTarget):
+    """A raw, sparse image in a folder."""
+
+    def __init__(self, folder: Folder, part_name: str, *, sector_bytes: int = 512) -> None:
+        traits = TargetTraits("raw-file", unwritten_reads_zero=True, max_in_flight=8)
+        super().__init__(folder, part_name, traits)
+        self._sector_bytes = sector_bytes
+        self._resumed = False
+        self._written: set[int] = set()
+
+    def flush(self) -> None:
+        """Make the data durable."""
+        if self._file is not None:
+            self._file.flush()
+
+    def open_written(self) -> RawDisk:
+        """Open the file for reading."""
+        file = self._folder.open_read(self.part_name)
+        try:
+            return RawDisk(file, sector_bytes=self._sector_bytes)
+        except BaseException:
+            file.close()
+            raise
+
+    def _write_empty(self, file: WritableFile) -> None:
+        file.set_sparse()
+        file.set_size(self._size_bytes)
+
+    def _reopen(self, file: WritableFile) -> bool:
+        self._resumed = True
+        if file.size_bytes != self._size_bytes:
+            raise BadDisk(
+                f"Bad part file '{self._location}': found {file.size_bytes} bytes, "
+                f"needed {self._size_bytes}."
+            )
+        return False
+
+    def _reads_zero(self, start: int) -> bool:
+        # What a killed run wrote is unknown, so after a resume zeros are written out.
+        return not self._resumed and start not in self._written
+
+    def _write(self, start: int, view: memoryview) -> None:
+        self._written.add(start)
+        self._opened().write_at(start, view)
+
+    def _finish(self, file: WritableFile) -> None:
+        file.flush()
+
+    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:
+        # A raw file carries no mark: only one that was never written is surely ours.
+        return size_bytes == self._size_bytes and not any(head)
