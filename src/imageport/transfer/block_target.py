@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -35,8 +35,8 @@ class TransferPlan:
     """
 
     size_bytes: int
-    data_blocks: tuple[int, ...]
-    zero_blocks: tuple[int, ...]
+    data_blocks: Sequence[int]
+    zero_blocks: Sequence[int]
     bytes_to_read: int
 
 

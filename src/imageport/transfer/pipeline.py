@@ -1,0 +1,204 @@
+"""One transfer of one disk: plan, read, hash, put, commit, verify; resumable at any point.
+
+::
+
+    source ── reader ── byte budget ── workers (hash, compare, put) ── target
+                                          └── journal, every 0.3 s
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imageport.errors import (
+    ImageportError,
+    LeaseLost,
+    TransferCancelled,
+    VerificationFailed,
+)
+from imageport.formats.gpt import Partition, read_layout
+from imageport.formats.virtual_disk import VirtualDisk
+from imageport.model import MIB, TransferStats
+from imageport.progress import EventSink, silent
+from imageport.transfer.block_target import BlockTarget, TransferPlan
+from imageport.transfer.journal import Journal, discard
+from imageport.transfer.manifest import Manifest
+from imageport.transfer.pacing import Pacer
+from imageport.transfer.plan import make_plan, start_manifest
+from imageport.transfer.progress_count import ProgressCount
+from imageport.transfer.reader import BlockReader
+from imageport.transfer.retrying import Stop, retried
+from imageport.transfer.session import header_for, open_session
+from imageport.transfer.verify import VerifyLevel, verify
+from imageport.transfer.workers import Line, Workers
+
+MEMORY_BYTES = 64 * MIB
+"""Blocks in flight by default: 128, enough for 64 puts and the reads ahead of them."""
+CHECK_SOURCE_SECONDS = 30.0
+POLL_SECONDS = 0.2
+EFI_PARTITION = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """What the caller wants of one transfer."""
+
+    journal: Journal
+    token: str
+    """Names the transfer: the same after a crash, another one for another target."""
+    parent: Manifest | None = None
+    """Manifest of the parent that ``target`` was made with."""
+    verify: VerifyLevel = VerifyLevel.SAMPLE
+    events: EventSink = silent
+    stage: str = "upload"
+    cancelled: Callable[[], bool] = lambda: False
+    """Asked several times a second; may raise, which ends the transfer with that error."""
+    memory_bytes: int = MEMORY_BYTES
+    partitions: tuple[Partition, ...] | None = None
+    """None = read them from the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """What a transfer made."""
+
+    reference: str
+    manifest: Manifest
+    stats: TransferStats
+    verified: str
+    """How far the copy was checked, in words."""
+
+
+def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest) -> TransferResult:
+    """Bring ``source`` to ``target``, going on where an earlier call with this journal ended.
+
+    After success the journal is kept until the caller has recorded the result and deletes it;
+    until then a repeated call finds the committed target. Cancelled transfers, and those that
+    failed with a retryable error, keep journal and target for the next call; after any other
+    error both are removed. Never closes ``source`` or ``target``.
+    """
+    try:
+        return _Transfer(source, target, request).run()
+    except BaseException as error:
+        if _leaves_nothing(error):
+            # The first error is the one to report; the sweep takes what cannot be removed now.
+            with contextlib.suppress(ImageportError):
+                target.abort()
+            discard(request.journal)
+        raise
+    finally:
+        request.journal.close()
+
+
+def _leaves_nothing(error: BaseException) -> bool:
+    if not isinstance(error, ImageportError):
+        return False
+    return not error.retryable and not isinstance(
+        error, (TransferCancelled, LeaseLost, VerificationFailed)
+    )
+
+
+class _Transfer:
+    """The steps of one transfer and what they share."""
+
+    def __init__(self, source: VirtualDisk, target: BlockTarget, request: TransferRequest) -> None:
+        self._source = source
+        self._target = target
+        self._request = request
+        self._stop = Stop()
+        self._polled = self._checked = time.monotonic()
+        self._partitions = request.partitions
+        if self._partitions is None:
+            self._partitions = read_layout(source).partitions
+
+    def run(self) -> TransferResult:
+        request, source = self._request, self._source
+        source.check_unchanged()
+        plan = make_plan(
+            source, self._target.traits, parent=request.parent, partitions=self._partitions or ()
+        )
+        header = header_for(request.token, source.content_key(), source.size_bytes, request.parent)
+        progress = ProgressCount(
+            request.stage, request.events, len(plan.data_blocks) + len(plan.zero_blocks)
+        )
+        progress.note(open_session(self._target, request.journal, plan, header, self._stop))
+        progress.resumed(len(request.journal.put), len(request.journal.same))
+        bytes_read = self._move(plan, progress)
+        source.check_unchanged()
+        reference = retried(lambda: self._target.commit(request.journal.put), self._stop)
+        manifest = self._manifest(plan)
+        stats = progress.stats(source.size_bytes, bytes_read)
+        progress.finish(f"{reference}: {stats.bytes_sent} bytes sent")
+        words = verify(
+            self._target,
+            manifest,
+            request.verify,
+            always=[part for part in self._partitions or () if part.type_guid == EFI_PARTITION],
+            poll=self._poll,
+            events=request.events,
+        )
+        return TransferResult(reference, manifest, stats, words)
+
+    def _move(self, plan: TransferPlan, progress: ProgressCount) -> int:
+        journal = self._request.journal
+
+        def is_done(index: int) -> bool:
+            return index in journal.put or index in journal.same
+
+        reader = BlockReader(self._source, is_done)
+        line = Line(
+            self._target,
+            journal,
+            self._request.parent,
+            progress,
+            self._stop,
+            Pacer(self._target.traits, self._stop),
+        )
+        workers = Workers(line, self._request.memory_bytes)
+        workers.start()
+        try:
+            for index, data in reader.blocks():
+                self._poll()
+                workers.give(index, data, self._poll)
+            for index in plan.zero_blocks:
+                self._poll()
+                if not is_done(index):
+                    workers.give(index, None, self._poll)
+            workers.finish(self._poll)
+        finally:
+            workers.end()
+        return reader.bytes_read
+
+    def _poll(self) -> None:
+        """Raise what ended the transfer, if anything did; cheap enough for every block."""
+        if self._stop.error is not None:
+            raise self._stop.error
+        now = time.monotonic()
+        if now - self._polled >= POLL_SECONDS:
+            self._polled = now
+            if self._request.cancelled():
+                raise TransferCancelled(
+                    f"Cannot finish the {self._request.stage} of '{self._source.location}': "
+                    "it was cancelled.",
+                    hint="Start it again: it goes on where it ended.",
+                )
+        if now - self._checked >= CHECK_SOURCE_SECONDS:
+            self._checked = now
+            self._source.check_unchanged()
+
+    def _manifest(self, plan: TransferPlan) -> Manifest:
+        journal, parent = self._request.journal, self._request.parent
+        manifest = start_manifest(self._source.size_bytes, self._target.traits, plan, parent)
+        for index, digest in journal.put.items():
+            manifest.set(index, digest)
+        if parent is not None:
+            for index, digest in journal.same.items():
+                if parent.is_written(index):
+                    manifest.set(index, digest)
+        return manifest
+
+
+__all__ = ["TransferRequest", "TransferResult", "VerifyLevel", "transfer"]

@@ -1,0 +1,83 @@
+"""Beginning a transfer or taking it up again: journal and target brought to agree."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+
+from imageport.errors import ImageportError, ResourceGone
+from imageport.transfer.block_target import BlockTarget, TransferPlan
+from imageport.transfer.journal import Journal, JournalHeader
+from imageport.transfer.manifest import Manifest
+from imageport.transfer.retrying import Stop, retried
+
+
+def open_session(
+    target: BlockTarget,
+    journal: Journal,
+    plan: TransferPlan,
+    wanted: JournalHeader,
+    stop: Stop,
+) -> str:
+    """Return what happened, in words; afterwards ``target`` takes puts and ``journal`` records.
+
+    A journal of another content of the source, or of another parent, belongs to a target that
+    nobody will finish: it is removed and the transfer starts over.
+    """
+    found = journal.load()
+    if found is not None and same_transfer(found, wanted):
+        try:
+            retried(lambda: target.resume(plan, found.handle), stop)
+        except ResourceGone:
+            words = "the half-written target is gone; starting over"
+        else:
+            return "resumed"
+    elif found is not None:
+        # What cannot be removed here is in the ledger and falls to the sweep.
+        with contextlib.suppress(ImageportError):
+            target.resume(plan, found.handle)
+            target.abort()
+        words = "the source changed since the last try; starting over"
+    else:
+        words = "started"
+    handle = retried(lambda: target.begin(plan, wanted.token), stop)
+    journal.start(
+        JournalHeader(
+            run_key=wanted.run_key,
+            content_key=wanted.content_key,
+            token=wanted.token,
+            handle=handle,
+            size_bytes=wanted.size_bytes,
+            parent=wanted.parent,
+        )
+    )
+    return words
+
+
+def header_for(
+    run_key: str, content_key: str, size_bytes: int, parent: Manifest | None
+) -> JournalHeader:
+    """Return the header of a transfer that has no handle yet.
+
+    The token covers the content, so that another content never lands in the same target.
+    """
+    parent_digest = parent.image_digest() if parent else ""
+    facts = "\0".join((run_key, content_key, str(size_bytes), parent_digest))
+    return JournalHeader(
+        run_key=run_key,
+        content_key=content_key,
+        token=hashlib.sha256(facts.encode()).hexdigest()[:40],
+        handle="",
+        size_bytes=size_bytes,
+        parent=parent_digest,
+    )
+
+
+def same_transfer(found: JournalHeader, wanted: JournalHeader) -> bool:
+    """Tell whether a journal belongs to exactly this transfer."""
+    return (found.token, found.content_key, found.size_bytes, found.parent) == (
+        wanted.token,
+        wanted.content_key,
+        wanted.size_bytes,
+        wanted.parent,
+    )
