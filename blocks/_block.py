@@ -1,0 +1,41 @@
+"""What every block of this project shares: no unknown field, and its own name as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, model_validator
+
+from imageport.errors import InputError
+
+
+class ImageportBlock(Block):
+    """A block that refuses unknown fields, so that a misspelt setting is never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_slug(cls, values: Any) -> Any:
+        """Take out the type slug, after checking it: Prefect adds it, and it is no field."""
+        if not isinstance(values, dict) or "block_type_slug" not in values:
+            return values
+        found, needed = values["block_type_slug"], cls.get_block_type_slug()
+        if found not in {None, needed}:
+            raise ValueError(f"Bad block: found type {found}, needed {needed}.")
+        return {name: value for name, value in values.items() if name != "block_type_slug"}
+
+    @property
+    def saved_name(self) -> str:
+        """Return the name under which the block was saved; tasks get this, never the block.
+
+        `InputError` for a block that was not saved: another process could not load it.
+        """
+        name = self._block_document_name
+        if not name:
+            raise InputError(
+                f"Cannot pass on a {self.get_block_type_slug()} block: it is not saved.",
+                hint="Save the block in Prefect and choose it by its name.",
+            )
+        return str(name)

@@ -1,0 +1,92 @@
+"""Disaster recovery: images brought to other clouds before anyone needs them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import BaseModel, ConfigDict, Field
+
+from blocks import AwsTarget, Site
+from flows._hand_over import completed, reference, run_elsewhere
+from imageport.errors import ImageportError
+from tasks._places import route_between
+from tasks.catalogue import images_at
+from tasks.models import Route
+from tasks.options import PrepareOptions
+
+
+class Destination(BaseModel):
+    """One place that images are brought to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    site: Site = Field(title="Target site", description="Site whose vDisk store is published to.")
+    cloud: AwsTarget = Field(title="Cloud", description="Account and region to prepare in.")
+
+
+@flow(name="dr-prestage")
+async def dr_prestage(
+    source: Site,
+    destinations: list[Destination],
+    images: list[str] | None = None,
+    options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it
+    at_once: int = 2,
+) -> State[None]:
+    """Bring every image to every destination; what is current there is left alone.
+
+    Args:
+        source: Site whose vDisk store holds the images.
+        destinations: Where the images are to be ready.
+        images: Names of vDisks; none means every image that a destination already has.
+        options: What the compositing engine is asked to do.
+        at_once: How many images are brought at the same time.
+    """
+    wanted = [
+        (image, destination)
+        for destination in destinations
+        for image in images or images_at(_route(source, destination))
+    ]
+    if not wanted:
+        return Completed(message="No images are named, and no destination has any yet.")
+    places = asyncio.Semaphore(max(1, at_once))
+    outcomes = await asyncio.gather(
+        *(_bring(source, destination, image, options, places) for image, destination in wanted)
+    )
+    failed = [text for text, ok in outcomes if not ok]
+    message = "\n".join(text for text, _ in outcomes)
+    if len(failed) == len(outcomes):
+        return Failed(message=message)
+    return Completed(name="PartiallyStaged" if failed else None, message=message)
+
+
+async def _bring(
+    source: Site,
+    destination: Destination,
+    image: str,
+    options: PrepareOptions,
+    places: asyncio.Semaphore,
+) -> tuple[str, bool]:
+    """Run one image to one destination; a failure is an outcome, the others go on."""
+    parameters = {
+        "source": reference(source),
+        "target": reference(destination.site),
+        "cloud": reference(destination.cloud),
+        "image": image,
+        "options": options.model_dump(mode="json"),
+    }
+    what = f"{image} to {destination.site.name}"
+    key = f"{flow_run.get_id()}:{what}:{destination.cloud.saved_name}"
+    async with places:
+        run = await run_elsewhere(f"pvs-to-pvs/{source.work_pool}", parameters, key)
+    try:
+        return f"{what}: {completed(run, what).text}", True
+    except ImageportError as error:
+        return f"{what}: {error.message}", False
+
+
+def _route(source: Site, destination: Destination) -> Route:
+    return route_between(source, destination.site, destination.cloud)

@@ -1,0 +1,86 @@
+"""PVS to PVS: a vDisk of one site, prepared for a cloud, into the vDisk store of another."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from blocks import AwsTarget, Site
+from flows._hand_over import ALREADY_THERE, publish_at_target
+from flows._marks import MOST_ATTEMPTS
+from imageport.citrix.vdisk_store import IfExists
+from tasks._places import route_between
+from tasks.catalogue import still_there
+from tasks.models import GenerationResult, Route, SourceIdentity
+from tasks.options import PrepareOptions
+from tasks.preflight import identify, preflight
+from tasks.prepare import prepare
+from tasks.upload import upload
+
+
+@flow(name="pvs-to-pvs", flow_run_name="{image} to {cloud.place}", timeout_seconds=None)
+def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
+    source: Site,
+    target: Site,
+    cloud: AwsTarget,
+    image: str,
+    publish_name: str = "",
+    if_exists: IfExists = IfExists.NEW_VERSION,
+    options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it
+    accept_lock: bool = False,
+    keep_parent: bool = True,
+) -> State[None]:
+    """Bring a PVS vDisk to a cloud: preflight, upload, prepare, publish, verify.
+
+    What the target already has is left alone; a run that was killed goes on where it was.
+
+    Args:
+        source: Site whose vDisk store holds the image; this run works on its work pool.
+        target: Site whose vDisk store the image is published to, by a run on its own work pool.
+        cloud: Account, region and network that the image is prepared in.
+        image: Name of the vDisk in the source store, with or without .vhdx.
+        publish_name: Name of the vDisk in the target store; empty keeps the image's name.
+        if_exists: What to do when the target store has that name with other content.
+        options: What the compositing engine is asked to do.
+        accept_lock: Read a vDisk although its lock does not tell who holds it.
+        keep_parent: Keep the uploaded snapshot, so that the next upload sends only what changed.
+    """
+    if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
+        return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
+    route = route_between(source, target, cloud)
+    identity = identify(route, image, options, accept_lock)
+    prepared_id, moved = identity.prepared_id, False
+    if not prepared_id:
+        preflight(route, image, identity, options, accept_lock)
+        uploaded = _uploaded(route, image, identity, accept_lock, keep_parent)
+        prepared_id, moved = _prepared(route, uploaded.id, identity, options).id, True
+    published = publish_at_target(
+        target, cloud,
+        prepared_id=prepared_id, name=publish_name or identity.image, if_exists=if_exists,
+    )  # fmt: skip
+    if not moved and published.already_there:
+        return Completed(name=ALREADY_THERE, message=f"Nothing had to move: {published.text}")
+    return Completed(message=f"Published {published.text}")
+
+
+def _uploaded(
+    route: Route, image: str, identity: SourceIdentity, accept_lock: bool, keep_parent: bool
+) -> GenerationResult:
+    """Return generation U; a remembered one counts only while the cloud still has it."""
+    arguments = (route, image, identity.source_key, accept_lock, keep_parent)
+    result = upload(*arguments)
+    if still_there(route, result.id):
+        return result
+    return upload.with_options(refresh_cache=True)(*arguments)
+
+
+def _prepared(
+    route: Route, uploaded_id: str, identity: SourceIdentity, options: PrepareOptions
+) -> GenerationResult:
+    """Return generation P; a remembered one counts only while the cloud still has it."""
+    result = prepare(route, uploaded_id, identity, options)
+    if still_there(route, result.id):
+        return result
+    return prepare.with_options(refresh_cache=True)(route, uploaded_id, identity, options)

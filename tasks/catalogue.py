@@ -1,0 +1,70 @@
+"""Questions to the catalogue and the cloud, and what the janitor does."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from imageport.model import GenerationRole
+from imageport.workflow.clean_up import clean_up as run_clean_up
+from imageport.workflow.generations import is_current
+from imageport.workflow.publish import published_as
+from tasks._places import load_site, workplace
+from tasks._policies import RETRYING
+from tasks._reporting import artifact_key
+from tasks.models import PublicationResult, Route
+
+
+@task(name="still-there", task_run_name="still there? {generation_id}", **RETRYING)
+def still_there(route: Route, generation_id: str) -> bool:
+    """Tell whether catalogue and cloud both have a generation; asked before a cache hit counts."""
+    with workplace(route, load_site(route.source or route.target)) as place:
+        return is_current(place, generation_id)
+
+
+@task(name="published-now", task_run_name="published? {image}", **RETRYING)
+def published_now(route: Route, image: str, name: str) -> PublicationResult | None:
+    """Return the newest prepared generation's vDisk in the target store, if it is untouched."""
+    here = load_site(route.target)
+    with workplace(route, here) as place, here.store.open_store() as store:
+        newest = place.state.catalogue.latest(image, place.target, GenerationRole.PREPARED)
+        found = published_as(place, newest.id, store, name) if newest else None
+    return PublicationResult.of(found, already_there=True) if found else None
+
+
+@task(name="images-at", task_run_name="images at {route.place}", **RETRYING)
+def images_at(route: Route) -> list[str]:
+    """Return every image that was ever prepared for the target."""
+    with workplace(route, load_site(route.source)) as place:
+        found = place.state.catalogue.list(target=place.target, role=GenerationRole.PREPARED)
+    return sorted({generation.image for generation in found})
+
+
+@task(name="inventory", **RETRYING)
+def inventory(route: Route) -> None:
+    """Show what the catalogue has for the target as a table."""
+    with workplace(route, load_site(route.target)) as place:
+        found = place.state.catalogue.list(target=place.target)
+    rows = [
+        {
+            "image": generation.image,
+            "generation": generation.id,
+            "role": generation.role.value,
+            "created": generation.created,
+            "GiB": round(generation.size_bytes / 2**30, 1),
+            "published as": ", ".join(item.file_name for item in generation.publications),
+        }
+        for generation in sorted(found, key=lambda item: (item.image, item.created))
+    ]
+    create_table_artifact(
+        key=artifact_key("images", route.place),
+        table=rows,
+        description=f"Images at {route.place}.",
+    )
+
+
+@task(name="clean-up", **RETRYING)
+def clean_up(route: Route, run: str = "") -> list[str]:
+    """Delete what ended runs left in the cloud; returns what was deleted."""
+    with workplace(route, load_site(route.target)) as place:
+        return run_clean_up(place.state, place.cloud, place.site, run=run)

@@ -1,0 +1,67 @@
+"""What the operator chooses for the prepare stage, as a form; equal to the engine's options."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imageport.compose.contract import EngineOptions
+from imageport.workflow.choices import PrepareChoices
+
+
+class TargetCloud(StrEnum):
+    """The clouds that an image can be prepared for."""
+
+    AWS = "aws"
+
+
+class TargetProvisioning(StrEnum):
+    """How machines run from the image at the target."""
+
+    PVS = "pvs"
+
+
+class PrepareOptions(BaseModel):
+    """Options of the compositing engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cloud: TargetCloud = Field(
+        default=TargetCloud.AWS, description="Cloud that the image is prepared for."
+    )
+    provisioning: TargetProvisioning = Field(
+        default=TargetProvisioning.PVS, description="How machines run from the image there."
+    )
+    list_of_ddcs: tuple[str, ...] = Field(
+        default=(),
+        title="Delivery Controllers",
+        description="Delivery Controllers for the VDA; empty leaves the image's own list alone.",
+    )
+    recommended: tuple[str, ...] = Field(
+        default=(),
+        title="Recommended steps",
+        description="Names of recommended steps to run as well; required steps always run.",
+    )
+    drivers: tuple[str, ...] = Field(
+        default=(),
+        title="Driver folders",
+        description="Folders inside the source site's payload that hold driver packages.",
+    )
+    required_nic_ids: tuple[str, ...] = Field(
+        default=(),
+        title="Network adapters",
+        description="Hardware ids of which one must have a driver; empty takes the cloud's own.",
+    )
+    first_boot_deadline_seconds: int = Field(
+        default=1200, ge=60, le=14400, description="How long the steps of the one boot may take."
+    )
+    first_boot_attempts: int = Field(
+        default=3, ge=1, le=10, description="How often a step of the one boot is tried."
+    )
+
+    def choices(self) -> PrepareChoices:
+        """Return the library's own options."""
+        values = self.model_dump(mode="json")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return PrepareChoices(engine=EngineOptions(**{**values, **lists}))

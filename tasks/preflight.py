@@ -1,0 +1,100 @@
+"""Before anything is created: which content the vDisk has, and what would stop a run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect import task
+
+from imageport.compose.build_engine import build_engine
+from imageport.workflow.facts import options_key, source_facts
+from imageport.workflow.preflight import payload_sha256
+from imageport.workflow.preflight import preflight as run_preflight
+from imageport.workflow.prepare import find_current
+from tasks._places import load_site, workplace
+from tasks._policies import REMEMBERED, RETRYING, StepKey
+from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks.models import PreflightResult, Route, SourceIdentity
+from tasks.options import PrepareOptions
+
+FRESH = timedelta(hours=4)
+"""How long permissions, once checked, are believed; resumed runs do not inspect again."""
+
+
+@task(name="identify", task_run_name="identify {image}", **RETRYING)
+def identify(
+    route: Route, image: str, options: PrepareOptions, accept_lock: bool = False
+) -> SourceIdentity:
+    """Tell which content the vDisk has now and whether the target has it prepared already."""
+    here = load_site(route.source)
+    engine_id = engine_identity()
+    with (
+        workplace(route, here) as place,
+        here.store.open_store() as store,
+        here.open_payload() as payload,
+    ):
+        facts = source_facts(store, image, accept_lock=accept_lock)
+        key = options_key(options.choices(), payload_sha256(payload), engine_id)
+        found = find_current(place, facts.image, facts.source_key, key)
+    return SourceIdentity(
+        image=facts.image,
+        source_key=facts.source_key,
+        options_key=key,
+        engine_id=engine_id,
+        size_bytes=facts.size_bytes,
+        prepared_id=found.id if found else "",
+    )
+
+
+@task(
+    name="preflight",
+    task_run_name="preflight {image}",
+    cache_policy=StepKey(step="preflight", inputs=("route", "image", "identity")),
+    cache_expiration=FRESH,
+    **REMEMBERED,
+    **RETRYING,
+)
+def preflight(
+    route: Route,
+    image: str,
+    identity: SourceIdentity,
+    options: PrepareOptions,
+    accept_lock: bool = False,
+) -> PreflightResult:
+    """Inspect the vDisk where it lies and ask the cloud; what would fail later fails now."""
+    here = load_site(route.source)
+    with (
+        shown_progress(identity.image) as events,
+        workplace(route, here, events) as place,
+        here.store.open_store() as store,
+        here.open_payload() as payload,
+    ):
+        report = run_preflight(
+            place, store, image, options.choices(), payload=payload, accept_lock=accept_lock
+        )
+    result = PreflightResult.of(report)
+    publish_markdown(
+        artifact_key("preflight", result.image), _page(result), "What was found in the image."
+    )
+    return result
+
+
+def engine_identity() -> str:
+    """Return the id of the engine that this installation would run."""
+    with TemporaryDirectory(prefix="imageport-engine-") as scratch:
+        return build_engine(Path(scratch, "engine.pyz")).engine_id
+
+
+def _page(result: PreflightResult) -> str:
+    used, whole = result.data_bytes / 2**30, result.size_bytes / 2**30
+    lines = [
+        f"# {result.image}",
+        f"- {result.guest}, PVS target device {result.pvs_target_version or 'not found'}",
+        f"- {used:.1f} of {whole:.1f} GiB hold data",
+        f"- {result.planned_changes} changes planned",
+        f"- about {result.estimate_usd:.2f} USD for this run, by list prices",
+        *(f"- Note: {warning}" for warning in result.warnings),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""The uploaded disk composed, booted once and judged."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from imageport.compose.contract import EngineReport
+from imageport.compose.report_page import report_markdown
+from imageport.state.records import Generation
+from imageport.workflow.prepare import prepare as run_prepare
+from tasks._places import load_site, workplace
+from tasks._policies import REMEMBERED, RETRYING, StepKey
+from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks.models import GenerationResult, Route, SourceIdentity
+from tasks.options import PrepareOptions
+
+
+@task(
+    name="prepare",
+    task_run_name="prepare {identity.image}",
+    cache_policy=StepKey(step="prepare", inputs=("route", "uploaded_id", "identity")),
+    **REMEMBERED,
+    **RETRYING,
+)
+def prepare(
+    route: Route, uploaded_id: str, identity: SourceIdentity, options: PrepareOptions
+) -> GenerationResult:
+    """Make the prepared generation and store what was changed as a report beside the run."""
+    here = load_site(route.source)
+    with (
+        shown_progress(identity.image) as events,
+        workplace(route, here, events) as place,
+        here.open_payload() as payload,
+    ):
+        generation = run_prepare(
+            place, uploaded_id, options.choices(), payload=payload, engine_id=identity.engine_id
+        )
+    publish_report(generation)
+    return GenerationResult.of(generation)
+
+
+def publish_report(generation: Generation) -> None:
+    """Store the change report of a prepared generation as an artifact."""
+    report = EngineReport.from_json(generation.details["composed"])
+    publish_markdown(
+        artifact_key("changes", generation.image),
+        report_markdown(report),
+        f"What was changed in {generation.image}.",
+    )
