@@ -108,6 +108,7 @@ def _build(variant: Variant, work: Path) -> Path:
 
 
 def _windows_files(variant: Variant, hives: Path, store: Path) -> Iterator[GuestFile]:
+    yield from bulk_files(bulk_data(variant))
     yield from listed_files("windows_files.txt")
     if variant is not Variant.NO_PVS:
         yield from listed_files("pvs_files.txt")
@@ -120,7 +121,6 @@ def _windows_files(variant: Variant, hives: Path, store: Path) -> Iterator[Guest
         yield GuestFile("Boot/BCD", store.read_bytes())
     if variant is Variant.HIBERNATED:
         yield GuestFile("hiberfil.sys", faults.hibernation_file())
-    yield from bulk_files(bulk_data(variant))
 
 
 def _assemble(variant: Variant, volume: Path, store: Path, work: Path) -> Path:

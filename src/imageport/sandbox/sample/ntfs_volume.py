@@ -6,7 +6,7 @@ start of its machine (about 20 s under emulation).
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import struct
 import tarfile
@@ -16,23 +16,34 @@ from imageport.errors import EngineFailed, MissingTool
 from imageport.sandbox.firmware import probe_kvm
 from imageport.sandbox.sample import recipe
 from imageport.sandbox.sample.programs import available, run
-from imageport.sandbox.sample.security_descriptor import volume_descriptor
+from imageport.sandbox.sample.security_descriptor import descriptor_for
 from imageport.sandbox.sample.windows_files import FILE_TIME_SECONDS
 
 _GUESTFS_SCRIPT = Path(__file__).parent / "fill_with_guestfs.py"
 _SERIAL_AT = 0x48
 _COPY_BYTES = recipe.MIB
+_ROOM_PERCENT, _ROOM_BYTES = 110, 32 * recipe.MIB
 
 
 def make_windows_volume(volume: Path, contents: Path) -> None:
-    """Write a clean NTFS that holds the tar ``contents`` into the new file ``volume``."""
+    """Write a clean NTFS that holds the tar ``contents`` into the new file ``volume``.
+
+    The file system is filled while it is small and then grown: ntfs-3g leaves 16 MiB between new
+    files where it has room, which would touch half of all 32 MiB blocks for a few MiB of files.
+    """
+    filled = contents.stat().st_size * _ROOM_PERCENT // 100 + _ROOM_BYTES
     with volume.open("wb") as file:
-        file.truncate(recipe.WINDOWS.size)
+        file.truncate(filled // recipe.MIB * recipe.MIB)
     start = recipe.WINDOWS.first // 512
-    run(["mkntfs", "-F", "-Q", "-q", "-s", "512", "-p", str(start), "-L", "Windows", volume])
-    _set_serial(volume)
+    run(["mkntfs", "-F", "-Q", "-q", "-s", "512", "-H", "255", "-S", "63", "-p", str(start),
+         "-L", "Windows", volume])  # fmt: skip
     if not _fill_through_fuse(volume, contents):
         _fill_through_guestfs(volume, contents)
+    with volume.open("r+b") as file:
+        file.truncate(recipe.WINDOWS.size)
+    run(["ntfsresize", "--force", "--force", "--no-progress-bar", volume])
+    run(["ntfsfix", "--clear-dirty", volume])  # growing asks for a check at the next mount
+    _set_serial(volume)
 
 
 def _set_serial(volume: Path) -> None:
@@ -53,15 +64,16 @@ def _fill_through_fuse(volume: Path, contents: Path) -> bool:
     mount = volume.with_suffix(".mount")
     mount.mkdir()
     try:
-        # "inherit": what is made below takes its descriptor from the folder, as on Windows.
-        run(["ntfs-3g", "-o", "permissions,inherit,big_writes,noatime", volume, mount])
+        run(["ntfs-3g", "-o", "permissions,big_writes,noatime", volume, mount])
     except EngineFailed:
         mount.rmdir()
         return False  # containers often have the device but not the right to mount
     try:
-        os.setxattr(mount, "system.ntfs_acl", volume_descriptor())
         with tarfile.open(contents) as archive:
             _extract(archive, mount)
+            # ntfs-3g made everything open to everybody; its option "inherit" changes nothing here.
+            for path, descriptor in _descriptors(archive).items():
+                os.setxattr(mount / path, "system.ntfs_acl", descriptor)
     finally:
         run(["umount", mount])
         mount.rmdir()
@@ -69,7 +81,6 @@ def _fill_through_fuse(volume: Path, contents: Path) -> bool:
 
 
 def _extract(archive: tarfile.TarFile, root: Path) -> None:
-    # Not extractall: its chmod would replace the inherited descriptors.
     members = archive.getmembers()
     for member in members:
         target = root / member.name
@@ -93,8 +104,16 @@ def _fill_through_guestfs(volume: Path, contents: Path) -> None:
     environment = {"LIBGUESTFS_BACKEND": "direct"}
     if not probe_kvm():
         environment["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
-    descriptor = volume.with_suffix(".descriptor")
-    descriptor.write_bytes(volume_descriptor())
-    with contextlib.ExitStack() as stack:
-        stack.callback(descriptor.unlink)
-        run([python, _GUESTFS_SCRIPT, volume, contents, descriptor], env=environment)
+    wanted = volume.with_suffix(".json")
+    with tarfile.open(contents) as archive:
+        table = {path: data.hex() for path, data in _descriptors(archive).items()}
+    wanted.write_text(json.dumps(table), encoding="utf-8")
+    run([python, _GUESTFS_SCRIPT, volume, contents, wanted], env=environment)
+
+
+def _descriptors(archive: tarfile.TarFile) -> dict[str, bytes]:
+    """Return the security descriptor of each path in the archive and of the root."""
+    found = {"": descriptor_for("", folder=True)}
+    for member in archive.getmembers():
+        found[member.name] = descriptor_for(member.name, folder=member.isdir())
+    return found

@@ -50,6 +50,8 @@ def listed_files(table: str) -> Iterator[GuestFile]:
 
 def bulk_files(amounts: BulkData) -> Iterator[GuestFile]:
     """Yield the mass of the image: incompressible, compressible, and written zeros."""
+    # First, so that it lies in one piece and fills whole blocks of the VHDX.
+    yield GuestFile("Users/Public/preallocated.bin", bytes(amounts.zeros * MIB))
     rng = random.Random(_SEED)  # noqa: S311 - reproducible content, not a secret
     for number in range(amounts.random // 8):
         name = f"Program Files/Microsoft Office/root/Office16/media{number:03d}.cab"
@@ -60,7 +62,6 @@ def bulk_files(amounts: BulkData) -> Iterator[GuestFile]:
         data = (page * (8 * MIB // len(page) + 1))[: 8 * MIB - 8]
         name = f"Windows/Logs/CBS/CbsPersist_{number:03d}.log"
         yield GuestFile(name, data + f"{number:08d}".encode())
-    yield GuestFile("Users/Public/preallocated.bin", bytes(amounts.zeros * MIB))
 
 
 def write_tar(path: Path, files: Iterator[GuestFile]) -> None:
