@@ -16,6 +16,10 @@ from pathlib import Path
 from imageport.errors import EngineFailed
 
 MARK = "IMAGEPORT_SITE_ROOT"
+MACHINE_MARK = "IMAGEPORT_MACHINE_ROOT"
+"""The same for one machine of an emulated cloud, which may end while the site goes on."""
+SERVICE_MARK = "IMAGEPORT_SERVICE_ROOT"
+"""The same for one service with what it started."""
 
 
 class Child:
@@ -84,9 +88,9 @@ def _signal_group(pid: int, sign: signal.Signals) -> None:
         return
 
 
-def marked_processes(root: Path) -> list[int]:
+def marked_processes(root: Path, mark: str = MARK) -> list[int]:
     """Return the processes that belong to the site at ``root``, without this one."""
-    wanted = f"{MARK}={root}".encode()
+    wanted = f"{mark}={root}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -100,16 +104,16 @@ def marked_processes(root: Path) -> list[int]:
     return found
 
 
-def end_marked(root: Path, timeout_seconds: float = 10) -> int:
+def end_marked(root: Path, timeout_seconds: float = 10, *, mark: str = MARK) -> int:
     """End every process of the site at ``root``; returns how many there were."""
-    first = marked_processes(root)
+    first = marked_processes(root, mark)
     for sign, patience in ((signal.SIGTERM, timeout_seconds), (signal.SIGKILL, 5.0)):
-        for pid in marked_processes(root):
+        for pid in marked_processes(root, mark):
             try:
                 os.kill(pid, sign)
             except ProcessLookupError:
                 continue
         deadline = time.monotonic() + patience
-        while marked_processes(root) and time.monotonic() < deadline:
+        while marked_processes(root, mark) and time.monotonic() < deadline:
             time.sleep(0.1)
     return len(first)

@@ -1,0 +1,65 @@
+"""What all parts of the emulated account share; one per process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from imageport.errors import EngineFailed
+from imageport.sandbox.aws.hypervisor import Hypervisor
+from imageport.sandbox.aws.knobs import Faults, Knobs
+from imageport.sandbox.aws.snapshot_store import SnapshotStore
+
+ACCOUNT = "123456789012"
+"""The account that moto gives every caller."""
+
+
+class Emulator:
+    """Disks, machines, delays and faults behind the emulated API."""
+
+    def __init__(self, root: Path, knobs: Knobs) -> None:
+        self.root = root
+        self.knobs = knobs
+        self.faults = Faults(knobs)
+        self.snapshots = SnapshotStore(root / "snapshots", knobs)
+        self.volumes = root / "volumes"
+        self.volumes.mkdir(parents=True, exist_ok=True)
+        for left in self.volumes.iterdir():
+            left.unlink()  # volumes and machines end with the emulator; snapshots stay
+        self.hypervisor = Hypervisor(root / "machines", knobs)
+        self.lock = threading.RLock()
+        self.volume_states: dict[str, str] = {}
+        """``creating``, ``available``, ``error`` of a volume that no machine holds."""
+        self.lineage: dict[str, str] = {}
+        """Volume → the snapshot that its next snapshot is an increment of."""
+
+    def volume_path(self, volume_id: str) -> Path:
+        """Return the file behind a volume."""
+        return self.volumes / f"{volume_id}.raw"
+
+    def later(self, call: Callable[[], None], seconds: float | None = None) -> None:
+        """Run ``call`` after a change of state takes its time, under the lock."""
+
+        def run() -> None:
+            with self.lock:
+                call()
+
+        timer = threading.Timer(self.knobs.state_seconds if seconds is None else seconds, run)
+        timer.daemon = True
+        timer.start()
+
+
+_running: list[Emulator] = []
+
+
+def start_emulator(emulator: Emulator) -> None:
+    """Make ``emulator`` the one of this process."""
+    _running[:] = [emulator]
+
+
+def current() -> Emulator:
+    """Return the emulator of this process."""
+    if not _running:
+        raise EngineFailed("Cannot answer: no emulator was started in this process.")
+    return _running[0]

@@ -1,0 +1,106 @@
+# References: AWS Signature Version 4: the credential scope names region and service.
+"""The one port of the emulated account: sorts requests by service, denies, and injects faults."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from imageport.sandbox.aws.block_http import BlockHttp
+from imageport.sandbox.aws.emulator import Emulator
+
+CONTROL = "/imageport/"
+_SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+_EC2_ERROR = (
+    '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{code}</Code>'
+    "<Message>{message}</Message></Error></Errors><RequestID>imageport-sandbox</RequestID>"
+    "</Response>"
+)
+_S3_ERROR = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code>'
+    "<Message>{message}</Message></Error>"
+)
+
+
+class HttpFront:
+    """The WSGI application of the emulator."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._blocks = BlockHttp(emulator)
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        if environ["PATH_INFO"].startswith(CONTROL):
+            return self._control(environ, start_response)
+        scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+        region, service = scope.groups() if scope else ("", "")
+        if service == "ebs":
+            return self._blocks(environ, start_response, region)
+        refused = self._refusal(environ, service)
+        if refused:
+            return _answer(start_response, *refused, kind="text/xml")
+        found: Iterable[bytes] = self._moto(environ, start_response)
+        return found
+
+    def _refusal(self, environ: dict[str, Any], service: str) -> tuple[int, str] | None:
+        """Return status and document of a request that is not carried out."""
+        if service == "ec2":
+            action = _ec2_action(environ)
+            if f"ec2:{action}" in self._emulator.knobs.denied:
+                text = f"You are not authorized to perform: ec2:{action}"
+                return 403, _EC2_ERROR.format(code="UnauthorizedOperation", message=text)
+        if not self._emulator.faults.strikes():
+            return None
+        _read_body(environ)
+        if service == "ec2":
+            return 500, _EC2_ERROR.format(code="InternalError", message="An internal error")
+        return 503, _S3_ERROR.format(code="ServiceUnavailable", message="Please try again")
+
+    def _control(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer the tests' own questions; no part of AWS."""
+        body = _read_body(environ)
+        hypervisor = self._emulator.hypervisor
+        documents: dict[str, Any] = {
+            "health": lambda: "ok",
+            "machines": hypervisor.facts,
+            "violations": hypervisor.violations,
+            "knobs": lambda: json.loads(self._emulator.knobs.to_json()),
+        }
+        name = environ["PATH_INFO"].removeprefix(CONTROL)
+        if name not in documents:
+            return _answer(start_response, 404, "{}")
+        if name == "knobs" and environ["REQUEST_METHOD"] == "POST":
+            try:
+                self._emulator.knobs.turn(json.loads(body))
+            except ValueError as error:
+                return _answer(start_response, 400, json.dumps(str(error)))
+        return _answer(start_response, 200, json.dumps(documents[name]()))
+
+
+def _read_body(environ: dict[str, Any]) -> bytes:
+    """Return the body and leave it to be read again."""
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _ec2_action(environ: dict[str, Any]) -> str:
+    return parse_qs(_read_body(environ).decode(errors="replace")).get("Action", [""])[0]
+
+
+def _answer(
+    start_response: Any, status: int, document: str, kind: str = "application/json"
+) -> Iterable[bytes]:
+    content = document.encode()
+    headers = [("Content-Type", kind), ("Content-Length", str(len(content)))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+    return [content]

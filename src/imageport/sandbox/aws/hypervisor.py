@@ -1,0 +1,133 @@
+"""The machines of the emulated cloud: what runs on them, what they see, how they end.
+
+Knows nothing of EC2: it gets a plan per machine and says when a guest shut down by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imageport.sandbox.aws.knobs import Knobs
+from imageport.sandbox.aws.machines import BootMachine, IdleMachine, Machine, ProgramMachine
+from imageport.sandbox.aws.sparse_files import holds_anything
+
+PYTHON_SCRIPT = "#!/usr/bin/python3"
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """One machine at the moment it is switched on."""
+
+    id: str
+    script: str = ""
+    """User data that the image's own system would run."""
+    root: Path | None = None
+    volumes: dict[str, Path] = field(default_factory=dict)
+    """Volume id → disk, for all that are attached."""
+    problems: tuple[str, ...] = ()
+    """Why a guest on this machine would not be alone."""
+
+
+class Hypervisor:
+    """Runs machines as processes of this computer; may be used from several threads."""
+
+    def __init__(self, root: Path, knobs: Knobs) -> None:
+        self._root = root
+        self._knobs = knobs
+        self._lock = threading.RLock()
+        self._machines: dict[str, Machine] = {}
+        self._violations: list[dict[str, object]] = []
+        self.on_shutdown: Callable[[str], None] = lambda _machine_id: None
+        """Called when a guest shut its machine down."""
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(parents=True)
+
+    def power_on(self, plan: MachinePlan) -> None:
+        """Start what this machine runs."""
+        folder = self._root / plan.id
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            machine = self._make(plan, folder)
+            self._machines[plan.id] = machine
+            for volume_id, disk in plan.volumes.items():
+                machine.devices.plug(volume_id, disk)
+        machine.start()
+
+    def power_off(self, machine_id: str) -> None:
+        """End every process of a machine; one that is off is no error."""
+        with self._lock:
+            machine = self._machines.get(machine_id)
+        if machine is not None:
+            machine.end()
+
+    def plug(self, machine_id: str, volume_id: str, disk: Path) -> None:
+        """Show a volume to a machine that is on."""
+        with self._lock:
+            if machine_id in self._machines:
+                self._machines[machine_id].devices.plug(volume_id, disk)
+
+    def unplug(self, machine_id: str, volume_id: str) -> None:
+        """Take a volume away."""
+        with self._lock:
+            if machine_id in self._machines:
+                self._machines[machine_id].devices.unplug(volume_id)
+
+    def console(self, machine_id: str) -> str:
+        """Return what the machine wrote to its serial port since it was switched on last."""
+        with self._lock:
+            machine = self._machines.get(machine_id)
+        return "" if machine is None else machine.console()
+
+    def forget(self, machine_id: str) -> None:
+        """Remove the files of a terminated machine; its console text stays, as in AWS."""
+        with self._lock:
+            machine = self._machines.get(machine_id)
+        if machine is not None:
+            machine.end()
+            machine.clear()
+
+    def stop_all(self) -> None:
+        """End all machines."""
+        with self._lock:
+            machines = list(self._machines.values())
+        for machine in machines:
+            machine.end()
+
+    def facts(self) -> list[dict[str, object]]:
+        """Return id, kind and whether it does anything, of every machine ever switched on."""
+        with self._lock:
+            machines = list(self._machines.items())
+        return [
+            {"id": machine_id, "kind": type(item).__name__, "busy": item.is_busy}
+            for machine_id, item in machines
+        ]
+
+    def violations(self) -> list[dict[str, object]]:
+        """Return the guests that were refused because they would not have been isolated."""
+        with self._lock:
+            return list(self._violations)
+
+    def _make(self, plan: MachinePlan, folder: Path) -> Machine:
+        def ended() -> None:
+            self.on_shutdown(plan.id)
+
+        if plan.script.startswith(PYTHON_SCRIPT):
+            return ProgramMachine(plan.id, folder, plan.script, ended)
+        if plan.script or plan.root is None or not holds_anything(plan.root):
+            return IdleMachine(plan.id, folder)
+        if plan.problems:
+            return self._refuse(plan, folder)
+        return BootMachine(plan.id, folder, (plan.root, self._knobs), ended)
+
+    def _refuse(self, plan: MachinePlan, folder: Path) -> Machine:
+        """Leave the guest off: booting it in this network is what must never happen."""
+        self._violations.append({"machine": plan.id, "problems": list(plan.problems)})
+        (self._root / "violations.json").write_text(json.dumps(self._violations, indent=1))
+        machine = IdleMachine(plan.id, folder)
+        machine.say(f"imageport sandbox: guest not started: {'; '.join(plan.problems)}")
+        return machine

@@ -1,0 +1,99 @@
+"""What a test may turn: delays, limits and faults of the emulated account."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(slots=True)
+class Knobs:
+    """Settings of the running emulator; `turn` changes them while it runs."""
+
+    throttle_rps: float = 0.0
+    """Block writes per second and snapshot; 0 is no limit."""
+    fault_rate: float = 0.0
+    """Share of requests that end with a 5xx."""
+    seed: int = 0
+    unknown_seconds: float = 0.0
+    """How long the block servers do not know a snapshot that was just started."""
+    complete_seconds: float = 0.3
+    """How long a snapshot takes from sealed to ``completed``."""
+    state_seconds: float = 0.3
+    """How long every change of state of a machine or an attachment takes."""
+    minute_seconds: float = 60.0
+    """Length of a minute of StartSnapshot's ``Timeout``."""
+    firmware_seconds: float = 600.0
+    """How long a booted disk may take to power off by itself."""
+    empty_pages: bool = False
+    """Every other page of a block list is empty and yet not the last, as AWS may do."""
+    denied: list[str] = field(default_factory=list)
+    """IAM actions that the credentials lack, ``ec2:CreateVolume``."""
+    boot_command: list[str] = field(default_factory=list)
+    """Program that stands in for firmware and guest; empty runs the real ones."""
+
+    def turn(self, changes: dict[str, Any]) -> None:
+        """Change some knobs; ValueError names those that do not exist."""
+        unknown = set(changes) - {item.name for item in fields(self)}
+        if unknown:
+            raise ValueError(f"Bad knobs: found {', '.join(sorted(unknown))}, needed known ones.")
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def to_json(self) -> str:
+        """Return all knobs as one JSON document."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Knobs:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+class Faults:
+    """Decides which requests fail; the same seed and order of requests give the same faults."""
+
+    def __init__(self, knobs: Knobs) -> None:
+        self._knobs = knobs
+        self._random = random.Random(knobs.seed)  # noqa: S311 - repeatable on purpose
+        self._lock = threading.Lock()
+
+    def strikes(self) -> bool:
+        """Tell whether this request fails."""
+        if self._knobs.fault_rate <= 0:
+            return False
+        with self._lock:
+            return self._random.random() < self._knobs.fault_rate
+
+    def after_the_fact(self) -> bool:
+        """Tell whether a failing request has been carried out and only its answer is lost."""
+        with self._lock:
+            return self._random.random() < 0.5
+
+
+class Rate:
+    """A token bucket one second deep."""
+
+    def __init__(self) -> None:
+        self._tokens = -1.0
+        self._at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def allows(self, per_second: float) -> bool:
+        """Take one token; False when there is none. 0 per second is no limit."""
+        if per_second <= 0:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if self._tokens < 0:
+                self._tokens = per_second
+            self._tokens = min(per_second, self._tokens + (now - self._at) * per_second)
+            self._at = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
