@@ -11,7 +11,8 @@ from pathlib import Path
 
 from imageport.cli.progress_lines import ProgressLines
 from imageport.sandbox.processes import marked_processes
-from imageport.sandbox.site import EmbeddedSite, SiteFacts, load_facts, stop_site
+from imageport.sandbox.site import EmbeddedSite, stop_site
+from imageport.sandbox.site_facts import SiteFacts, load_facts
 
 
 def default_root() -> Path:

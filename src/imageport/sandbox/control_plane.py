@@ -62,13 +62,16 @@ class ControlPlane:
             "NO_COLOR": "1",
         }
 
-    def start_server(self) -> None:
-        """Start the server and wait until it answers."""
+    def launch_server(self) -> None:
+        """Start the server; others may start meanwhile (see `await_server`)."""
         argv = [sys.executable, "-m", "prefect", "server", "start"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
-        child = Child("Prefect server", argv, self.environment(), self._root / "server.log")
-        self._children.append(child)
-        child.wait_until(self.api.is_healthy, SERVER_START_SECONDS)
+        self._server = Child("Prefect server", argv, self.environment(), self._root / "server.log")
+        self._children.append(self._server)
+
+    def await_server(self) -> None:
+        """Wait until the server answers."""
+        self._server.wait_until(self.api.is_healthy, SERVER_START_SECONDS)
 
     def start_worker(self, pool: str, environment: dict[str, str] | None = None) -> Child:
         """Start one process worker for ``pool``; a second call after a crash starts another."""

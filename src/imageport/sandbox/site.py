@@ -1,60 +1,55 @@
 """The embedded site: two sites and a cloud on this machine, for the demo and the tests.
 
 Real Samba, real Prefect with one worker per site, moto made strict with machines that really run.
-Everything listens on loopback on free ports. It does not boot Windows, and says so.
+Everything listens on loopback on free ports. It does not boot Windows, and says so. What a run
+made (state store, snapshots, vDisks) stays in the site's folder from one start to the next.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 import boto3
+from botocore.exceptions import ClientError
 
-from imageport.errors import EngineFailed, FileMissing
+from imageport.errors import EngineFailed, InputError
+from imageport.payload import pack_payload
 from imageport.progress import EventSink, Stage, silent
 from imageport.sandbox.aws.service import AwsService
-from imageport.sandbox.control_plane import ControlPlane
-from imageport.sandbox.processes import MARK, end_marked, marked_processes
+from imageport.sandbox.control_plane import ControlPlane, free_port
+from imageport.sandbox.processes import MARK, end_marked
 from imageport.sandbox.samba import SambaServer
+from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.site_facts import (
+    ACCESS_KEY,
+    BUCKET,
+    DRIVER_FOLDER,
+    REGION,
+    SECRET_KEY,
+    SOURCE_SITE,
+    TARGET_SITE,
+    ZONE,
+    SiteFacts,
+    block_documents,
+    forget_facts,
+    payload_folder,
+    share_folders,
+    write_private,
+)
 
-REGION = "eu-central-1"
-ZONE = "eu-central-1a"
-BUCKET = "imageport-jobs"
-SOURCE_POOL = "onprem"
-TARGET_POOL = "cloud"
+__all__ = ["BUCKET", "REGION", "ZONE", "EmbeddedSite", "prepare_account", "stop_site"]
+
 SMB_USER = "imageport"
-
-
-@dataclass(frozen=True, slots=True)
-class SiteFacts:
-    """What others need to reach a running site; holds secrets of the laboratory only."""
-
-    root: str
-    ui_url: str
-    api_url: str
-    api_auth: str
-    smb_port: int
-    smb_user: str
-    smb_password: str
-    aws_endpoint: str
-    subnet_id: str
-
-    def shares(self) -> dict[str, Path]:
-        """Return the folders behind the shares."""
-        return share_folders(Path(self.root))
-
-
-def share_folders(root: Path) -> dict[str, Path]:
-    """Return share name → folder: two vDisk stores and what both sites must see."""
-    names = ("source-store", "target-store", "state")
-    return {name: root / "shares" / name for name in names}
+_NETWORK, _SUBNET = "10.77.0.0/16", "10.77.1.0/24"
 
 
 class EmbeddedSite:
@@ -64,6 +59,7 @@ class EmbeddedSite:
         self.root = root.resolve()
         self._events = events
         self._detached = False
+        self._lock: IO[str] | None = None
         self.facts: SiteFacts | None = None
 
     def __enter__(self) -> Self:
@@ -71,13 +67,20 @@ class EmbeddedSite:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if not self._detached:
+        if self._detached:
+            self._unlock()
+        else:
             self.stop()
 
     def start(self) -> SiteFacts:
-        """Start all services, register blocks and deployments; on any error stop everything."""
-        stop_site(self.root)
+        """Start all services, register blocks and deployments; on any error stop everything.
+
+        `InputError` when another process is using the folder; a site that was left running there
+        is stopped first.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        stop_site(self.root)
         os.environ[MARK] = str(self.root)
         stage = Stage("site", self._events, total=5, unit="steps")
         try:
@@ -89,20 +92,14 @@ class EmbeddedSite:
         return self.facts
 
     def _start(self, stage: Stage) -> SiteFacts:
-        folders = share_folders(self.root)
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        password = _kept_password(self.root / "smb-password")
-        self.samba = SambaServer(self.root / "samba", folders, SMB_USER, password)
-        self.samba.start()
+        self.control = ControlPlane(self.root / "prefect", self.root)
+        self.control.launch_server()
+        password = self._start_file_server()
         stage.advance(1, f"file server on port {self.samba.port}")
         self.aws = AwsService(self.root / "aws")
         self.aws.start()
-        subnet_id = self._prepare_account()
+        subnet_id = prepare_account(self.aws.endpoint)
         stage.advance(1, f"cloud on {self.aws.endpoint}")
-        self.control = ControlPlane(self.root / "prefect", self.root)
-        self.control.start_server()
-        stage.advance(1, f"Prefect on {self.control.ui_url}")
         facts = SiteFacts(
             root=str(self.root),
             ui_url=self.control.ui_url,
@@ -113,11 +110,14 @@ class EmbeddedSite:
             smb_password=password,
             aws_endpoint=self.aws.endpoint,
             subnet_id=subnet_id,
+            payload_sha256=self._write_payload(),
         )
-        self._keep(facts)
+        facts.keep()
+        self.control.await_server()
+        stage.advance(1, f"Prefect on {self.control.ui_url}")
         self._register(facts)
         stage.advance(1, "blocks and deployments registered")
-        for pool in (SOURCE_POOL, TARGET_POOL):
+        for pool in (SOURCE_SITE, TARGET_SITE):
             self.start_worker(pool)
         stage.advance(1, "one worker for each site")
         return facts
@@ -138,81 +138,116 @@ class EmbeddedSite:
                 service.stop()
         stop_site(self.root)
         os.environ.pop(MARK, None)
+        self._unlock()
 
-    def boto3_client(self, service: str) -> object:
-        """Return a client of the embedded cloud."""
-        return _session().client(service, endpoint_url=self.aws.endpoint, region_name=REGION)
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of the embedded cloud."""
+        return _client(service, self.aws.endpoint)
 
-    def _prepare_account(self) -> str:
-        """Make what an account has before this product comes: a bucket, a network."""
-        session = _session()
-        s3 = session.client("s3", endpoint_url=self.aws.endpoint, region_name=REGION)
-        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-        ec2 = session.client("ec2", endpoint_url=self.aws.endpoint, region_name=REGION)
-        vpc = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
-        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.77.1.0/24", AvailabilityZone=ZONE)
-        return str(subnet["Subnet"]["SubnetId"])
+    def _start_file_server(self) -> str:
+        """Start Samba on the port it had before: the port is part of every vDisk's location."""
+        folders = share_folders(self.root)
+        password = _kept(self.root / "smb-password", lambda: secrets.token_urlsafe(12))
+        self.samba = SambaServer(self.root / "samba", folders, SMB_USER, password)
+        kept_port = self.root / "smb-port"
+        port = int(_kept(kept_port, lambda: str(free_port())))
+        if not _is_free(port):
+            port = free_port()
+            write_private(kept_port, str(port))
+        self.samba.port = port
+        self.samba.start()
+        return password
 
-    def _keep(self, facts: SiteFacts) -> None:
-        path = self.root / "site.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(asdict(facts), indent=1))
+    def _write_payload(self) -> str:
+        """Write the operator's driver folder and return the digest that pins it."""
+        folder = payload_folder(self.root)
+        drivers = folder / DRIVER_FOLDER
+        drivers.mkdir(parents=True, exist_ok=True)
+        write_ena_package(drivers)
+        packed = self.root / "payload.zip"
+        try:
+            return pack_payload(folder, packed)
+        finally:
+            packed.unlink(missing_ok=True)
 
     def _register(self, facts: SiteFacts) -> None:
-        """Save blocks and deployments as an operator would: by the project's own commands."""
+        """Save blocks and deployments as an operator would: by the project's own command."""
         blocks = self.root / "blocks.json"
-        blocks.touch(mode=0o600)
-        blocks.write_text(json.dumps(block_documents(facts), indent=1))
-        for argv in ([sys.executable, "-m", "flows.register", "--blocks", str(blocks)],):
-            done = subprocess.run(
-                argv, env=self.control.environment(), cwd=project_root(),
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode:
-                raise EngineFailed(
-                    f"Cannot register '{argv[2]}': it ended with {done.returncode}.",
-                    log=(done.stdout + done.stderr)[-4000:],
-                )
+        write_private(blocks, json.dumps(block_documents(facts), indent=1))
+        argv = [sys.executable, "-m", "flows.register", "--blocks", str(blocks)]
+        argv += ["--pools", "--deploy"]
+        done = subprocess.run(
+            argv, env=self.control.environment(), cwd=self.root,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise EngineFailed(
+                f"Cannot register the site: flows.register ended with {done.returncode}.",
+                log=(done.stdout + done.stderr)[-4000:],
+            )
+
+    def _take_lock(self) -> None:
+        lock = (self.root / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise InputError(
+                f"Cannot start a site at '{self.root}': another process is using it.",
+                hint="Wait for it, or name another folder with --root.",
+            ) from error
+        self._lock = lock
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
-def block_documents(facts: SiteFacts) -> list[dict[str, object]]:
-    """Return the block documents of the embedded site, as `flows.register` takes them."""
-    raise FileMissing(facts.root)
+def prepare_account(endpoint: str) -> str:
+    """Make what an account has before this product comes, bucket and subnet; return the subnet."""
+    s3, ec2 = _client("s3", endpoint), _client("ec2", endpoint)
+    try:
+        s3.head_bucket(Bucket=BUCKET)
+    except ClientError:
+        place = {"LocationConstraint": REGION}
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+    wanted = [{"Name": "cidr-block", "Values": [_SUBNET]}]
+    found = ec2.describe_subnets(Filters=wanted)["Subnets"]
+    if found:
+        return str(found[0]["SubnetId"])
+    vpc = ec2.create_vpc(CidrBlock=_NETWORK)["Vpc"]["VpcId"]
+    made = ec2.create_subnet(VpcId=vpc, CidrBlock=_SUBNET, AvailabilityZone=ZONE)
+    return str(made["Subnet"]["SubnetId"])
 
 
-def load_facts(root: Path) -> SiteFacts:
-    """Return the facts of a running site; `FileMissing` when none runs at ``root``."""
-    path = root / "site.json"
-    if not path.exists() or not marked_processes(root.resolve()):
-        raise FileMissing(
-            f"Cannot find a running site at '{root}': nothing of it runs.",
-            hint="Start it with `imageport sandbox up`.",
-        )
-    return SiteFacts(**json.loads(path.read_text()))
+def _client(service: str, endpoint: str) -> Any:
+    session = boto3.Session(
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION
+    )
+    make: Any = session.client
+    return make(service, endpoint_url=endpoint)
 
 
 def stop_site(root: Path) -> int:
     """End every process of the site at ``root``; returns how many there were."""
     ended = end_marked(root.resolve())
-    (root / "site.json").unlink(missing_ok=True)
+    forget_facts(root)
     return ended
 
 
-def project_root() -> Path:
-    """Return the folder that holds prefect.yaml."""
-    return Path(__file__).parents[3]
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
-def _session() -> boto3.Session:
-    return boto3.Session(
-        aws_access_key_id="imageport-sandbox",
-        aws_secret_access_key="imageport-sandbox-secret",  # noqa: S106 - of the emulator
-        region_name=REGION,
-    )
-
-
-def _kept_password(path: Path) -> str:
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """Return what the file holds; the first time, what ``make`` gives."""
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(12))
+        write_private(path, make())
     return path.read_text()

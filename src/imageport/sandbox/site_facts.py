@@ -1,0 +1,138 @@
+"""What others need to know of a running embedded site, and the blocks that describe it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imageport.errors import FileMissing
+from imageport.sandbox.processes import marked_processes
+
+REGION = "eu-central-1"
+ZONE = "eu-central-1a"
+BUCKET = "imageport-jobs"
+SOURCE_SITE = "onprem"
+TARGET_SITE = "cloud"
+"""A site's block, its work pool and its deployments bear one name, as prefect.yaml has it."""
+ACCESS_KEY = "imageport-sandbox"
+SECRET_KEY = "imageport-sandbox-secret"  # noqa: S105 - of the emulator, which takes any
+DRIVER_FOLDER = "ena"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """How to reach a running site; holds secrets of the laboratory only."""
+
+    root: str
+    ui_url: str
+    api_url: str
+    api_auth: str
+    smb_port: int
+    smb_user: str
+    smb_password: str
+    aws_endpoint: str
+    subnet_id: str
+    payload_sha256: str
+
+    def shares(self) -> dict[str, Path]:
+        """Return the folders behind the shares."""
+        return share_folders(Path(self.root))
+
+    def keep(self) -> None:
+        """Write the facts down for `load_facts`; readable by the owner only."""
+        write_private(_facts_path(Path(self.root)), json.dumps(asdict(self), indent=1))
+
+
+def load_facts(root: Path) -> SiteFacts:
+    """Return the facts of a running site; `FileMissing` when none runs at ``root``."""
+    path = _facts_path(root)
+    if not path.exists() or not marked_processes(root.resolve()):
+        raise FileMissing(
+            f"Cannot find a running site at '{root}': nothing of it runs.",
+            hint="Start it with `imageport sandbox up`.",
+        )
+    return SiteFacts(**json.loads(path.read_text()))
+
+
+def forget_facts(root: Path) -> None:
+    """Remove what `SiteFacts.keep` wrote; may be called twice."""
+    _facts_path(root).unlink(missing_ok=True)
+
+
+def share_folders(root: Path) -> dict[str, Path]:
+    """Return share name → folder: two vDisk stores and what both sites must see."""
+    names = ("source-store", "target-store", "state")
+    return {name: root / "shares" / name for name in names}
+
+
+def payload_folder(root: Path) -> Path:
+    """Return the folder with the operator's drivers."""
+    return root / "payload"
+
+
+def block_documents(facts: SiteFacts) -> list[dict[str, Any]]:
+    """Return the blocks of the embedded site, as ``flows.register`` takes them."""
+    documents = [
+        _block("imageport-smb-share", share, _share_values(facts, share))
+        for share in share_folders(Path(facts.root))
+    ]
+    for site, store in ((SOURCE_SITE, "source-store"), (TARGET_SITE, "target-store")):
+        values = {"share": _nested("imageport-smb-share", store)}
+        documents.append(_block("imageport-pvs-store", store, values))
+        payload = {
+            "payload_folder": str(payload_folder(Path(facts.root))),
+            "payload_sha256": facts.payload_sha256,
+        }
+        documents.append(
+            _block("imageport-site", site, {
+                "name": site,
+                "work_pool": site,
+                "store": _nested("imageport-pvs-store", store),
+                "state_share": _nested("imageport-smb-share", "state"),
+                **(payload if site == SOURCE_SITE else {}),
+            })
+        )  # fmt: skip
+    keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+    documents.append(_block("aws-credentials", "sandbox", {**keys, "region_name": REGION}))
+    documents.append(
+        _block("imageport-aws-target", "aws", {
+            "credentials": _nested("aws-credentials", "sandbox"),
+            "region": REGION,
+            "availability_zone": ZONE,
+            "subnet_id": facts.subnet_id,
+            "bucket": BUCKET,
+            "endpoint_url": facts.aws_endpoint,
+        })
+    )  # fmt: skip
+    return documents
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _share_values(facts: SiteFacts, share: str) -> dict[str, Any]:
+    return {
+        "host": "127.0.0.1",
+        "port": facts.smb_port,
+        "share": share,
+        "username": facts.smb_user,
+        "password": facts.smb_password,
+    }
+
+
+def _block(kind: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, "name": name, "values": values}
+
+
+def _nested(kind: str, name: str) -> dict[str, str]:
+    return {"$block": f"{kind}/{name}"}
+
+
+def _facts_path(root: Path) -> Path:
+    return root / "site.json"
