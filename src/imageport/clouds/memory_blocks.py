@@ -115,7 +115,8 @@ class MemorySnapshotTarget(BlockTarget):
             # A finished upload that the caller has no record of: the sweep's to judge.
             intent = self._intents.intend("snapshot", ROLE_UPLOADED, token, fresh=True)
         with self._account.lock:
-            found = self._account.by_client_token.get(intent.client_token, "")
+            by_token = self._account.by_client_token.get(intent.client_token, "")
+            found = intent.entry.resource_id or by_token
             if found not in self._account.snapshots:
                 parent = self._account.completed(self._parent) if self._parent else None
                 found = self._account.new_id("snap")

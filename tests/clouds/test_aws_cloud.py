@@ -1,0 +1,14 @@
+"""The AWS cloud keeps the contract, against an emulator as strict as AWS's documentation."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.clouds.aws_laboratory import AwsLab
+from tests.clouds.cloud_contract import CloudContract, CloudLab
+
+
+class TestAwsCloud(CloudContract):
+    @pytest.fixture
+    def lab(self, aws_lab: AwsLab) -> CloudLab:
+        return aws_lab

@@ -1,0 +1,92 @@
+"""The memory cloud keeps the contract, and acts like a cloud where tests need it to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imageport.cloud import BootOutcome, Cloud
+from imageport.clouds.memory import MemoryBehaviour, MemoryCloud
+from imageport.clouds.memory_blocks import GARBAGE_BLOCK, MemoryAccount, MemoryVolume
+from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
+from imageport.errors import EngineFailed, TransferCancelled
+from imageport.model import BLOCK_BYTES
+from imageport.state.ledger import Ledger
+from tests.clouds.cloud_contract import BLOCKS, SITE, CloudContract, CloudLab, disk_of
+
+
+class MemoryLab(CloudLab):
+    def __init__(self, behaviour: MemoryBehaviour | None = None) -> None:
+        super().__init__()
+        self.account = MemoryAccount()
+        self.behaviour = behaviour
+
+    def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
+        return MemoryCloud(
+            ledger or self.state.ledger,
+            run,
+            site=site,
+            account=self.account,
+            behaviour=self.behaviour,
+        )
+
+
+class TestMemoryCloud(CloudContract):
+    @pytest.fixture
+    def lab(self) -> CloudLab:
+        return MemoryLab()
+
+
+JOB = EngineJob(action=Action.COMPOSE, disk=EngineDisk(path=""))
+
+
+def test_the_engine_edits_the_real_blocks_of_the_disk(tmp_path: Path):
+    seen = []
+
+    def engine(volume: MemoryVolume, job: EngineJob, payload: Path | None) -> EngineReport:
+        seen.append((volume.read_at(0, BLOCK_BYTES), payload))
+        volume.write_at(BLOCK_BYTES - 2, b"edit")
+        return EngineReport(action=job.action, ok=True)
+
+    cloud = MemoryLab(MemoryBehaviour(run_job=engine)).cloud("run-1")
+    disk = disk_of(cloud)
+    report = cloud.run_engine(disk, JOB, tmp_path, deadline_seconds=1)
+    assert (report.ok, report.action) == (True, Action.COMPOSE)
+    assert seen == [(BLOCKS[0], tmp_path)]
+    with cloud.open_snapshot(cloud.snapshot(disk, "P")) as opened:
+        assert opened.read_at(BLOCK_BYTES - 3, 6) == BLOCKS[0][-3:-2] + b"edit" + GARBAGE_BLOCK[2:3]
+
+
+def test_what_was_never_written_reads_as_garbage_on_a_disk_unless_told_otherwise():
+    for behaviour, expected in (
+        (MemoryBehaviour(), GARBAGE_BLOCK[:4]),
+        (MemoryBehaviour(unwritten=bytes(BLOCK_BYTES)), bytes(4)),
+    ):
+        lab = MemoryLab(behaviour)
+        disk = disk_of(lab.cloud("run-1"))
+        assert lab.account.volumes[disk.id].read_at(BLOCK_BYTES, 4) == expected
+
+
+def test_an_engine_that_crashes_is_an_engine_that_failed():
+    def engine(_volume: MemoryVolume, _job: EngineJob, _payload: Path | None) -> EngineReport:
+        raise OSError("no device")
+
+    cloud = MemoryLab(MemoryBehaviour(run_job=engine)).cloud("run-1")
+    with pytest.raises(EngineFailed, match="no device"):
+        cloud.run_engine(disk_of(cloud), JOB, deadline_seconds=1)
+
+
+def test_the_boot_is_what_the_test_says():
+    outcome = BootOutcome(stopped_by_itself=False, seconds=3.0, console_text="0x7B", reason="hung")
+    cloud = MemoryLab(MemoryBehaviour(boot=lambda _volume: outcome)).cloud("run-1")
+    assert cloud.boot_once(disk_of(cloud), deadline_seconds=1) is outcome
+
+
+def test_a_cancelled_run_starts_neither_engine_nor_boot():
+    cloud = MemoryLab().cloud("run-1")
+    disk = disk_of(cloud)
+    with pytest.raises(TransferCancelled):
+        cloud.run_engine(disk, JOB, deadline_seconds=1, cancelled=lambda: True)
+    with pytest.raises(TransferCancelled):
+        cloud.boot_once(disk, deadline_seconds=1, cancelled=lambda: True)
