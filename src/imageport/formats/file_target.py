@@ -14,9 +14,12 @@ from imageport.formats.vhdx import VhdxDisk
 from imageport.formats.vhdx_writer import VhdxWriter
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, MIB, ZERO_DIGEST
-from imageport.storage.byte_file import WritableFile
+from imageport.storage.byte_file import ByteFile, WritableFile
 from imageport.storage.folder import Folder
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
+
+OWN_SUFFIX = ".imageport-part"
+"""The end of a part file's name that marks it as ours whatever it holds."""
 
 
 class FileTarget(BlockTarget):
@@ -44,8 +47,8 @@ class FileTarget(BlockTarget):
         name belongs to a file that this program did not begin.
         """
         del token
-        self._remove_leftover()
         self._size_bytes = plan.size_bytes
+        self._remove_leftover()
         self._file = self._folder.create(self.part_name)
         self._begun = True
         try:
@@ -141,13 +144,12 @@ class FileTarget(BlockTarget):
         """Finish the file, durably."""
 
     @abstractmethod
-    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:
-        """Return whether a file with this beginning is one that an earlier run began."""
+    def _is_leftover(self, file: ByteFile) -> bool:
+        """Return whether a file is one that an earlier run of this program began."""
 
     def _remove_leftover(self) -> None:
         with contextlib.suppress(FileMissing), self._folder.open_read(self.part_name) as file:
-            head = file.read_at(0, min(512, file.size_bytes))
-            if head and not self._is_leftover(head, file.size_bytes):
+            if file.size_bytes and not self._is_leftover(file):
                 raise NameTaken(
                     f"Cannot create '{self._location}': a file of that name exists and was not "
                     f"begun by this program.",
@@ -230,9 +232,9 @@ class VhdxFileTarget(FileTarget):
     def _finish(self, file: WritableFile) -> None:  # noqa: ARG002  (the writer holds it)
         self._open_writer().finish()
 
-    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:  # noqa: ARG002
+    def _is_leftover(self, file: ByteFile) -> bool:
         # A finished one counts: it was sealed by a run that died before it was renamed.
-        return is_own_file(head)
+        return is_own_file(file.read_at(0, min(512, file.size_bytes)))
 
     def _open_writer(self) -> VhdxWriter:
         self._opened()
@@ -289,6 +291,6 @@ class RawFileTarget(FileTarget):
     def _finish(self, file: WritableFile) -> None:
         file.flush()
 
-    def _is_leftover(self, head: bytes, size_bytes: int) -> bool:
-        # A raw file carries no mark: only one that was never written is surely ours.
-        return size_bytes == self._size_bytes and not any(head)
+    def _is_leftover(self, file: ByteFile) -> bool:
+        # A raw file carries no mark: it is ours by its name, or when nothing was written to it.
+        return self.part_name.endswith(OWN_SUFFIX) or not file.allocated_ranges()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats._vhdx_layout import SIGNATURE, UNFINISHED_SIGNATURE
+from imageport.formats.disk_file import DiskFile
 from imageport.formats.raw import RawDisk
 from imageport.formats.vhdx import VhdxDisk
-from imageport.formats.virtual_disk import VirtualDisk
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
 
@@ -23,7 +23,7 @@ _OTHERS = {
 _HEAD_BYTES = 8192
 
 
-def open_disk(file: ByteFile, resolver: Folder | None = None) -> VirtualDisk:
+def open_disk(file: ByteFile, resolver: Folder | None = None) -> DiskFile:
     """Open the disk that ``file`` holds; the disk closes the file, also when this raises.
 
     ``resolver`` is the folder that parents of chains will be looked for in.
@@ -39,7 +39,7 @@ def open_disk(file: ByteFile, resolver: Folder | None = None) -> VirtualDisk:
         raise
 
 
-def _open(file: ByteFile, resolver: Folder | None) -> VirtualDisk:
+def _open(file: ByteFile, resolver: Folder | None) -> DiskFile:
     head = file.read_at(0, min(_HEAD_BYTES, file.size_bytes))
     if head.startswith(SIGNATURE):
         return VhdxDisk(file, resolver)

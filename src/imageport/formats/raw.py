@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from imageport.errors import BadDisk
-from imageport.formats._disk_file import DiskFile
 from imageport.formats._extent_merge import allocated_extents, merged
+from imageport.formats.disk_file import DiskFile
 from imageport.model import Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
 

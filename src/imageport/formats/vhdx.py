@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from imageport.formats import _vhdx_layout as layout
-from imageport.formats._disk_file import DiskFile
 from imageport.formats._extent_merge import allocated_extents, merged
 from imageport.formats._vhdx_bat import check_entries, load_entries
 from imageport.formats._vhdx_structure import load
+from imageport.formats.disk_file import DiskFile
 from imageport.model import MIB, Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
@@ -74,6 +74,19 @@ class VhdxDisk(DiskFile):
     def disk_id(self) -> str:
         """Return the virtual disk's id (SCSI page 83)."""
         return str(self._structure.disk_id)
+
+    def details(self) -> dict[str, int | str]:
+        """Return the file's sizes, the block size and the ids."""
+        present = sum(
+            entry & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT
+            for entry in self._bat
+        )
+        return super().details() | {
+            "block_bytes": self.block_bytes,
+            "allocated_blocks": present,
+            "disk_id": self.disk_id,
+            "data_write_guid": self.data_write_guid,
+        }
 
     def content_key(self) -> str:
         """Return the DataWriteGuid and the identity of the file."""

@@ -20,6 +20,13 @@ class DiskFile(VirtualDisk):
         self._stored: list[tuple[int, int]] | None = None
         self._stored_lock = threading.Lock()
 
+    def details(self) -> dict[str, int | str]:
+        """Return what a person wants to know of the file; names end in their unit."""
+        return {
+            "file_bytes": self._file.size_bytes,
+            "allocated_bytes": sum(length for _, length in self._allocated()),
+        }
+
     def check_unchanged(self) -> None:
         """Raise `SourceChanged` when size, write time or file id differ from those at opening."""
         now = self._file.identity()

@@ -1,0 +1,33 @@
+"""How the subcommands name disks: a local path or ``smb://host/share/path``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from imageport.formats.disk_file import DiskFile
+from imageport.formats.opening import open_disk
+from imageport.storage.folder import Folder
+from imageport.storage.locate import open_folder, split_file
+
+DISK_HELP = (
+    "a local path or smb://host/share/path (user and password from IMAGEPORT_SMB_USER, "
+    "IMAGEPORT_SMB_PASSWORD, IMAGEPORT_SMB_DOMAIN)"
+)
+
+
+@contextlib.contextmanager
+def opened_folder(location: str) -> Iterator[tuple[Folder, str]]:
+    """Yield the folder that a file's location lies in, and the file's name there."""
+    folder_location, name = split_file(location)
+    with open_folder(folder_location) as folder:
+        yield folder, name
+
+
+@contextlib.contextmanager
+def opened_disk(location: str) -> Iterator[DiskFile]:
+    """Yield the disk at a location, opened so that nobody writes it meanwhile."""
+    with opened_folder(location) as (folder, name):
+        file = folder.open_read(name, deny_write=True)
+        with open_disk(file, folder) as disk:
+            yield disk

@@ -1,0 +1,143 @@
+"""``imageport inspect``: what a disk is, what it holds and what prepare would say to it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from imageport.cli.disk_arguments import DISK_HELP, opened_disk
+from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
+from imageport.errors import BadDisk
+from imageport.formats.disk_file import DiskFile
+from imageport.formats.gpt import read_layout
+from imageport.model import GIB, MIB, ExtentState
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = (
+        "Reads VHDX and raw disks (VHD and version chains follow in a later release). The disk "
+        "is never written. Looking into the guest starts a small machine and takes about half a "
+        "minute."
+    )
+    parser.add_argument("disk", metavar="DISK", help=DISK_HELP)
+    parser.add_argument("--no-guest", action="store_true", help="do not look into the guest")
+    parser.add_argument("--target", choices=["aws", "azure", "gcp"], default="aws")
+    parser.add_argument("--provisioning", choices=["pvs", "mcs"], default="pvs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 when the partition table is damaged, 3 when prepare would refuse."""
+    with opened_disk(args.disk) as disk:
+        facts = _disk_facts(disk)
+        facts |= _layout_facts(disk)
+        if not args.no_guest and not facts["problem"]:
+            options = EngineOptions(cloud=args.target, provisioning=args.provisioning)
+            facts["guest"] = _guest_facts(disk, options)
+    text = json.dumps(facts, indent=1) if args.json else "\n".join(_lines(facts))
+    sys.stdout.write(text + "\n")
+    if facts["problem"]:
+        return 1
+    return 3 if facts.get("guest", {}).get("refusals") else 0
+
+
+def _disk_facts(disk: DiskFile) -> dict[str, Any]:
+    sums = dict.fromkeys(ExtentState, 0)
+    count = 0
+    for extent in disk.extents():
+        sums[extent.state] += extent.length_bytes
+        count += 1
+    return {
+        "location": disk.location,
+        "format": disk.format_name,
+        "size_bytes": disk.size_bytes,
+        "sector_bytes": disk.sector_bytes,
+        "file": disk.details(),
+        "extents": {"count": count} | {f"{state}_bytes": sums[state] for state in ExtentState},
+    }
+
+
+def _layout_facts(disk: DiskFile) -> dict[str, Any]:
+    try:
+        layout = read_layout(disk)
+    except BadDisk as error:
+        return {"scheme": "damaged", "disk_guid": "", "partitions": [], "problem": error.message}
+    return {
+        "scheme": layout.scheme,
+        "disk_guid": layout.disk_guid,
+        "partitions": [asdict(partition) for partition in layout.partitions],
+        "problem": "",
+    }
+
+
+def _guest_facts(disk: DiskFile, options: EngineOptions) -> dict[str, Any]:
+    # Imported here: without the guest, no engine and no libguestfs are needed.
+    from imageport.compose.site_engine import run_site_engine  # noqa: PLC0415
+
+    job = EngineJob(action=Action.INSPECT, disk=EngineDisk(path=""), options=options)
+    report: EngineReport = run_site_engine(disk, job)
+    return {
+        "inspection": asdict(report.inspection),
+        "refusals": [asdict(refusal) for refusal in report.refusals],
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    extents = facts["extents"]
+    lines = [
+        _row("disk", facts["location"]),
+        _row("format", f"{facts['format']}, sectors of {facts['sector_bytes']} bytes"),
+        _row("size", f"{_size(facts['size_bytes'])} ({facts['size_bytes']} bytes)"),
+        *(
+            _row(name.replace("_", " "), _shown(name, value))
+            for name, value in facts["file"].items()
+        ),
+        _row("data", _size(extents["data_bytes"])),
+        _row("zero", f"{_size(extents['zero_bytes'])} (allocated or marked, nothing to read)"),
+        _row("hole", f"{_size(extents['hole_bytes'])} (never allocated)"),
+        _row("partitions", f"{facts['scheme']} {facts['disk_guid']}".strip()),
+    ]
+    lines += [
+        f"  {one['number']:>3}  {_size(one['first_byte']):>10} + {_size(one['length_bytes']):<10}"
+        f"  {one['type_guid']}  {one['name']}".rstrip()
+        for one in facts["partitions"]
+    ]
+    if facts["problem"]:
+        lines.append(_row("problem", facts["problem"]))
+    if "guest" in facts:
+        lines += _guest_lines(facts["guest"])
+    return lines
+
+
+def _guest_lines(guest: dict[str, Any]) -> list[str]:
+    lines = [
+        _row(_label(name), ", ".join(value) if isinstance(value, list | tuple) else value)
+        for name, value in guest["inspection"].items()
+        if value and name not in {"partitions", "disk_guid", "free_bytes", "software"}
+    ]
+    if not guest["refusals"]:
+        return [*lines, _row("prepare", "finds no reason to refuse this image")]
+    for refusal in guest["refusals"]:
+        lines.append(_row("refused", f"{refusal['reason']} [{refusal['code']}]"))
+        lines.append(_row("", f"Hint: {refusal['hint']}"))
+    return lines
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ")
+
+
+def _row(name: str, value: object) -> str:
+    return f"{name:<20} {value}"
+
+
+def _shown(name: str, value: object) -> object:
+    return _size(value) if name.endswith("_bytes") and isinstance(value, int) else value
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"
