@@ -1,4 +1,4 @@
-"""Puts the emulated account together: patches, what an earlier run left, the way from guest to EC2."""
+"""Puts the emulated account together: patches, earlier snapshots, the way from guest to EC2."""
 
 from __future__ import annotations
 

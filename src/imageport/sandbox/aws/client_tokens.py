@@ -21,8 +21,8 @@ def idempotent(
 
     The answer holds moto's own objects, so it shows their state of now.
     """
-    token = response._get_param("ClientToken")
-    if not token or response._get_param("DryRun"):
+    token = _parameter(response, "ClientToken")
+    if not token or _parameter(response, "DryRun"):
         return make()
     key = (response.region, action, str(token))
     asked = json.dumps(_parameters(response), sort_keys=True, default=str)
@@ -38,6 +38,10 @@ def idempotent(
         answer = make()
         _answers[key] = (asked, answer)
     return answer
+
+
+def _parameter(response: BaseResponse, name: str) -> object:
+    return response._get_param(name)  # noqa: SLF001 - moto's handlers have no public way
 
 
 def _parameters(response: BaseResponse) -> dict[str, object]:

@@ -116,8 +116,8 @@ def _register_image(self: AmisResponse) -> ActionResult:
     given = {name: value for name, value in given.items() if value is not None}
     backend = self.ec2_backend
     mappings = self._get_param("BlockDeviceMappings", [])
-    _check_image(backend, given, mappings)
     self.error_on_dryrun()
+    _check_image(backend, given, mappings)
     with current().lock:
         mappings = [_complete_mapping(backend, item) for item in mappings]
         image = KeptAmi(backend, given, mappings)

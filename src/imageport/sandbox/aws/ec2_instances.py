@@ -26,7 +26,6 @@ CONSOLE_BYTES = 64 * 1024
 
 _moto_run_response = InstanceResponse.run_instances
 _moto_run = InstanceBackend.run_instances
-_moto_mappings = InstanceResponse._parse_block_device_mapping
 _moto_delete_group = SecurityGroupBackend.delete_security_group
 
 
@@ -90,8 +89,8 @@ def _reboot(self: Instance) -> None:
 
 @replaces(General, "get_console_output", "moto tells of a Xen kernel of 2006")
 def _console_output(self: General) -> ActionResult:
-    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     self.error_on_dryrun()
+    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     text = current().hypervisor.console(instance.id)[-CONSOLE_BYTES:]
     answer: dict[str, Any] = {"InstanceId": instance.id, "Timestamp": utcnow()}
     if text:
@@ -101,8 +100,8 @@ def _console_output(self: General) -> ActionResult:
 
 @replaces(General, "get_console_screenshot", "moto has none")
 def _console_screenshot(self: General) -> ActionResult:
-    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     self.error_on_dryrun()
+    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     if instance.state != "running":
         raise EC2ClientError(
             "IncorrectInstanceState", f"The instance {instance.id} is not running."

@@ -29,7 +29,8 @@ def show_in_ec2(stored: StoredSnapshot, backend: EC2Backend | None = None) -> Sn
     facts = stored.facts
     if backend is None:
         backend = ec2_backends[ACCOUNT][facts.region]
-    volume = Volume(backend, facts.volume_id, facts.size_gib, zone=None)
+    make_volume: Any = Volume  # abstract to mypy: moto leaves CloudFormation's methods out
+    volume = make_volume(backend, facts.volume_id, facts.size_gib, zone=None)
     shown = Snapshot(
         backend, facts.id, volume, facts.description, facts.encrypted, owner_id=facts.owner
     )
@@ -130,9 +131,9 @@ def _delete_snapshot(self: Any, snapshot_id: str) -> Snapshot:
 
 @replaces(ElasticBlockStore, "describe_snapshots", "moto ignores OwnerIds")
 def _describe_snapshots(self: ElasticBlockStore) -> ActionResult:
-    answer = _moto_describe_snapshots(self)
+    found: Any = _moto_describe_snapshots(self).result
     owners = [ACCOUNT if item == "self" else item for item in self._get_param("OwnerIds", [])]
-    found = answer.result["Snapshots"]
+    shown = found["Snapshots"]
     if owners:
-        found = [item for item in found if item.owner_id in owners]
-    return ActionResult({"Snapshots": found})
+        shown = [item for item in shown if item.owner_id in owners]
+    return ActionResult({"Snapshots": shown})

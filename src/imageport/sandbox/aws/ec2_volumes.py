@@ -7,11 +7,7 @@ import threading
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.ec2.exceptions import (
-    EC2ClientError,
-    InvalidVolumeAttachmentError,
-    VolumeInUseError,
-)
+from moto.ec2.exceptions import EC2ClientError, InvalidVolumeAttachmentError
 from moto.ec2.models.elastic_block_store import EBSBackend, Volume, VolumeAttachment
 from moto.ec2.models.instances import Instance
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
@@ -55,15 +51,15 @@ def _create_volume(
     if size is not None and int(size) < least:
         raise EC2ClientError(
             "InvalidParameterValue",
-            f"Volume of {size}GiB is smaller than snapshot '{snapshot_id}', expect size >= {least}GiB",
+            f"Volume of {size}GiB is smaller than snapshot '{snapshot_id}', "
+            f"expect size >= {least}GiB",
         )
+    if size is None and not snapshot_id:
+        raise EC2ClientError("MissingParameter", "The request must contain size or snapshotId.")
     with emulator.lock:
-        volume = _moto_create_volume(
-            self, int(size) if size else None, zone_name, snapshot_id, **chosen
-        )
+        volume = _moto_create_volume(self, int(size or least), zone_name, snapshot_id, **chosen)
         emulator.volume_states[volume.id] = "creating"
-    make = threading.Thread(target=_fill, args=(emulator, volume), daemon=True)
-    make.start()
+    threading.Thread(target=_fill, args=(emulator, volume), daemon=True).start()
     return volume
 
 
@@ -96,7 +92,7 @@ def _delete_volume(self: Any, volume_id: str) -> Volume:
 
 
 @replaces(Instance, "add_block_device", "a volume of a launch is attached while both are made")
-def _add_block_device(
+def _add_block_device(  # noqa: PLR0913, PLR0917 - moto's signature
     self: Instance,
     size: int,
     device_path: str,
@@ -201,6 +197,3 @@ def let_go(volume: Volume) -> None:
         attachment.instance.block_device_mapping.pop(attachment.device, None)
         attachment.status = "detached"
         volume.attachment = None
-
-
-__all__ = ["VolumeInUseError", "let_go"]

@@ -41,6 +41,7 @@ class Hypervisor:
         self._knobs = knobs
         self._lock = threading.RLock()
         self._machines: dict[str, Machine] = {}
+        self._ending: dict[str, threading.Thread] = {}
         self._violations: list[dict[str, object]] = []
         self.on_shutdown: Callable[[str], None] = lambda _machine_id: None
         """Called when a guest shut its machine down."""
@@ -59,11 +60,19 @@ class Hypervisor:
         machine.start()
 
     def power_off(self, machine_id: str) -> None:
-        """End every process of a machine; one that is off is no error."""
+        """Begin to end every process of a machine, see `is_off`; one that is off is no error."""
         with self._lock:
             machine = self._machines.get(machine_id)
-        if machine is not None:
-            machine.end()
+            if machine is not None:
+                thread = threading.Thread(target=machine.end, daemon=True)
+                self._ending[machine_id] = thread
+                thread.start()
+
+    def is_off(self, machine_id: str) -> bool:
+        """Tell whether `power_off` is done."""
+        with self._lock:
+            thread = self._ending.get(machine_id)
+        return thread is None or not thread.is_alive()
 
     def plug(self, machine_id: str, volume_id: str, disk: Path) -> None:
         """Show a volume to a machine that is on."""
@@ -88,7 +97,6 @@ class Hypervisor:
         with self._lock:
             machine = self._machines.get(machine_id)
         if machine is not None:
-            machine.end()
             machine.clear()
 
     def stop_all(self) -> None:

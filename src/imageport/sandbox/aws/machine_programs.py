@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from imageport.sandbox.firmware import probe_kvm
-from imageport.sandbox.processes import MARK
+from imageport.sandbox.processes import MARK, SERVICE_MARK
 
 _SHUTDOWN = """#!/bin/sh
 # Ends the emulated machine, not this computer.
@@ -21,7 +21,14 @@ echo "apt-get: the sandbox's machines install nothing on this computer;" \\
      "install python3-guestfs and libguestfs-tools here (imageport doctor)" >&2
 exit 100
 """
-_PASSED_ON = (MARK, "LIBGUESTFS_CACHEDIR", "LIBGUESTFS_HV", "SUPERMIN_KERNEL", "SUPERMIN_MODULES")
+_PASSED_ON = (
+    MARK,
+    SERVICE_MARK,
+    "LIBGUESTFS_CACHEDIR",
+    "LIBGUESTFS_HV",
+    "SUPERMIN_KERNEL",
+    "SUPERMIN_MODULES",
+)
 
 
 def write_programs(folder: Path, requests: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import copy
-from collections.abc import Iterable
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
@@ -23,6 +22,7 @@ CODES = {
 }  # fmt: skip
 BY_GUEST = "Client.InstanceInitiatedShutdown: Instance initiated shutdown"
 BY_USER = "Client.UserInitiatedShutdown: User initiated shutdown"
+LOOK_SECONDS = 0.1
 ANYWHERE = {"0.0.0.0/0", "::/0"}
 
 
@@ -34,7 +34,7 @@ def launch(instance: Instance) -> None:
 
 def start(instance: Instance) -> InstanceState:
     """Start a stopped machine that has a root."""
-    previous = copy.copy(instance._state)
+    previous = copy.copy(instance.instance_state)
     with current().lock:
         if instance.state in {"running", "pending"}:
             return previous
@@ -55,7 +55,7 @@ def start(instance: Instance) -> InstanceState:
 
 def stop(instance: Instance, reason: str = BY_USER) -> InstanceState:
     """Stop a running machine."""
-    previous = copy.copy(instance._state)
+    previous = copy.copy(instance.instance_state)
     emulator = current()
     with emulator.lock:
         if instance.state in {"stopped", "stopping"}:
@@ -66,7 +66,9 @@ def stop(instance: Instance, reason: str = BY_USER) -> InstanceState:
         emulator.hypervisor.power_off(instance.id)
 
         def finish() -> None:
-            if instance.state == "stopping":
+            if not emulator.hypervisor.is_off(instance.id):
+                emulator.later(finish, LOOK_SECONDS)
+            elif instance.state == "stopping":
                 for nic in instance.nics.values():
                     nic.stop()
                 _become(instance, "stopped", reason)
@@ -77,7 +79,7 @@ def stop(instance: Instance, reason: str = BY_USER) -> InstanceState:
 
 def terminate(instance: Instance, reason: str = BY_USER) -> InstanceState:
     """Terminate a machine in any state; its volumes are let go or deleted with it."""
-    previous = copy.copy(instance._state)
+    previous = copy.copy(instance.instance_state)
     emulator = current()
     with emulator.lock:
         if instance.state in {"shutting-down", "terminated"}:
@@ -120,27 +122,24 @@ def network_problems(instance: Instance) -> list[str]:
         problems.append(f"public address {instance.public_ip_address}")
     for nic in instance.nics.values():
         for group in nic.group_set:
-            for rule in group.egress_rules:
-                if ANYWHERE & set(_cidrs(rule)) or not _cidrs(rule):
-                    problems.append(f"group {group.id} lets traffic out to everywhere")
+            if any(ANYWHERE & _cidrs(rule) or not _cidrs(rule) for rule in group.egress_rules):
+                problems.append(f"group {group.id} lets traffic out to everywhere")
             if group.ingress_rules:
                 problems.append(f"group {group.id} lets traffic in")
     return problems
 
 
-def _cidrs(rule: Any) -> Iterable[str]:
-    return [
-        str(item.get("CidrIp") or item.get("CidrIpv6") or "")
-        for item in getattr(rule, "ip_ranges", [])
-    ]
+def _cidrs(rule: Any) -> set[str]:
+    """Return the destination of a rule; none means that it names a group or a prefix list."""
+    return {str(cidr) for cidr in (rule.cidr_ipv4, rule.cidr_ipv6) if cidr}
 
 
 def _become(instance: Instance, state: str, reason: str = "") -> None:
-    instance._state.name = state
-    instance._state.code = CODES[state]
+    instance.instance_state.name = state
+    instance.instance_state.code = CODES[state]
     instance.state_reason = StateReason(reason, reason.partition(":")[0])
-    # moto's spelling of the same in StateTransitionReason
-    instance._reason = reason.partition(": ")[2]
+    # What StateTransitionReason shows.
+    instance._reason = reason.partition(": ")[2]  # noqa: SLF001 - moto has no setter
 
 
 def _power_on_when_ready(instance: Instance) -> None:
@@ -151,7 +150,7 @@ def _power_on_when_ready(instance: Instance) -> None:
             return
         volumes = [item.volume_id for item in instance.block_device_mapping.values()]
         if any(emulator.volume_states.get(item) == "creating" for item in volumes):
-            emulator.later(look, 0.1)
+            emulator.later(look, LOOK_SECONDS)
             return
         _become(instance, "running")
         emulator.hypervisor.power_on(_plan(instance))
@@ -183,6 +182,9 @@ def _images(instance: Instance) -> list[Any]:
 
 def _end(instance: Instance, reason: str) -> None:
     emulator = current()
+    if not emulator.hypervisor.is_off(instance.id):
+        emulator.later(lambda: _end(instance, reason), LOOK_SECONDS)
+        return
     backend = instance.ec2_backend
     for mapping in list(instance.block_device_mapping.values()):
         volume = backend.volumes.get(mapping.volume_id)

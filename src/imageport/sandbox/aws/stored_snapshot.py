@@ -58,7 +58,7 @@ class StoredSnapshot:
         self._path = folder / f"{facts.id}.blocks"
         if not self._path.exists():
             create_sparse(self._path, facts.size_gib * GIB)
-        self._fd = os.open(self._path, os.O_RDWR)
+        self.fd = os.open(self._path, os.O_RDWR)
 
     @property
     def blocks_in_volume(self) -> int:
@@ -68,7 +68,7 @@ class StoredSnapshot:
     def write(self, index: int, data: bytes, digest: bytes) -> None:
         """Keep one block."""
         if digest != ZERO_DIGEST or self.digests.get(index, ZERO_DIGEST) != ZERO_DIGEST:
-            os.pwrite(self._fd, data, index * BLOCK_BYTES)
+            os.pwrite(self.fd, data, index * BLOCK_BYTES)
         with self.lock:
             self.digests[index] = digest
         self.last_write = time.monotonic()
@@ -91,7 +91,7 @@ class StoredSnapshot:
         if holder is None:
             return None
         digest = holder.digests[index]
-        data = ZERO_BLOCK if digest == ZERO_DIGEST else read_block(holder._fd, index)
+        data = ZERO_BLOCK if digest == ZERO_DIGEST else read_block(holder.fd, index)
         return data, digest
 
     def indexes(self) -> list[int]:
@@ -130,7 +130,7 @@ class StoredSnapshot:
 
     def remove(self) -> None:
         """Close and delete everything of it."""
-        os.close(self._fd)
+        os.close(self.fd)
         for ending in ("blocks", "digests", "json"):
             (self._folder / f"{self.facts.id}.{ending}").unlink(missing_ok=True)
 
