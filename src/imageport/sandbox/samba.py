@@ -94,12 +94,16 @@ class SambaServer:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and wait until it answers; the port stays the same over restarts."""
+        """Start the server and wait until it answers.
+
+        It keeps its port over restarts, also of other processes with the same ``root``, unless
+        somebody else took it: a share's location should not change by itself.
+        """
         smbd = _tool("smbd")
         self.stop()
-        self.port = self.port or _free_port()
         for name in ("private", "lock", "state", "cache", "run", "ncalrpc", "log"):
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.port = self._kept_port()
         for path in self.shares.values():
             path.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
@@ -170,12 +174,30 @@ class SambaServer:
                 log=(done.stdout + done.stderr)[-2000:],
             )
 
+    def _kept_port(self) -> int:
+        kept = self.root / "port"
+        wanted = [int(kept.read_text())] if kept.exists() else []
+        port = next((port for port in wanted if _is_free(port)), 0) or _free_port()
+        kept.write_text(str(port))
+        return port
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection((_ADDRESS, self.port), timeout=1):
                 return True
         except OSError:
             return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of the last run that wait out their end do not count, as for smbd itself.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_ADDRESS, port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:
