@@ -83,13 +83,14 @@ class Workers:
     def end(self) -> None:
         """Stop all threads; keeps what the target has in the journal where that is possible."""
         self._line.stop.end()
-        self._finished.set()
         for _thread in self._threads:
             self._blocks.put(None)
         deadline = time.monotonic() + END_SECONDS
-        for thread in (*self._threads, self._checkpoints):
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        # Only now, so that the last journal records are of the last blocks.
+        self._finished.set()
+        self._checkpoints.join(max(0.0, deadline + END_SECONDS - time.monotonic()))
 
     def _work(self) -> None:
         while (block := self._blocks.get()) is not None:
