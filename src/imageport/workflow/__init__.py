@@ -1,0 +1,1 @@
+"""One module per stage, plain Python: what a Prefect task, a script or a test calls."""

@@ -1,0 +1,67 @@
+"""Identities without reading a disk: what a stage is asked for, as keys of cache and catalogue."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from imageport.citrix.vdisk_store import VdiskStore
+from imageport.formats.opening import open_disk
+from imageport.formats.virtual_disk import VirtualDisk
+from imageport.workflow.choices import PrepareChoices
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What tells one content of a vDisk from another; nothing of it needs a full read."""
+
+    image: str
+    """The vDisk's name without suffix and version, as PVS shows it."""
+    source_key: str
+    size_bytes: int
+
+
+@contextmanager
+def opened_source(
+    store: VdiskStore, vdisk: str, *, accept_lock: bool
+) -> Iterator[tuple[SourceFacts, VirtualDisk]]:
+    """Open a vDisk for reading under the store's lock rules."""
+    opened = store.open_vdisk(vdisk, accept_lock=accept_lock)
+    try:
+        disk = open_disk(opened.file, store.folder)
+    except BaseException:
+        opened.file.close()
+        raise
+    with disk:
+        key = hashlib.sha256(disk.content_key().encode()).hexdigest()
+        yield SourceFacts(image_name(vdisk), key, disk.size_bytes), disk
+
+
+def source_facts(store: VdiskStore, vdisk: str, *, accept_lock: bool = False) -> SourceFacts:
+    """Return the identity of a vDisk."""
+    with opened_source(store, vdisk, accept_lock=accept_lock) as (facts, _):
+        return facts
+
+
+def image_name(vdisk: str) -> str:
+    """Return the name under which the catalogue keeps a vDisk; Windows names fold case."""
+    path = PurePosixPath(vdisk.replace("\\", "/"))
+    return (path.stem if path.suffix.lower() in {".vhdx", ".vhd"} else path.name).lower()
+
+
+def options_key(choices: PrepareChoices, payload_sha256: str, engine_id: str) -> str:
+    """Return the identity of what prepare would do: same key, same changes.
+
+    Deadlines shape nothing in the image and do not count.
+    """
+    facts = {
+        "options": dataclasses.asdict(choices.engine),
+        "payload": payload_sha256,
+        "engine": engine_id,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,38 @@
+"""What every stage works with: whose run this is, where its state lies, which cloud it targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from imageport.cloud import Cancelled, Cloud, never
+from imageport.progress import EventSink, silent
+from imageport.state.leases import Lease
+from imageport.state.store import StateStore
+
+LEASE_SECONDS = 60.0
+"""A killed worker's lease runs out before its run is started again (automation: 45 s + start)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """One run at one site for one target.
+
+    ``target`` names cloud, region and target site (``aws/eu-central-1/frankfurt``): generations
+    of an image are kept per target.
+    """
+
+    site: str
+    target: str
+    run: str
+    state: StateStore
+    cloud: Cloud
+    events: EventSink = silent
+    cancelled: Cancelled = never
+
+    @contextmanager
+    def holding(self, image: str) -> Iterator[Lease]:
+        """Hold the lease of an image at this target; `LeaseHeld` when another run has it."""
+        with self.state.lease(f"{image}@{self.target}", self.run, LEASE_SECONDS) as lease:
+            yield lease

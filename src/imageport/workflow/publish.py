@@ -1,0 +1,171 @@
+"""Publish: generation P out of the cloud into a vDisk store, as PVS wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict
+from typing import Any
+
+from imageport.citrix.names import is_version_of
+from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore
+from imageport.errors import ImageportError, ResourceGone, VerificationFailed
+from imageport.formats.file_target import VhdxFileTarget
+from imageport.progress import Stage
+from imageport.state.records import Generation, Publication
+from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
+from imageport.transfer.verify import VerifyLevel
+from imageport.workflow.checkpoints import Checkpoint
+from imageport.workflow.generations import now_text, snapshot_of, usable
+from imageport.workflow.place import Workplace
+from imageport.workflow.retention import retire_superseded
+from imageport.workflow.sized_disk import SizedDisk
+
+STAGE = "publish"
+
+
+def publish(
+    place: Workplace,
+    prepared_id: str,
+    store: VdiskStore,
+    name: str,
+    *,
+    if_exists: IfExists = IfExists.NEW_VERSION,
+) -> Publication:
+    """Write a prepared generation into the store and return where it lies.
+
+    Every block is read back from the store before the file gets its name. A generation that this
+    store already has, unchanged, is left alone. Resumes after a crash.
+
+    Raises:
+        NameTaken: the name exists and ``if_exists`` says refuse.
+        VerificationFailed: what the store returned is not what was written; nothing was published.
+        ShareFull, ShareRefused …: the store.
+    """
+    prepared = place.state.catalogue.get(prepared_id)
+    with place.holding(f"{prepared.image}>{store.location}"):
+        found = published_as(place, prepared_id, store, name)
+        if found is not None:
+            stage = Stage(STAGE, place.events)
+            stage.finish(f"nothing had to move: {found.file_name} is already there")
+            return found
+        if usable(place, prepared) is None:
+            raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
+        publication = _Publishing(place, prepared, store, name, if_exists).run()
+    retire_superseded(place, prepared.image)
+    return publication
+
+
+def published_as(
+    place: Workplace, prepared_id: str, store: VdiskStore, name: str = ""
+) -> Publication | None:
+    """Return where the generation lies in this store, if the file is still what was written."""
+    for publication in reversed(place.state.catalogue.get(prepared_id).publications):
+        if publication.store != store.location:
+            continue
+        if name and not is_version_of(publication.file_name, name):
+            continue
+        stat = store.folder.stat(publication.file_name)
+        if (
+            stat is not None
+            and stat.size_bytes == publication.size_bytes
+            and stat.last_write_ns == publication.last_write_ns
+        ):
+            return publication
+    return None
+
+
+class _Publishing:
+    """One file into one store; the chosen name is kept so that a second try takes the same."""
+
+    def __init__(
+        self,
+        place: Workplace,
+        prepared: Generation,
+        store: VdiskStore,
+        name: str,
+        if_exists: IfExists,
+    ) -> None:
+        self._place = place
+        self._prepared = prepared
+        self._store = store
+        self._name = name
+        self._if_exists = if_exists
+        self._key = f"{prepared.id}>{store.location}/{name}"
+        self._checkpoint = Checkpoint(place.state.folder, STAGE, self._key)
+
+    def run(self) -> Publication:
+        saved = self._checkpoint.load()
+        publication = self._taken_up(saved)
+        if publication is None:
+            publication = self._write()
+        self._place.state.catalogue.add_publication(self._prepared.id, publication)
+        self._checkpoint.clear()
+        self._place.state.journals.delete(self._key)
+        return publication
+
+    def _taken_up(self, saved: dict[str, Any]) -> Publication | None:
+        """Return the publication of a run that was killed after the rename; ends its work."""
+        if "publication" not in saved:
+            return None
+        publication = Publication(**saved["publication"])
+        stat = self._store.folder.stat(publication.file_name)
+        if stat is None or stat.size_bytes != publication.size_bytes:
+            return None
+        if stat.last_write_ns != publication.last_write_ns:
+            return None
+        self._store.complete(TargetName(**saved["target"]), publication.last_write_ns)
+        return publication
+
+    def _write(self) -> Publication:
+        target = self._store.choose_target(self._name, if_exists=self._if_exists)
+        part = self._store.begin_file(target, self._prepared.id)
+        try:
+            result = self._moved(part)
+            return self._finished(target, part, result)
+        except BaseException as error:
+            # See upload: only what may be tried again keeps its half.
+            if not (isinstance(error, ImageportError) and error.retryable):
+                with contextlib.suppress(ImageportError):
+                    self._store.discard(part)
+                    self._place.state.journals.delete(self._key)
+                    self._checkpoint.clear()
+            raise
+
+    def _moved(self, part: str) -> TransferResult:
+        snapshot = self._place.cloud.open_snapshot(snapshot_of(self._prepared))
+        file_target = VhdxFileTarget(self._store.folder, part)
+        try:
+            with SizedDisk(snapshot, self._prepared.size_bytes) as source:
+                request = TransferRequest(
+                    journal=self._place.state.journals.open(self._key),
+                    token=part,
+                    verify=VerifyLevel.FULL,
+                    events=self._place.events,
+                    stage=STAGE,
+                    cancelled=self._place.cancelled,
+                )
+                return transfer(source, file_target, request)
+        finally:
+            file_target.close()
+
+    def _finished(self, target: TargetName, part: str, result: TransferResult) -> Publication:
+        stat = self._store.folder.stat(part)
+        if stat is None:
+            raise VerificationFailed(f"Cannot publish '{part}': the file vanished from the store.")
+        # PVS compares times in whole seconds between file and manifest.
+        last_write_ns = int(time.time()) * 1_000_000_000
+        publication = Publication(
+            store=self._store.location,
+            file_name=target.file_name,
+            at=now_text(),
+            size_bytes=stat.size_bytes,
+            last_write_ns=last_write_ns,
+            image_digest=result.manifest.image_digest(),
+            stats=result.stats.as_dict(),
+            verified=result.verified,
+        )
+        self._place.state.manifests.put(self._prepared.id, result.manifest)
+        self._checkpoint.save({"publication": asdict(publication), "target": asdict(target)})
+        self._store.finish(target, part, last_write_ns)
+        return publication
