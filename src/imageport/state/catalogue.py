@@ -130,6 +130,8 @@ def _publication(fields: RecordFields) -> Publication:
         size_bytes=fields.number("size_bytes"),
         last_write_ns=fields.number("last_write_ns"),
         image_digest=fields.text("image_digest"),
+        verified=fields.text("verified"),
+        stats=fields.mapping("stats"),
     )
     fields.end()
     return publication
