@@ -1,0 +1,125 @@
+"""The one boot of a composed disk, played: would it come up, and what would it leave behind?
+
+It does not boot Windows. It decides by rules of its own (``rules.txt``), with programs that no one
+here wrote (hivexregedit, ntfssecaudit, mtools, ntfs-3g), and imports nothing of the product.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imageport.sandbox.guest_player.boot_rules import (
+    BootJudge,
+    Stop,
+    booted_set,
+    load_rules,
+    open_objects,
+)
+from imageport.sandbox.guest_player.disk import (
+    DATA_TYPE,
+    Partition,
+    Table,
+    extract,
+    read_esp_file,
+    read_table,
+    write_back,
+)
+from imageport.sandbox.guest_player.first_boot import (
+    FOLDER,
+    FirstBoot,
+    parse_plan,
+    script_fault,
+    service_fault,
+)
+from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
+
+Outcome = Literal["shutdown", "bugcheck", "hang"]
+_LOGON = "Windows is at the logon screen; nothing ends this machine"
+_BITLOCKER = "BitLocker recovery: enter the recovery key for this drive"
+_RESUME = "*** STOP: 0x000000A0 INTERNAL_POWER_ERROR resumed from another machine's hibernation"
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedBoot:
+    """What was on the console, and how the machine ended; ``hang`` runs until it is ended."""
+
+    console_text: str
+    outcome: Outcome
+
+
+def play(disk: Path, firmware_serial: str) -> PlayedBoot:
+    """Boot the raw disk file once, changing it as Windows would.
+
+    Args:
+        disk: the machine's root disk, exclusively ours.
+        firmware_serial: what real firmware printed for the same disk, first part of the console.
+
+    Raises:
+        PlayerError: the boot could not be played on this machine (no root, a program missing).
+    """
+    lines, outcome = _play(disk)
+    text = firmware_serial.rstrip("\n") + "\n" if firmware_serial else ""
+    return PlayedBoot(text + "".join(line + "\n" for line in lines), outcome)
+
+
+def _play(disk: Path) -> tuple[list[str], Outcome]:
+    table = read_table(disk)
+    esp = table.esp() if table else None
+    if table is None or esp is None:
+        return [load_rules("esp-file")[0].screen], "hang"
+    with tempfile.TemporaryDirectory(prefix=".boot-", dir=disk.parent) as work:
+        folder = Path(work)
+        for rule in load_rules("esp-file"):
+            target = folder / Path(rule.subject).name
+            if not read_esp_file(disk, esp, rule.subject, target):
+                return [rule.screen], "hang" if rule.subject.endswith(".efi") else "bugcheck"
+        for part in (part for part in table.partitions if part.kind == DATA_TYPE):
+            image = folder / "windows.ntfs"
+            extract(disk, part, image)
+            played = _play_volume(image, table, part, folder / "BCD")
+            if played is not None:
+                write_back(image, disk, part)
+                return played
+    return ["Windows Boot Manager: 0xc000000e no Windows on this disk"], "bugcheck"
+
+
+def _play_volume(
+    image: Path, table: Table, part: Partition, boot_store: Path
+) -> tuple[list[str], Outcome] | None:
+    """Boot the Windows on a volume; None when there is none."""
+    with image.open("rb") as file:
+        kind = file.read(11)[3:]
+    if kind == b"-FVE-FS-":
+        return [_BITLOCKER], "hang"
+    if kind != b"NTFS    ":
+        return None
+    violations = list(open_objects(image))
+    with mounted(image) as volume:
+        if not volume.exists("Windows\\System32"):
+            return None
+        judge = BootJudge(volume, table, part.guid)
+        screen = _screen(volume, list(judge.stops(boot_store)), violations)
+        return (screen, "bugcheck") if screen else _run_windows(volume, judge)
+
+
+def _screen(volume: WindowsVolume, stops: list[Stop], violations: list[str]) -> list[str]:
+    """Return the text of the screen that ends the boot, nothing when Windows comes up."""
+    if (volume.read("hiberfil.sys") or b"")[:4] in {b"HIBR", b"hibr"}:
+        return [_RESUME]
+    if stops:
+        return [stops[0].screen, *(f"guest player: {stop.evidence}" for stop in stops)]
+    return [f"guest player: VIOLATION {text}" for text in violations]
+
+
+def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Outcome]:
+    system, drivers = judge.hive("SYSTEM"), judge.hive("DRIVERS")
+    lines = [f"Windows starts from {booted_set(system)}"]
+    fault = service_fault(volume, system, booted_set(system)) or script_fault(volume)
+    plan = parse_plan(volume.read(f"{FOLDER}\\plan.txt"))
+    if fault or plan is None:
+        return [*lines, f"guest player: {fault or 'no valid plan.txt'}", _LOGON], "hang"
+    lines.append(FirstBoot(volume, system, drivers).run(plan))
+    return [*lines, "Windows shut down"], "shutdown"
