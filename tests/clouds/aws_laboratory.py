@@ -67,9 +67,7 @@ class AwsLab(CloudLab):
         return self.aws_cloud(run, ledger=ledger, site=site)
 
     def aws_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> AwsCloud:
-        made = AwsCloud(
-            self.settings(**changes), self.session, ledger or self.state.ledger, run
-        )
+        made = AwsCloud(self.settings(**changes), self.session, ledger or self.state.ledger, run)
         self.clouds.append(made)
         return made
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.waiting import retried
-from imageport.errors import BadDisk, CloudUnavailable
+from imageport.errors import BadDisk, CloudRefused, CloudUnavailable
 from imageport.model import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class BlockClient:
 
     def put(self, snapshot_id: str, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Write one block once; AWS compares ``digest`` with what arrived."""
+        if len(data) != BLOCK_BYTES:
+            # AWS's answer to a short body is also what a slow link gets, which is sent again.
+            raise CloudRefused(
+                f"Bad block '{snapshot_id}/{index}': found {len(data)} bytes, needed {BLOCK_BYTES}."
+            )
         with asked("ebs:PutSnapshotBlock", f"{snapshot_id}/{index}"):
             self._client.put_snapshot_block(
                 SnapshotId=snapshot_id,

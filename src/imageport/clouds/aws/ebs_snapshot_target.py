@@ -28,8 +28,11 @@ TIMEOUT_MINUTES = 60
 """AWS cancels the snapshot by itself when no block arrives for so long."""
 UNKNOWN_SECONDS = 120.0
 """A new snapshot may be unknown to the block servers for minutes (coldsnap issue 43)."""
-COMPLETING_SECONDS = 5.0
-"""How long a refused completion is given to show that an earlier one was accepted."""
+REFUSED_SECONDS = 2.0
+"""How long a refused completion is given to show that the snapshot is complete after all."""
+COMPLETING_SECONDS = 600.0
+"""The same where an earlier completion may have been accepted: AWS takes minutes to carry it out,
+refuses a second one meanwhile, and shows the snapshot as pending all that time."""
 REQUESTS_PER_SECOND = 900.0
 """90 % of the limit of one snapshot."""
 
@@ -69,6 +72,7 @@ class EbsSnapshotTarget(BlockTarget):
         self._client = BlockClient(account.clients)
         self._snapshot_id = ""
         self._sealed = False
+        self._resumed = False
         self._unknown_until = 0.0
         self._readers: list[SnapshotBlocks] = []
 
@@ -109,6 +113,7 @@ class EbsSnapshotTarget(BlockTarget):
         age = (datetime.now(UTC) - facts.started).total_seconds()
         self._take(handle, age_seconds=max(0.0, age))
         self._sealed = facts.state == "completed"
+        self._resumed = True
 
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Send one block."""
@@ -127,9 +132,10 @@ class EbsSnapshotTarget(BlockTarget):
         if not self._sealed:
             try:
                 self._complete(digests)
-            except CloudRefused:
+            except CloudRefused as error:
                 # Sealed by a call whose answer was lost? Then it is completing or complete.
-                if not self._completing():
+                maybe = self._resumed or error.fields.get("asked_again", False)
+                if not self._completing(COMPLETING_SECONDS if maybe else REFUSED_SECONDS):
                     raise
             wait_completed(self._account, self._snapshot_id)
             self._sealed = True
@@ -191,12 +197,12 @@ class EbsSnapshotTarget(BlockTarget):
                 ChecksumAggregationMethod="LINEAR",
             )
 
-    def _completing(self) -> bool:
+    def _completing(self, seconds: float) -> bool:
         def check() -> bool | None:
             facts = describe_snapshot(self._account, self._snapshot_id)
             return True if facts is not None and facts.state == "completed" else None
 
-        return bool(wait_until(check, COMPLETING_SECONDS))
+        return bool(wait_until(check, seconds, pulse=self._account.live))
 
 
 def _volume_gib(plan: TransferPlan) -> int:

@@ -101,7 +101,12 @@ def _map_answer(error: ClientError, action: str, subject: str) -> CloudError:
     text = str(answer.get("Error", {}).get("Message", ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = f"{_cannot(action, subject)}: {code}: {_clean(text)}"
-    facts = {"action": action, "aws_code": code, "aws_reason": str(answer.get("Reason", ""))}
+    facts: dict[str, Any] = {
+        "action": action,
+        "aws_code": code,
+        "aws_reason": str(answer.get("Reason", "")),
+        "asked_again": int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0,
+    }
     if code in _THROTTLED or status == 429:
         return CloudThrottled(message, **facts)
     if code in _DENIED:
