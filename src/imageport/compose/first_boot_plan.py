@@ -1,0 +1,101 @@
+"""The plan of the one boot, as data: ``plan.txt`` in the first-boot folder.
+
+Format: line 1 ``imageport-firstboot 1``, then ``deadline SECONDS`` and ``attempts N``, then one
+step a line: ``NN required|optional VERB ARGUMENT…``. ASCII, CRLF.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from imageport.errors import InputError
+
+FOLDER = "Windows/ImageportFirstBoot"
+SERVICE = "ImageportFirstBoot"
+HEADER = "imageport-firstboot 1"
+WAIT_DEVICES = "wait-devices"
+ADD_DRIVER = "add-driver"
+RESTORE_SERVICE = "restore-service"
+RESTORE_VALUE = "restore-value"
+REMOVE_SERVICE = "remove-service"
+VERBS = (WAIT_DEVICES, ADD_DRIVER, RESTORE_SERVICE, RESTORE_VALUE, REMOVE_SERVICE)
+_MAX_STEPS = 99
+_ARGUMENT = re.compile(r"[A-Za-z0-9_.()+\-\\:]{1,200}")
+"""No space, quote, percent sign or operator: safe in a line of cmd.exe without quoting rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One step of first boot."""
+
+    number: int
+    required: bool
+    verb: str
+    arguments: tuple[str, ...]
+
+    def line(self) -> str:
+        """Return the line of plan.txt."""
+        need = "required" if self.required else "optional"
+        return " ".join([f"{self.number:02d}", need, self.verb, *self.arguments])
+
+
+@dataclass(slots=True)
+class FirstBootPlan:
+    """Steps in the order they run; restoring comes after installing, removing the service last."""
+
+    deadline_seconds: int = 1200
+    attempts: int = 3
+    steps: list[PlanStep] = field(default_factory=list)
+
+    def add(self, verb: str, *arguments: str, required: bool = True) -> None:
+        """Add a step.
+
+        Raises:
+            InputError: an argument could mean something to a command shell.
+        """
+        for argument in arguments:
+            if not _ARGUMENT.fullmatch(argument):
+                raise InputError(f"Bad first-boot argument '{argument}': needed a plain name.")
+        if len(self.steps) >= _MAX_STEPS:
+            raise InputError(f"Bad first-boot plan: more than {_MAX_STEPS} steps.")
+        self.steps.append(PlanStep(len(self.steps) + 1, required, verb, arguments))
+
+    def ordered(self) -> FirstBootPlan:
+        """Return the plan with steps in running order, numbered anew."""
+        order = {verb: place for place, verb in enumerate(VERBS)}
+        plan = FirstBootPlan(self.deadline_seconds, self.attempts)
+        for step in sorted(self.steps, key=lambda step: (order[step.verb], step.number)):
+            plan.add(step.verb, *step.arguments, required=step.required)
+        return plan
+
+    def render(self) -> bytes:
+        """Return plan.txt."""
+        head = [HEADER, f"deadline {self.deadline_seconds}", f"attempts {self.attempts}"]
+        lines = head + [step.line() for step in self.steps]
+        return "".join(line + "\r\n" for line in lines).encode("ascii")
+
+
+def parse_plan(data: bytes) -> FirstBootPlan:
+    """Read plan.txt.
+
+    Raises:
+        InputError: it is none.
+    """
+    lines = data.decode("ascii", "replace").split("\r\n")
+    if lines[0] != HEADER or len(lines) < 3:
+        raise InputError(f"Bad first-boot plan: found '{lines[0][:40]}', needed '{HEADER}'.")
+    plan = FirstBootPlan(_number(lines[1], "deadline"), _number(lines[2], "attempts"))
+    for line in filter(None, lines[3:]):
+        words = line.split(" ")
+        if len(words) < 3 or words[1] not in {"required", "optional"} or words[2] not in VERBS:
+            raise InputError(f"Bad first-boot plan: found line '{line[:80]}'.")
+        plan.add(words[2], *words[3:], required=words[1] == "required")
+    return plan
+
+
+def _number(line: str, key: str) -> int:
+    name, _, text = line.partition(" ")
+    if name != key or not text.isdigit():
+        raise InputError(f"Bad first-boot plan: found '{line[:40]}', needed '{key} NUMBER'.")
+    return int(text)

@@ -1,0 +1,76 @@
+# References: NTFS boot sector; $Volume ($MFT record 3), attribute $VOLUME_INFORMATION (0x70).
+"""What a volume's first bytes tell before anything mounts it: BitLocker, and NTFS' dirty flag."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+ReadAt = Callable[[int, int], bytes]
+"""Reads (offset, length) of the volume."""
+
+_VOLUME_INFORMATION = 0x70
+_END_OF_ATTRIBUTES = 0xFFFFFFFF
+_DIRTY = 0x0001
+_VOLUME_RECORD = 3
+_FIXUP_SECTOR_BYTES = 512
+
+
+def is_bitlocker(boot_sector: bytes) -> bool:
+    """Say whether the volume is encrypted."""
+    return boot_sector[3:11] == b"-FVE-FS-"
+
+
+def is_ntfs(boot_sector: bytes) -> bool:
+    """Say whether the volume is NTFS."""
+    return boot_sector[3:11] == b"NTFS    " and boot_sector[510:512] == b"\x55\xaa"
+
+
+def is_marked_dirty(boot_sector: bytes, read_at: ReadAt) -> bool:
+    """Say whether NTFS' own dirty flag is set; an unreadable $Volume counts as dirty."""
+    sector_bytes, sectors_per_cluster = struct.unpack_from("<HB", boot_sector, 11)
+    if sectors_per_cluster > 0x80:  # from 64 KiB up it is a negative power of two
+        sectors_per_cluster = 1 << (256 - sectors_per_cluster)
+    (mft_cluster,) = struct.unpack_from("<Q", boot_sector, 48)
+    (clusters_per_record,) = struct.unpack_from("<b", boot_sector, 64)
+    cluster_bytes = sector_bytes * sectors_per_cluster
+    if clusters_per_record > 0:
+        record_bytes = clusters_per_record * cluster_bytes
+    else:
+        record_bytes = 1 << -clusters_per_record
+    if not (512 <= record_bytes <= 65536 and 0 < cluster_bytes <= 2 * 1024 * 1024):
+        return True
+    record = read_at(mft_cluster * cluster_bytes + _VOLUME_RECORD * record_bytes, record_bytes)
+    flags = _volume_flags(_without_fixups(record))
+    return flags is None or bool(flags & _DIRTY)
+
+
+def _without_fixups(record: bytes) -> bytes:
+    """Put back the two bytes that NTFS keeps aside at the end of every sector."""
+    if len(record) < 48 or record[:4] != b"FILE":
+        return b""
+    array_at, count = struct.unpack_from("<HH", record, 4)
+    whole = bytearray(record)
+    if array_at + 2 * count > len(record) or (count - 1) * _FIXUP_SECTOR_BYTES > len(record):
+        return b""
+    for number in range(1, count):
+        end = number * _FIXUP_SECTOR_BYTES
+        whole[end - 2 : end] = record[array_at + 2 * number : array_at + 2 * number + 2]
+    return bytes(whole)
+
+
+def _volume_flags(record: bytes) -> int | None:
+    if not record:
+        return None
+    (at,) = struct.unpack_from("<H", record, 20)
+    while at + 24 <= len(record):
+        kind, length = struct.unpack_from("<II", record, at)
+        if kind == _END_OF_ATTRIBUTES or length < 24:
+            return None
+        if kind == _VOLUME_INFORMATION:
+            (value_at,) = struct.unpack_from("<H", record, at + 20)
+            if at + value_at + 12 > len(record):
+                return None
+            return int(struct.unpack_from("<H", record, at + value_at + 10)[0])
+        at += length
+    return None

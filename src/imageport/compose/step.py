@@ -1,0 +1,65 @@
+"""What a step of composing is: one small unit that says what it does, needs and changes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.contract import EngineOptions, Inspection, Tier
+from imageport.compose.driver_packages import DriverPackage
+from imageport.compose.first_boot_plan import FirstBootPlan
+from imageport.compose.guest_files import GuestFiles
+from imageport.compose.recorder import Recorder
+from imageport.compose.registry import Registry
+
+
+@dataclass(slots=True)
+class Context:
+    """What steps work on.
+
+    ``files`` is an overlay and the hives are copies: nothing a step does reaches the disk before
+    all steps have succeeded. ``plan`` collects what first boot has to do.
+    """
+
+    options: EngineOptions
+    target: CloudTarget
+    inspection: Inspection
+    registry: Registry
+    files: GuestFiles
+    packages: tuple[DriverPackage, ...] = ()
+    plan: FirstBootPlan = field(default_factory=FirstBootPlan)
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.registry, self.files)
+
+
+class Step(ABC):
+    """One step; its class docstring's first line is its summary for people.
+
+    ``needs`` and ``provides`` name facts, and `steps.order` checks that each need is provided
+    earlier. ``options`` names the fields of `EngineOptions` that the step reads. ``run`` changes
+    hives and files only through ``context.recorder``, and may run on a guest that is already so.
+    """
+
+    name: ClassVar[str]
+    tier: ClassVar[Tier]
+    needs: ClassVar[tuple[str, ...]] = ()
+    provides: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def summary(self) -> str:
+        """Return one sentence for people."""
+        return (type(self).__doc__ or "").partition("\n")[0]
+
+    def problems(self, options: EngineOptions) -> list[str]:
+        """Return what is wrong with the options this step reads."""
+        del options
+        return []
+
+    @abstractmethod
+    def run(self, context: Context) -> None:
+        """Make the step's changes."""

@@ -1,0 +1,1 @@
+"""The steps of composing; `order` lists them."""

@@ -1,0 +1,58 @@
+"""The one list of steps, in the order they run, and how options choose among them."""
+
+from __future__ import annotations
+
+from imageport.compose.contract import Change, EngineOptions, Refusal, Tier
+from imageport.compose.refusals import refusal
+from imageport.compose.step import Context, Step
+from imageport.compose.steps.add_first_boot import AddFirstBoot, MakeFirstBootFolder
+from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
+from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.hold_services import HoldServices
+from imageport.compose.steps.keep_time import ReadClockAsUtc, UseCloudTimeServer
+from imageport.compose.steps.point_vda_at_controllers import PointVdaAtControllers
+from imageport.compose.steps.stage_drivers import StageDrivers
+from imageport.compose.steps.switch_off_hibernation import SwitchOffHibernation
+from imageport.compose.steps.use_dhcp import UseDhcp
+
+STEPS: tuple[Step, ...] = (
+    DisableVmwareServices(),  # first: nothing of the source may run beside what comes after
+    EnableBootDrivers(),
+    ReadClockAsUtc(),
+    UseCloudTimeServer(),
+    UseDhcp(),
+    SwitchOffHibernation(),
+    PointVdaAtControllers(),
+    MakeFirstBootFolder(),
+    StageDrivers(),
+    HoldServices(),
+    AddFirstBoot(),
+)
+
+
+def recommended_names() -> tuple[str, ...]:
+    """Return the names that ``recommended`` may hold."""
+    return tuple(step.name for step in STEPS if step.tier is Tier.RECOMMENDED)
+
+
+def option_refusals(options: EngineOptions) -> list[Refusal]:
+    """Return everything wrong with the options, at once."""
+    known = recommended_names()
+    found = [
+        refusal("unknown_step", f"'{name}' is no recommended step; there are {', '.join(known)}.")
+        for name in options.recommended
+        if name not in known
+    ]
+    problems = [problem for step in STEPS for problem in step.problems(options)]
+    if options.provisioning not in {"pvs", "mcs"}:
+        problems.append(f"provisioning: '{options.provisioning}' is not pvs or mcs")
+    return found + [refusal("bad_option", f"{problem}.") for problem in problems]
+
+
+def run_steps(context: Context) -> list[Change]:
+    """Run the required steps and the chosen ones; return all changes in order."""
+    for step in STEPS:
+        if step.tier is Tier.REQUIRED or step.name in context.options.recommended:
+            context.recorder.begin(step.name, step.tier)
+            step.run(context)
+    return context.recorder.changes

@@ -1,0 +1,124 @@
+"""Finding the Windows volume and the EFI partition, and every reason to refuse on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from imageport.compose.contract import EngineJob, Refusal
+from imageport.compose.guest import ESP_MOUNT, WINDOWS_MOUNT, Guest
+from imageport.compose.guest_files import GuestFiles
+from imageport.compose.mounted_files import MountedFiles
+from imageport.compose.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
+from imageport.compose.partition_table import Partition
+from imageport.compose.refusals import (
+    disk_refusals,
+    esp_refusals,
+    refusal,
+    volume_refusals,
+)
+from imageport.compose.registry import hive_path
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found; ``windows`` is None when there is nothing to look into."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    partition: Partition | None = None
+    windows: GuestFiles | None = None
+    esp: GuestFiles | None = None
+
+    @property
+    def codes(self) -> set[str]:
+        """Return the codes of all refusals so far."""
+        return {item.code for item in self.refusals}
+
+    @property
+    def can_open_registry(self) -> bool:
+        """Say whether the hives can be read at all."""
+        return self.windows is not None and not self.codes & {"bad_hive"}
+
+
+def survey(guest: Guest, job: EngineJob) -> Survey:
+    """Look at everything without writing; mounts Windows and the EFI partition read-only."""
+    found = Survey(disk_refusals(guest.table, job))
+    if "wrong_disk" in found.codes:
+        return found  # somebody else's disk: not even looked into
+    _find_windows(guest, found)
+    if found.windows is not None:
+        found.refusals += volume_refusals(found.windows, job.action)
+    found.esp = _mount_esp(guest)
+    found.refusals += esp_refusals(found.esp, guest.table)
+    return found
+
+
+def write_refusals(guest: Guest, found: Survey) -> list[Refusal]:
+    """Ask NTFS' driver whether it would mount the volume for writing; the volume is unmounted."""
+    if found.partition is None:
+        return []
+    guest.unmount(WINDOWS_MOUNT)
+    return _driver_refusals(guest, found.partition)
+
+
+def _find_windows(guest: Guest, found: Survey) -> None:
+    encrypted: list[Partition] = []
+    systems: list[Partition] = []
+    for partition in guest.table.partitions:
+        boot_sector = guest.read_partition(partition, 0, 512)
+        if is_bitlocker(boot_sector):
+            encrypted.append(partition)
+        elif partition.may_hold_ntfs and is_ntfs(boot_sector) and _holds_windows(guest, partition):
+            systems.append(partition)
+    if len(systems) == 1:
+        _take(guest, found, systems[0])
+    elif systems:
+        numbers = ", ".join(str(partition.number) for partition in systems)
+        found.refusals.append(refusal("unknown_guest", f"Windows lies in partitions {numbers}."))
+    elif encrypted:
+        number = encrypted[0].number
+        found.refusals.append(refusal("bitlocker", f"Partition {number} is BitLocker-encrypted."))
+    elif not found.codes & {"dynamic_disk"}:
+        found.refusals.append(refusal("unknown_guest", "No partition holds a Windows system."))
+
+
+def _holds_windows(guest: Guest, partition: Partition) -> bool:
+    try:
+        guest.mount(partition, WINDOWS_MOUNT)
+    except RuntimeError:
+        return False
+    try:
+        return MountedFiles(guest.handle, WINDOWS_MOUNT).exists(hive_path("SYSTEM"))
+    finally:
+        guest.unmount(WINDOWS_MOUNT)
+
+
+def _take(guest: Guest, found: Survey, partition: Partition) -> None:
+    found.partition = partition
+    boot_sector = guest.read_partition(partition, 0, 512)
+    marked = is_marked_dirty(
+        boot_sector, lambda offset, length: guest.read_partition(partition, offset, length)
+    )
+    if marked:
+        found.refusals.append(refusal("dirty_ntfs", "The volume's dirty flag is set."))
+    elif not guest.writable:  # on a writable disk the driver is asked last, by `write_refusals`
+        found.refusals += _driver_refusals(guest, partition)
+    guest.mount(partition, WINDOWS_MOUNT)
+    found.windows = MountedFiles(guest.handle, WINDOWS_MOUNT)
+
+
+def _driver_refusals(guest: Guest, partition: Partition) -> list[Refusal]:
+    problem = guest.ntfs_problem(partition)
+    if problem == "dirty":
+        return [refusal("dirty_ntfs", "NTFS' journal was not closed by a shutdown.")]
+    # A hibernated volume is reported from its file, with the reason in words.
+    return []
+
+
+def _mount_esp(guest: Guest) -> GuestFiles | None:
+    if guest.table.esp is None:
+        return None
+    try:
+        guest.mount(guest.table.esp, ESP_MOUNT)
+    except RuntimeError:
+        return None
+    return MountedFiles(guest.handle, ESP_MOUNT)

@@ -1,0 +1,149 @@
+"""Verdict items about starting: drivers, files, filters, the EFI loader and the boot store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from imageport.compose.boot_store import BootEntry, default_entry
+from imageport.compose.class_filters import class_filters
+from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.contract import EngineJob
+from imageport.compose.evidence import Evidence, Finding, guest_path
+from imageport.compose.hive import Hive
+from imageport.compose.installed_drivers import infs_for, package_of, services_of
+from imageport.compose.refusals import ESP_LOADER
+from imageport.compose.registry import service_path
+
+BOOT_STORE = "EFI/Microsoft/Boot/BCD"
+_DISABLED = 4
+_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
+_NVME_ID = "PCI\\CC_010802"
+"""Any NVMe controller, by its class; what EBS volumes are behind."""
+_MAX_BOOT_STORE_BYTES = 16 * 1024 * 1024
+
+
+def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
+    """The target's storage drivers start at boot in every control set, nothing overrides it."""
+    finding = Finding()
+    for control_set in evidence.registry.control_sets:
+        for driver in target.boot_drivers:
+            start = evidence.registry.start_of(control_set, driver)
+            path = service_path(control_set, driver)
+            override = evidence.registry.key("SYSTEM", f"{path}\\StartOverride")
+            if start != 0:
+                finding.problems.append(f"{control_set}: {driver} Start is {start}, needed 0")
+            if override is not None:
+                finding.problems.append(f"{control_set}: {driver} has a StartOverride")
+            if start == 0 and override is None:
+                finding.facts.append(f"{control_set}: {driver} Start 0, no StartOverride")
+    return finding
+
+
+def boot_driver_files(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """Every driver that starts at boot has its file."""
+    finding = Finding()
+    current = evidence.registry.current_control_set
+    services = evidence.registry.key("SYSTEM", f"{current}\\Services")
+    count = 0
+    for service in services.children() if services else []:
+        name = service.name
+        if evidence.registry.start_of(current, name) != 0 or not _is_driver(evidence, name):
+            continue
+        count += 1
+        path = evidence.binary_of(current, name)
+        if not evidence.files.exists(path):
+            finding.problems.append(f"{name} starts at boot, its file {path} is missing")
+    finding.facts.append(f"{count} boot-start drivers, each with its file")
+    return finding
+
+
+def driver_database(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """Windows' driver database binds the boot controller to its driver."""
+    finding = Finding()
+    for hive, inf in infs_for(evidence.registry, _NVME_ID):
+        package = package_of(evidence.registry, hive, inf)
+        for service in services_of(evidence.registry, hive, package):
+            finding.facts.append(f"{_NVME_ID} is served by {inf} ({package}), service {service}")
+    if not finding.facts:
+        finding.problems.append(f"no driver database entry binds {_NVME_ID} to a service")
+    return finding
+
+
+def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """Every filter of a device class exists, may start and has its file."""
+    finding = Finding()
+    count = 0
+    for control_set in evidence.registry.control_sets:
+        for device_class, service in class_filters(evidence.registry, control_set):
+            count += 1
+            start = evidence.registry.start_of(control_set, service)
+            path = evidence.binary_of(control_set, service)
+            problem = ""
+            if start is None:
+                problem = "does not exist"
+            elif start == _DISABLED:
+                problem = "is disabled"
+            elif not evidence.files.exists(path):
+                problem = f"lacks its file {path}"
+            if problem:
+                finding.problems.append(f"{control_set}: {service} of {device_class} {problem}")
+    finding.facts.append(f"{count} class filters resolve")
+    return finding
+
+
+def efi_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The fallback loader is there: a new machine has no boot entries of its own."""
+    if evidence.esp is None or not evidence.esp.exists(ESP_LOADER):
+        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is missing on the EFI partition"])
+    if evidence.esp.read(ESP_LOADER, 2) != b"MZ":
+        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is no program"])
+    size = evidence.esp.size_bytes(ESP_LOADER)
+    return Finding(facts=[f"\\EFI\\Boot\\bootx64.efi, {size} bytes"])
+
+
+def boot_store_resolves(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The default boot entry names this disk, its Windows partition and a loader that exists."""
+    if evidence.esp is None or not evidence.esp.exists(BOOT_STORE):
+        return Finding(problems=[f"\\{BOOT_STORE} is missing".replace("/", "\\")])
+    if evidence.esp.size_bytes(BOOT_STORE) > _MAX_BOOT_STORE_BYTES:
+        return Finding(problems=["the boot store is larger than 16 MiB"])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "BCD"
+        evidence.esp.download(BOOT_STORE, copy)
+        with Hive(copy) as store:
+            entry = default_entry(store)
+    if isinstance(entry, str):
+        return Finding(problems=[entry])
+    return _judge_entry(evidence, entry)
+
+
+def firmware_fits(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The image boots by UEFI, as the machines that stream it do."""
+    if evidence.inspection.firmware != "uefi":
+        return Finding(problems=[f"the image boots by {evidence.inspection.firmware}"])
+    return Finding(facts=["GPT with an EFI system partition"])
+
+
+def _is_driver(evidence: Evidence, service: str) -> bool:
+    current = evidence.registry.current_control_set
+    kind = evidence.registry.number("SYSTEM", service_path(current, service), "Type")
+    return kind in {_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER}
+
+
+def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
+    finding = Finding(facts=[f"default entry {entry.identifier} loads {entry.loader_path}"])
+    guids = {partition.guid for partition in evidence.table.partitions}
+    for what, device in (("loader", entry.loader_device), ("system", entry.system_device)):
+        if device == "boot":
+            continue
+        if isinstance(device, str):
+            finding.problems.append(f"the {what} device is {device}")
+        elif device[0] != evidence.table.disk_guid or device[1] not in guids:
+            finding.problems.append(f"the {what} device names partition {device[1]} elsewhere")
+    path = guest_path(entry.loader_path)
+    if not evidence.files.exists(path):
+        finding.problems.append(f"the loader {entry.loader_path} is missing")
+    if entry.system_root.strip("\\").lower() != "windows":
+        finding.problems.append(f"the system root is '{entry.system_root}'")
+    return finding
