@@ -10,10 +10,23 @@ from pydantic import ConfigDict, model_validator
 from imageport.errors import InputError
 
 
+_schema_extra: Any = Block.model_config["json_schema_extra"]
+
+
+def _accept_references(schema: dict[str, Any], model: type[Block]) -> None:
+    """Let the schema pass ``{"$ref": …}`` although the model forbids unknown fields.
+
+    The server checks a deployment's parameters against this schema before it resolves what they
+    refer to; ``additionalProperties: false`` would refuse every saved block.
+    """
+    _schema_extra(schema, model)
+    schema.pop("additionalProperties", None)
+
+
 class ImageportBlock(Block):
     """A block that refuses unknown fields, so that a misspelt setting is never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_accept_references)
 
     @model_validator(mode="before")
     @classmethod

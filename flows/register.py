@@ -22,7 +22,7 @@ from prefect_aws import AwsCredentials  # type: ignore[import-untyped]
 
 from blocks import BLOCKS
 from flows._automations import HEARTBEAT_SECONDS, automations
-from imageport.errors import InputError
+from imageport.errors import ImageportError, InputError
 
 REFERENCE = "$block"
 """In a block's values: ``{"$block": "slug/name"}`` nests a block that is saved already."""
@@ -36,6 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--deploy", action="store_true", help="deployments and automations")
     parser.add_argument("--prefect-file", type=Path, default=_prefect_file(), help="%(default)s")
     args = parser.parse_args(arguments)
+    try:
+        _register(args)
+    except ImageportError as error:
+        sys.stderr.write(f"{error.fields.get('log', '')}\n{error}\n")
+        return 1
+    return 0
+
+
+def _register(args: argparse.Namespace) -> None:
     register_types()
     if args.blocks:
         save_blocks(json.loads(args.blocks.read_text()))
@@ -44,7 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.deploy:
         deploy(args.prefect_file)
         make_automations()
-    return 0
 
 
 def register_types() -> None:

@@ -34,6 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_LOG_LINES = 20
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     argv = sys.argv[1:] if arguments is None else arguments
@@ -76,6 +79,8 @@ def _print_error(error: ImageportError, *, as_json: bool) -> None:
     sys.stderr.write(f"imageport: {error.message} [{error.code}]\n")
     for refusal in error.fields.get("refusals", []):
         sys.stderr.write(f"  - {refusal}\n")
+    for line in str(error.fields.get("log", "")).splitlines()[-_LOG_LINES:]:
+        sys.stderr.write(f"  | {line}\n")
     if error.hint:
         sys.stderr.write(f"  Hint: {error.hint}\n")
 
