@@ -21,7 +21,7 @@ SERVICE = "ImageportFirstBoot"
 _HEAD = re.compile(r"imageport-firstboot 1\ndeadline (\d+)\nattempts (\d+)")
 _AUTOMATIC, _OWN_PROCESS = 2, 0x10
 _STEP = re.compile(r"(\d{2}) (required|optional) ([a-z-]+) (.+)")
-_CLOSING = {"restore-service", "remove-service"}
+_CLOSING = {"restore-service", "restore-value", "remove-service"}
 _NO_SERVICE, _NO_VERB, _BAD_ARGUMENT = "1060", "1", "87"
 
 
@@ -163,6 +163,8 @@ class FirstBoot:
             return setup.add(self._driver_path(step.argument))
         if step.verb == "restore-service":
             return self._restore(step.argument)
+        if step.verb == "restore-value":
+            return self._restore_value(step.argument)
         if step.verb == "remove-service":
             for control_set in self._sets_with(step.argument):
                 self._system.delete(f"{control_set}\\Services\\{step.argument}")
@@ -183,6 +185,19 @@ class FirstBoot:
             self._system.set(
                 f"{control_set}\\Services\\{name}", {"Start": registry.number(int(start))}
             )
+        return ""
+
+    def _restore_value(self, argument: str) -> str:
+        """Put a number back in every control set: ``KEY NAME absent|dword:NUMBER``."""
+        match = re.fullmatch(r"(Services\\(\S+?)(?:\\\S+)?) (\S+) (?:absent|dword:(\d+))", argument)
+        if match is None:
+            raise StepFailed(_BAD_ARGUMENT, "needed KEY NAME absent|dword:NUMBER")
+        key, service, name, value = match.groups()
+        for control_set in self._sets_with(service):
+            if value is None:
+                self._system.unset(f"{control_set}\\{key}", name)
+            else:
+                self._system.set(f"{control_set}\\{key}", {name: registry.number(int(value))})
         return ""
 
     def _sets_with(self, service: str) -> list[str]:

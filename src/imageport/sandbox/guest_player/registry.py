@@ -77,6 +77,10 @@ class Hive:
         self._edits.append(f"[-\\{key}]\n")
         self._named = {name for name in self._named if not name.startswith(key.lower())}
 
+    def unset(self, key: str, name: str) -> None:
+        """Delete one value of a key."""
+        self._edits.append(f'[\\{key}]\n"{_escaped(name)}"=-\n')
+
     def flush(self) -> None:
         """Write what was collected; the file is rewritten in place."""
         if not self._edits:
