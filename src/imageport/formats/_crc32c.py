@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 _POLYNOMIAL = 0x82F63B78
 
 
@@ -21,9 +23,45 @@ _TABLE = _table()
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> int:
-    """Return the checksum of ``data``; about 10 MiB/s, meant for structures of at most 64 KiB."""
+    """Return the checksum of ``data``; about 10 MiB/s, meant for structures of at most 64 KiB.
+
+    Zeros at the end, of which VHDX tables mostly consist, cost nothing.
+    """
     table = _TABLE
     value = 0xFFFFFFFF
-    for byte in data:
+    head = bytes(data).rstrip(b"\0")
+    for byte in head:
         value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
-    return value ^ 0xFFFFFFFF
+    return _after_zeros(value, len(data) - len(head)) ^ 0xFFFFFFFF
+
+
+def _after_zeros(value: int, count: int) -> int:
+    """Return the register after ``count`` zero bytes, a linear map, by repeated squaring."""
+    step = _ONE_ZERO
+    while count:
+        if count & 1:
+            value = _apply(step, value)
+        count >>= 1
+        if count:
+            step = _squared(step)
+    return value
+
+
+def _apply(columns: tuple[int, ...], value: int) -> int:
+    result = 0
+    for column in columns:
+        if not value:
+            break
+        if value & 1:
+            result ^= column
+        value >>= 1
+    return result
+
+
+@cache
+def _squared(columns: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(_apply(columns, column) for column in columns)
+
+
+_ONE_ZERO = tuple(_TABLE[(1 << bit) & 0xFF] ^ ((1 << bit) >> 8) for bit in range(32))
+"""What one zero byte makes of each bit of the register."""

@@ -233,8 +233,10 @@ class VhdxFileTarget(FileTarget):
         self._open_writer().finish()
 
     def _is_leftover(self, file: ByteFile) -> bool:
-        # A finished one counts: it was sealed by a run that died before it was renamed.
-        return is_own_file(file.read_at(0, min(512, file.size_bytes)))
+        # A finished one counts: it was sealed by a run that died before it was renamed. So does
+        # one whose first sector a power cut left empty.
+        head = file.read_at(0, min(512, file.size_bytes))
+        return is_own_file(head) or not any(head)
 
     def _open_writer(self) -> VhdxWriter:
         self._opened()

@@ -104,10 +104,9 @@ class VhdxDisk(DiskFile):
     def _block_extents(self) -> Iterator[Extent]:
         geometry = self._geometry
         stored = self._allocated()
-        for block in range(geometry.block_count):
+        for block, count, entry in self._block_runs():
             start = block * geometry.block_bytes
-            length = min(geometry.block_bytes, geometry.disk_bytes - start)
-            entry = self._bat[geometry.entry_index(block)]
+            length = min(count * geometry.block_bytes, geometry.disk_bytes - start)
             state = entry & layout.BAT_STATE_MASK
             if state == layout.PayloadState.FULLY_PRESENT:
                 place = entry & layout.BAT_OFFSET_MASK
@@ -118,6 +117,20 @@ class VhdxDisk(DiskFile):
                 yield Extent(start, length, ExtentState.ZERO)
             else:
                 yield Extent(start, length, ExtentState.HOLE)
+
+    def _block_runs(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first block, blocks, BAT entry): a whole chunk at once where nothing is in it."""
+        geometry = self._geometry
+        for first in range(0, geometry.block_count, geometry.chunk_ratio):
+            count = min(geometry.chunk_ratio, geometry.block_count - first)
+            index = geometry.entry_index(first)
+            entries = self._bat[index : index + count]
+            present = entries[0] & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT
+            if not present and entries.count(entries[0]) == count:
+                yield first, count, entries[0]
+                continue
+            for inside, entry in enumerate(entries):
+                yield first + inside, 1, entry
 
     def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Return the bytes; holes read as zeros."""
