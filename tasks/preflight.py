@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prefect import task
 
-from imageport.compose.build_engine import build_engine
+from imageport.compose.build_engine import engine_id
 from imageport.workflow.facts import options_key, source_facts
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.preflight import preflight as run_preflight
@@ -29,20 +27,20 @@ def identify(
 ) -> SourceIdentity:
     """Tell which content the vDisk has now and whether the target has it prepared already."""
     here = load_site(route.source)
-    engine_id = engine_identity()
+    engine = engine_id()
     with (
         workplace(route, here) as place,
         here.store.open_store() as store,
         here.open_payload() as payload,
     ):
         facts = source_facts(store, image, accept_lock=accept_lock)
-        key = options_key(options.choices(), payload_sha256(payload), engine_id)
+        key = options_key(options.choices(), payload_sha256(payload), engine)
         found = find_current(place, facts.image, facts.source_key, key)
     return SourceIdentity(
         image=facts.image,
         source_key=facts.source_key,
         options_key=key,
-        engine_id=engine_id,
+        engine_id=engine,
         size_bytes=facts.size_bytes,
         prepared_id=found.id if found else "",
     )
@@ -79,12 +77,6 @@ def preflight(
         artifact_key("preflight", result.image), _page(result), "What was found in the image."
     )
     return result
-
-
-def engine_identity() -> str:
-    """Return the id of the engine that this installation would run."""
-    with TemporaryDirectory(prefix="imageport-engine-") as scratch:
-        return build_engine(Path(scratch, "engine.pyz")).engine_id
 
 
 def _page(result: PreflightResult) -> str:

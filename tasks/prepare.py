@@ -32,9 +32,7 @@ def prepare(
         workplace(route, here, events) as place,
         here.open_payload() as payload,
     ):
-        generation = run_prepare(
-            place, uploaded_id, options.choices(), payload=payload, engine_id=identity.engine_id
-        )
+        generation = run_prepare(place, uploaded_id, options.choices(), payload=payload)
     publish_report(generation)
     return GenerationResult.of(generation)
 

@@ -105,6 +105,13 @@ class PrefectApi:
         )
         return list(found)
 
+    def all_logs(self, run_ids: list[str]) -> list[dict[str, Any]]:
+        """Return every log record of the runs, oldest first."""
+        found: list[dict[str, Any]] = []
+        while records := self.logs(run_ids, offset=len(found)):
+            found += records
+        return found
+
     def child_runs(self, run_id: str) -> list[str]:
         """Return the runs that a run started on other pools."""
         found = self._call(
@@ -120,6 +127,23 @@ class PrefectApi:
             {"artifacts": {"flow_run_id": {"any_": run_ids}}, "limit": 200},
         )
         return list(found)
+
+    def delete_unfinished(self) -> int:
+        """Delete runs that never ended because their server was switched off; return how many.
+
+        A laboratory's way: nobody is left to end them, and they would be taken for crashed.
+        """
+        states = ["RUNNING", "PENDING", "CANCELLING", "PAUSED"]
+        wanted = {"flow_runs": {"state": {"type": {"any_": states}}}}
+        waiting = {"flow_runs": {"state": {"name": {"any_": ["AwaitingRetry"]}}}}
+        found = [
+            run
+            for body in (wanted, waiting)
+            for run in self._call("POST", "/flow_runs/filter", body)
+        ]
+        for run in found:
+            self._call("DELETE", f"/flow_runs/{run['id']}")
+        return len(found)
 
     def close(self) -> None:
         """Close the connections."""

@@ -39,6 +39,7 @@ from imageport.sandbox.site_facts import (
     TARGET_SITE,
     ZONE,
     SiteFacts,
+    SourceStore,
     block_documents,
     forget_facts,
     payload_folder,
@@ -52,11 +53,18 @@ SMB_USER = "imageport"
 _NETWORK, _SUBNET = "10.77.0.0/16", "10.77.1.0/24"
 
 
+def _nothing() -> None:
+    """Do nothing while waiting."""
+
+
 class EmbeddedSite:
     """Starts and stops everything; use as a context manager, or `detach` to leave it running."""
 
-    def __init__(self, root: Path, *, events: EventSink = silent) -> None:
+    def __init__(
+        self, root: Path, *, events: EventSink = silent, source: SourceStore | None = None
+    ) -> None:
         self.root = root.resolve()
+        self.source = source
         self._events = events
         self._detached = False
         self._lock: IO[str] | None = None
@@ -72,9 +80,10 @@ class EmbeddedSite:
         else:
             self.stop()
 
-    def start(self) -> SiteFacts:
+    def start(self, meanwhile: Callable[[], None] = _nothing) -> SiteFacts:
         """Start all services, register blocks and deployments; on any error stop everything.
 
+        ``meanwhile`` is called while the Prefect server comes up, which takes a core for 15 s.
         `InputError` when another process is using the folder; a site that was left running there
         is stopped first.
         """
@@ -84,14 +93,14 @@ class EmbeddedSite:
         os.environ[MARK] = str(self.root)
         stage = Stage("site", self._events, total=5, unit="steps")
         try:
-            self.facts = self._start(stage)
+            self.facts = self._start(stage, meanwhile)
         except BaseException:
             self.stop()
             raise
         stage.finish()
         return self.facts
 
-    def _start(self, stage: Stage) -> SiteFacts:
+    def _start(self, stage: Stage, meanwhile: Callable[[], None]) -> SiteFacts:
         self.control = ControlPlane(self.root / "prefect", self.root)
         self.control.launch_server()
         password = self._start_file_server()
@@ -113,7 +122,9 @@ class EmbeddedSite:
             payload_sha256=self._write_payload(),
         )
         facts.keep()
+        meanwhile()
         self.control.await_server()
+        self.control.api.delete_unfinished()
         stage.advance(1, f"Prefect on {self.control.ui_url}")
         self._register(facts)
         stage.advance(1, "blocks and deployments registered")
@@ -173,13 +184,16 @@ class EmbeddedSite:
     def _register(self, facts: SiteFacts) -> None:
         """Save blocks and deployments as an operator would: by the project's own command."""
         blocks = self.root / "blocks.json"
-        write_private(blocks, json.dumps(block_documents(facts), indent=1))
+        write_private(blocks, json.dumps(block_documents(facts, self.source), indent=1))
         argv = [sys.executable, "-m", "flows.register", "--blocks", str(blocks)]
         argv += ["--pools", "--deploy"]
-        done = subprocess.run(
-            argv, env=self.control.environment(), cwd=self.root,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                argv, env=self.control.environment(), cwd=self.root,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            blocks.unlink()
         if done.returncode:
             raise EngineFailed(
                 f"Cannot register the site: flows.register ended with {done.returncode}.",

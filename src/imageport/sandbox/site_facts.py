@@ -9,6 +9,7 @@ from typing import Any
 
 from imageport.errors import FileMissing
 from imageport.sandbox.processes import marked_processes
+from imageport.storage.smb_location import SmbLocation
 
 REGION = "eu-central-1"
 ZONE = "eu-central-1a"
@@ -72,12 +73,39 @@ def payload_folder(root: Path) -> Path:
     return root / "payload"
 
 
-def block_documents(facts: SiteFacts) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class SourceStore:
+    """A vDisk store of the user's own that the embedded source site reads; nothing writes there.
+
+    The password stays in the worker's environment, under the name that ``password_variable`` says.
+    """
+
+    location: SmbLocation
+    username: str
+    domain: str
+    password_variable: str
+
+    def share_values(self) -> dict[str, Any]:
+        """Return the fields of its share block."""
+        return {
+            "host": self.location.host,
+            "port": self.location.port,
+            "share": self.location.share,
+            "folder": self.location.folder,
+            "username": self.username,
+            "domain": self.domain,
+            "password_variable": self.password_variable,
+        }
+
+
+def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list[dict[str, Any]]:
     """Return the blocks of the embedded site, as ``flows.register`` takes them."""
     documents = [
         _block("imageport-smb-share", share, _share_values(facts, share))
         for share in share_folders(Path(facts.root))
     ]
+    if source is not None:
+        documents[0] = _block("imageport-smb-share", "source-store", source.share_values())
     for site, store in ((SOURCE_SITE, "source-store"), (TARGET_SITE, "target-store")):
         values = {"share": _nested("imageport-smb-share", store)}
         documents.append(_block("imageport-pvs-store", store, values))

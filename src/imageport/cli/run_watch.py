@@ -1,0 +1,93 @@
+"""Watches a flow run over Prefect's REST API: its progress artifacts and log lines, stage by stage.
+
+What it shows comes from the same artifacts that the UI shows; nothing is known to it alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from imageport import errors
+from imageport.cli.progress_lines import ProgressLines
+from imageport.errors import CloudUnavailable, EngineFailed, ImageportError
+from imageport.sandbox.prefect_api import PrefectApi, RunState
+
+POLL_SECONDS = 1.0
+_STAGE_LINE = re.compile(r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<text>.+)$", re.DOTALL)
+_CODE = re.compile(r"\[(?P<code>[a-z]+(?:-[a-z]+)*)\]")
+_WARNING = 30
+_INFO = 20
+
+
+class RunWatch:
+    """One run with the runs that it starts on other work pools."""
+
+    def __init__(self, api: PrefectApi, run_id: str, lines: ProgressLines) -> None:
+        self._api = api
+        self._run_id = run_id
+        self._lines = lines
+        self._shown: dict[str, str] = {}
+        self._logs_seen = 0
+
+    def until_ended(self, timeout_seconds: float) -> RunState:
+        """Show what happens until the run ended; `CloudUnavailable` if it does not in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            state = self._api.state(self._run_id)
+            runs = [self._run_id, *self._api.child_runs(self._run_id)]
+            self._show_logs(runs)
+            if state.is_terminal:
+                return state
+            self._show_progress(runs)
+            if time.monotonic() > deadline:
+                raise CloudUnavailable(
+                    f"Cannot await run '{self._run_id}': still {state.name} after "
+                    f"{timeout_seconds:.0f} s."
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _show_progress(self, runs: list[str]) -> None:
+        for artifact in self._api.artifacts(runs):
+            text = str(artifact.get("description") or "")
+            found = _STAGE_LINE.match(text)
+            ended = artifact.get("type") != "progress" or artifact.get("data") == 100.0  # noqa: PLR2004
+            if ended or not found or self._shown.get(artifact["key"]) == text:
+                continue
+            self._shown[artifact["key"]] = text
+            self._lines.say(found["stage"], found["text"], keep=False)
+
+    def _show_logs(self, runs: list[str]) -> None:
+        while records := self._api.logs(runs, offset=self._logs_seen):
+            self._logs_seen += len(records)
+            for record in records:
+                self._show_record(record)
+
+    def _show_record(self, record: dict[str, Any]) -> None:
+        found = _STAGE_LINE.match(str(record["message"]))
+        if record["level"] == _INFO and found and ";" not in found["text"].partition(" left")[0]:
+            self._lines.say(found["stage"], found["text"])
+        elif record["level"] == _WARNING:
+            self._lines.say("warning", str(record["message"]).splitlines()[0])
+
+
+def error_of(state: RunState, logs: list[dict[str, Any]]) -> ImageportError:
+    """Return how a run failed as the error that its task raised, as far as its text tells."""
+    texts = [state.message, *(str(item["message"]) for item in reversed(logs))]
+    for text in texts:
+        for found in _CODE.finditer(text):
+            kind = _BY_CODE.get(found["code"])
+            if kind is not None:
+                before = text[: found.start()].strip().splitlines()[-1]
+                message = re.sub(r"^.*?\b(?=Cannot |Bad )", "", before)
+                hint = text[found.end() :].partition("Hint: ")[2].splitlines()
+                return kind(message, hint=hint[0] if hint else "")
+    return EngineFailed(f"Cannot finish the run: it ended as {state.name}: {state.message}")
+
+
+def _classes(kind: type[ImageportError]) -> list[type[ImageportError]]:
+    return [kind, *(inner for child in kind.__subclasses__() for inner in _classes(child))]
+
+
+_BY_CODE = {kind.code: kind for kind in _classes(errors.ImageportError)}
