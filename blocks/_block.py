@@ -9,7 +9,6 @@ from pydantic import ConfigDict, model_validator
 
 from imageport.errors import InputError
 
-
 _schema_extra: Any = Block.model_config["json_schema_extra"]
 
 

@@ -58,7 +58,7 @@ class RunSummary:
         publication = self.publication
         return [
             f"Published    {publication.store}/{publication.file_name}",
-            f"             {publication.size_bytes // MIB} MiB on the share; {publication.verified}",
+            f"{'':<12} {publication.size_bytes // MIB} MiB on the share; {publication.verified}",
             *self._change_lines(),
             *self._byte_lines(),
         ]

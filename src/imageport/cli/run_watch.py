@@ -52,7 +52,7 @@ class RunWatch:
         for artifact in self._api.artifacts(runs):
             text = str(artifact.get("description") or "")
             found = _STAGE_LINE.match(text)
-            ended = artifact.get("type") != "progress" or artifact.get("data") == 100.0  # noqa: PLR2004
+            ended = artifact.get("type") != "progress" or artifact.get("data") == 100.0
             if ended or not found or self._shown.get(artifact["key"]) == text:
                 continue
             self._shown[artifact["key"]] = text
