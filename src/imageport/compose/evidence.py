@@ -19,7 +19,7 @@ _PREFIXES = (
     (re.compile(r"^%(systemdrive)%\\", re.IGNORECASE), ""),
     (re.compile(r"^%programfiles%\\", re.IGNORECASE), "Program Files\\"),
     (re.compile(r"^c:\\", re.IGNORECASE), ""),
-    (re.compile(r"^(system32\\)", re.IGNORECASE), r"Windows\\\1"),
+    (re.compile(r"^system32\\", re.IGNORECASE), "Windows\\System32\\"),
 )
 
 
@@ -68,5 +68,5 @@ def guest_path(image_path: str) -> str:
         match = re.match(r"(.*?\.(?:exe|sys|dll|com|efi))(?:\s|$)", text, re.IGNORECASE)
         text = match[1] if match else text
     for pattern, replacement in _PREFIXES:
-        text = pattern.sub(replacement, text)
+        text = pattern.sub(lambda _match, new=replacement: new, text)
     return text.replace("\\", "/").lstrip("/")

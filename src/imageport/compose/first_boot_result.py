@@ -47,7 +47,11 @@ def read_first_boot(files: GuestFiles) -> FirstBootResult:
     attempts = _text(files, "attempts.txt", 16).strip()
     result = _text(files, "result.txt", _MAX_RESULT_BYTES)
     matches = [_LINE.fullmatch(line.strip()) for line in result.splitlines()]
-    facts = {match[1]: match[2] for match in matches if match}
+    facts: dict[str, str] = {}
+    for name, text in (match.groups() for match in matches if match):
+        # A step on several control sets reports each; one failure among them is the step's.
+        if facts.get(name, "ok") == "ok" or not name.startswith("step."):
+            facts[name] = text
     state = facts.get("state", "")
     if state not in {"done", "failed"}:
         state = "unfinished" if log or attempts or result else "not-run"

@@ -123,12 +123,18 @@ goto note
 
 :delete_value
 "%SYS%\reg.exe" delete "HKLM\SYSTEM\%~3" /v "%~4" /f >>"%LOG%" 2>&1
-set "CODE=%ERRORLEVEL%"
-goto note
+"%SYS%\reg.exe" query "HKLM\SYSTEM\%~3" /v "%~4" >nul 2>&1
+goto note_gone
 
 :delete_key
 "%SYS%\reg.exe" delete "HKLM\SYSTEM\%~3" /f >>"%LOG%" 2>&1
-set "CODE=%ERRORLEVEL%"
+"%SYS%\reg.exe" query "HKLM\SYSTEM\%~3" >nul 2>&1
+goto note_gone
+
+:note_gone
+rem What counts is that it is no longer there, also when it never was.
+set "CODE=1"
+if errorlevel 1 set "CODE=0"
 goto note
 
 :note

@@ -1,0 +1,157 @@
+"""A Windows guest as a folder: the sample's hives and files, without a disk or a machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from imageport.compose.cloud_target import TARGETS
+from imageport.compose.contract import (
+    Action,
+    Change,
+    EngineDisk,
+    EngineJob,
+    EngineOptions,
+    VerdictItem,
+)
+from imageport.compose.driver_packages import find_packages
+from imageport.compose.evidence import Evidence
+from imageport.compose.guest_files import PendingFiles
+from imageport.compose.inspection import inspect
+from imageport.compose.local_files import LocalFiles
+from imageport.compose.partition_table import (
+    BASIC_DATA_TYPE,
+    ESP_TYPE,
+    Partition,
+    PartitionTable,
+)
+from imageport.compose.registry import Registry, hive_path, open_registry
+from imageport.compose.step import Context
+from imageport.compose.steps.order import run_steps
+from imageport.compose.verdict import judge
+from imageport.sandbox.sample import recipe
+from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.windows_files import listed_files
+from imageport.sandbox.sample.windows_registry import make_boot_store, make_windows_hives
+
+TABLE = PartitionTable(
+    "gpt",
+    str(recipe.DISK_GUID),
+    (
+        Partition(1, ESP_TYPE, str(recipe.ESP_GUID), "EFI", recipe.ESP.first, recipe.ESP.size),
+        Partition(
+            3,
+            BASIC_DATA_TYPE,
+            str(recipe.WINDOWS_GUID),
+            "Windows",
+            recipe.WINDOWS.first,
+            recipe.WINDOWS.size,
+        ),
+    ),
+)
+
+
+@dataclass(slots=True)
+class FolderGuest:
+    """A guest in two folders, and what the engine does to one, step by step."""
+
+    windows: LocalFiles
+    esp: LocalFiles
+    payload: Path
+    scratch: Path
+    table: PartitionTable = TABLE
+    _runs: int = field(default=0)
+
+    def hive(self, name: str) -> Path:
+        return self.windows.root / hive_path(name)
+
+    def registry(self, stack: ExitStack, *, writable: bool = False) -> Registry:
+        self._runs += 1
+        folder = self.scratch / f"hives{self._runs}"
+        folder.mkdir()
+        return stack.enter_context(open_registry(self.windows, folder, writable=writable))
+
+    def changes(self, options: EngineOptions, *, apply: bool) -> list[Change]:
+        with ExitStack() as stack:
+            registry = self.registry(stack, writable=True)
+            pending = PendingFiles(self.windows)
+            packages, refusals = find_packages(self.payload, options.drivers)
+            assert not refusals
+            inspection = inspect(registry, self.windows, self.table)
+            target = TARGETS[options.cloud]
+            context = Context(options, target, inspection, registry, pending, tuple(packages))
+            changes = run_steps(context)
+            for name, hive in registry.hives.items():
+                hive.commit()
+                pending.rewrite(hive_path(name), hive.path)
+            if apply:
+                pending.apply()
+            return changes
+
+    def compose(self, options: EngineOptions | None = None) -> list[Change]:
+        return self.changes(options or EngineOptions(), apply=True)
+
+    def judge(
+        self, action: Action = Action.COMPOSE, options: EngineOptions | None = None
+    ) -> dict[str, VerdictItem]:
+        job = EngineJob(action, EngineDisk("", ""), options or EngineOptions())
+        with ExitStack() as stack:
+            registry = self.registry(stack)
+            inspection = inspect(registry, self.windows, self.table)
+            evidence = Evidence(registry, self.windows, self.esp, self.table, inspection)
+            items = judge(evidence, job, TARGETS[job.options.cloud])
+        return {item.name: item for item in items}
+
+
+@pytest.fixture(scope="session")
+def pristine_guest() -> Iterator[Path]:
+    """The folders ``windows``, ``esp`` and ``payload``, made once."""
+    with tempfile.TemporaryDirectory(prefix="imageport-guest-") as name:
+        root = Path(name)
+        for table in ("windows_files.txt", "pvs_files.txt"):
+            for file in listed_files(table):
+                place = root / "windows" / file.path
+                if file.data is None:
+                    place.mkdir(parents=True, exist_ok=True)
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(file.data)
+        make_windows_hives(root / "windows/Windows/System32/config", with_pvs=True)
+        boot = root / "esp/EFI/Microsoft/Boot"
+        boot.mkdir(parents=True)
+        make_boot_store(boot / "BCD")
+        (root / "esp/EFI/Boot").mkdir()
+        (root / "esp/EFI/Boot/bootx64.efi").write_bytes(b"MZ loader")
+        write_ena_package(root / "payload/ena")
+        yield root
+
+
+@pytest.fixture
+def new_guest(pristine_guest: Path, tmp_path: Path) -> Callable[[], FolderGuest]:
+    """Return a maker of guests that may be changed."""
+    made = 0
+
+    def make() -> FolderGuest:
+        nonlocal made
+        made += 1
+        root = tmp_path / f"guest{made}"
+        shutil.copytree(pristine_guest, root)
+        scratch = root / "scratch"
+        scratch.mkdir()
+        return FolderGuest(
+            LocalFiles(root / "windows"), LocalFiles(root / "esp"), root / "payload", scratch
+        )
+
+    return make
+
+
+@pytest.fixture
+def guest(new_guest: Callable[[], FolderGuest]) -> FolderGuest:
+    """A guest that may be changed."""
+    return new_guest()
