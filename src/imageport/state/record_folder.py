@@ -3,8 +3,12 @@
 A record is a file ``<id>.<counter>.json``; every change writes the next counter under a name of
 its own and renames it into place without replacing. Of two writers that start from the same
 counter one gets `NameTaken`, reads again and repeats its change, so no update is lost and a reader
-never sees half a file. The highest counter is the record; lower ones are removed by whoever wrote
-a higher one. Nothing here compares clocks.
+never sees half a file. The highest counter is the record. Nothing here compares clocks.
+
+The last `KEPT_STATES` counters stay. A listing is no snapshot: a file that is renamed into place or
+deleted while the listing runs may or may not be in it. Because the highest counter at its start is
+not deleted before several more changes, every listing has it; and a writer that read an old state
+finds its counter taken.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ SCHEMA = 1
 LIMIT_BYTES = 4 * 1024 * 1024
 """No record comes near; a larger file is not ours."""
 MAX_COUNTER = 10**12
+KEPT_STATES = 8
+"""More changes than one record can see during one listing: each takes several round trips."""
 ATTEMPTS = 200
 """Each lost race means that somebody else's change arrived, so this many are never needed."""
 
@@ -147,13 +153,17 @@ class RecordFolder:
 
     def forget(self, record_id: str) -> None:
         """Delete every file of a record, its counter too; only when no writer can be left."""
-        for entry in self._entries():
-            parts = _NAME.match(entry.name)
-            if parts and parts["id"] == record_id:
-                self._folder.delete(f"{self._path}/{entry.name}")
+        names = [
+            entry.name
+            for entry in self._entries()
+            if (parts := _NAME.match(entry.name)) and parts["id"] == record_id
+        ]
+        # The oldest first: an older state must never look like the newest.
+        for name in sorted(names, key=lambda name: int(name.split(".")[1])):
+            self._folder.delete(f"{self._path}/{name}")
 
     def last_write_ns(self, stored: Stored) -> int | None:
-        """Return when the file server says it stored this state; None if a newer one exists."""
+        """Return when the file server says it stored this state; None if it is gone."""
         entry = self._folder.stat(self._name(stored.id, stored.counter))
         return None if entry is None else entry.last_write_ns
 
@@ -195,22 +205,23 @@ class RecordFolder:
         return stored
 
     def _settle(self, stored: Stored) -> None:
-        """Remove what is older; refuse the write if it turns out to be the older one.
+        """Remove states that are old enough; refuse the write if it was one of those.
 
-        A writer that slept through two changes finds its counter free again, since the file of
-        that counter was removed when the one after it was written. That one is then in the
-        listing.
+        A writer that slept through `KEPT_STATES` changes finds its counter free again. What was
+        written since is then in the listing. (Fewer changes since are built upon this one.)
         """
-        for entry in self._entries():
-            parts = _NAME.match(entry.name)
-            if not parts or parts["id"] != stored.id:
-                continue
-            counter = int(parts["counter"])
-            if counter > stored.counter:
-                self._folder.delete(self._name(stored.id, stored.counter))
-                raise NameTaken(f"Cannot update '{stored.location}': a newer state exists.")
-            if counter < stored.counter:
-                self._folder.delete(f"{self._path}/{entry.name}")
+        states = {
+            int(parts["counter"]): entry.name
+            for entry in self._entries()
+            if (parts := _NAME.match(entry.name)) and parts["id"] == stored.id
+        }
+        newest = max(states, default=stored.counter)
+        if newest >= stored.counter + KEPT_STATES:
+            self._folder.delete(self._name(stored.id, stored.counter))
+            raise NameTaken(f"Cannot update '{stored.location}': it changed meanwhile.")
+        for counter, name in states.items():
+            if counter <= newest - KEPT_STATES:
+                self._folder.delete(f"{self._path}/{name}")
 
     def _load(self, record_id: str, counter: int) -> Stored:
         name = self._name(record_id, counter)
