@@ -38,7 +38,7 @@ def run(folder: Path, kind: str, log: Path, version: str = "1") -> TransferResul
     put = target.put
 
     def logged_put(index: int, data: bytes | memoryview, digest: bytes) -> None:
-        time.sleep(0.02)
+        time.sleep(0.04)
         put(index, data, digest)
         os.write(lines, f"{time.time()} {index}\n".encode())
 

@@ -62,8 +62,9 @@ def test_a_killed_transfer_goes_on_and_repeats_at_most_a_second(kind: str, tmp_p
         (tmp_path / name).mkdir()
     log = tmp_path / "puts.log"
     killed = [
-        start_and_kill(tmp_path, kind, log, random.randint(1, 150))  # noqa: S311 - no secret
-        for _round in range(3)
+        # Before the first checkpoint, in the middle, and soon after a resume.
+        start_and_kill(tmp_path, kind, log, puts + random.randint(1, 40))  # noqa: S311
+        for puts in (0, 160, 20)
     ]
     result = run(tmp_path, kind, log)
     assert "(L3)" in result.verified
