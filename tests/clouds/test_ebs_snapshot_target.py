@@ -18,6 +18,7 @@ from imageport.errors import (
     CloudUnavailable,
     ResourceGone,
 )
+from imageport.formats.gpt import Partition
 from imageport.model import BLOCK_BYTES, GIB, ZERO_BLOCK
 from imageport.transfer.block_target import TransferPlan
 from imageport.transfer.pipeline import TransferRequest, transfer
@@ -301,7 +302,11 @@ def test_the_pipeline_moves_an_image_and_its_delta_through_a_bad_day(aws_lab: Aw
         target = cloud.upload_target("gold", parent=reference)
         journal = aws_lab.state.journals.open(disk.content_key())
         request = TransferRequest(
-            journal, disk.content_key(), parent=parent, verify=VerifyLevel.FULL, partitions=()
+            journal,
+            disk.content_key(),
+            parent=parent,
+            verify=VerifyLevel.FULL,
+            partitions=(Partition(1, 0, 16 * mib, "", "", "data"),),
         )
         result = transfer(disk, target, request)
         parent, reference = result.manifest, result.reference
