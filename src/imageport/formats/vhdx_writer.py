@@ -14,7 +14,7 @@ from typing import Self
 from imageport.errors import BadDisk, InputError
 from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
-from imageport.formats._vhdx_new import new_structure, write_structure
+from imageport.formats._vhdx_new import is_own_file, new_structure, write_structure
 from imageport.formats._vhdx_structure import Structure, load
 from imageport.model import MIB
 from imageport.storage.byte_file import WritableFile
@@ -67,18 +67,26 @@ class VhdxWriter:
             BadDisk: The file is not one of ours, or was killed before its structures were written.
             UnsupportedDisk: It was changed by another program since.
         """
-        if file.size_bytes < layout.HEADER_SECTION_BYTES:
+        head = file.read_at(0, min(512, file.size_bytes))
+        if not is_own_file(head):
+            found = head[:8].hex(" ") or "nothing"
             raise BadDisk(
-                f"Cannot go on writing '{file.location}': found {file.size_bytes} bytes, "
+                f"Cannot go on writing '{file.location}': found {found} at its start, "
                 f"needed a file that this program began.",
                 object=file.location,
             )
-        finished = file.read_at(0, 8) == layout.SIGNATURE
+        finished = head.startswith(layout.SIGNATURE)
         signature = layout.SIGNATURE if finished else layout.UNFINISHED_SIGNATURE
         structure = load(file, signature=signature)
         bat = load_entries(file, structure)
         writer = cls.__new__(cls)
         writer._take(file, structure, bat, finished=finished)  # noqa: SLF001  (its own class)
+        if writer._end_bytes > _largest_end(structure):  # noqa: SLF001  (its own class)
+            raise BadDisk(
+                f"Bad VHDX '{file.location}': its table names bytes up to "
+                f"{writer._end_bytes}, needed at most {_largest_end(structure)}.",  # noqa: SLF001
+                object=file.location,
+            )
         # The end of the file follows the table: space that was given to a block whose entry was
         # lost may hold old bytes, so it is cut off and comes back as zeros.
         file.set_size(writer._end_bytes)  # noqa: SLF001  (its own class)
@@ -190,6 +198,13 @@ class VhdxWriter:
         if sys.byteorder == "big":
             entries.byteswap()
         return entries.tobytes()
+
+
+def _largest_end(structure: Structure) -> int:
+    """Return the size of a file whose every block has its place, as this writer gives them."""
+    geometry = structure.geometry
+    start = max(end for _, end in structure.reserved_ranges)
+    return start + geometry.block_count * geometry.block_bytes
 
 
 def _check_geometry(file: WritableFile, geometry: layout.Geometry) -> None:
