@@ -52,29 +52,36 @@ def probe_kvm() -> bool:
     Some nested machines offer /dev/kvm but cannot run what real firmware starts with. So a ROM of
     a few instructions does the same: protected mode, floating point, then an exit by a known code.
     """
+    return Path("/dev/kvm").exists() and runs_code("kvm")
+
+
+def runs_code(accelerator: str) -> bool:
+    """Tell whether QEMU gets through the probing ROM with ``kvm`` or ``tcg``."""
     program = shutil.which(QEMU)
-    if program is None or not Path("/dev/kvm").exists():
+    if program is None:
         return False
-    with tempfile.TemporaryDirectory(prefix="imageport-kvm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="imageport-probe-") as folder:
         rom = Path(folder) / "probe.rom"
         rom.write_bytes(_probe_rom())
         argv = [
-            *("timeout", "--kill-after=1", str(_PROBE_SECONDS)),
-            *(program, "-machine", "q35,accel=kvm", "-m", "32", "-nodefaults", "-display", "none"),
-            *("-no-reboot", "-device", f"isa-debug-exit,iobase={_PROBE_PORT:#x},iosize=1"),
-            *("-bios", str(rom), "-qmp", "stdio"),
+            *("timeout", "--kill-after=1", str(_PROBE_SECONDS), program),
+            *("-machine", f"q35,accel={accelerator}", "-m", "32", "-nodefaults"),
+            *("-display", "none", "-no-reboot", "-bios", str(rom), "-qmp", "stdio"),
+            *("-device", f"isa-debug-exit,iobase={_PROBE_PORT:#x},iosize=1"),
         ]
         process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         with process:
-            pipe_in, pipe_out = process.stdin, process.stdout
-            if pipe_in is None or pipe_out is None:
+            if process.stdin is None or process.stdout is None:
                 return False
-            pipe_in.write(b'{"execute":"qmp_capabilities"}\n')
-            pipe_in.flush()
+            try:
+                process.stdin.write(b'{"execute":"qmp_capabilities"}\n')
+                process.stdin.flush()
+            except BrokenPipeError:
+                return False  # it ended at once: no right to use the device
             # An emulation failure pauses the machine; waiting longer would show nothing new.
-            if any(b'"STOP"' in line for line in pipe_out):
+            if any(b'"STOP"' in line for line in process.stdout):
                 process.terminate()
         return process.returncode == _PROBE_VALUE << 1 | 1
 

@@ -97,7 +97,7 @@ def _build(variant: Variant, work: Path) -> Path:
     make_windows_volume(volume, contents)
     contents.unlink()
     if variant is Variant.DIRTY_NTFS:
-        faults.mark_volume_dirty(volume)
+        faults.set_dirty_flag(volume, dirty=True)
     elif variant is Variant.BITLOCKER:
         faults.encrypt_as_bitlocker(volume)
     disk = _assemble(variant, volume, store, work)

@@ -38,8 +38,8 @@ def leave_hive_dirty(hive: Path) -> None:
     hive.write_bytes(data)
 
 
-def mark_volume_dirty(volume: Path) -> None:
-    """Set the volume's dirty flag, in the file table and in its mirror."""
+def set_dirty_flag(volume: Path, *, dirty: bool) -> None:
+    """Set or clear the volume's dirty flag, in the file table and in its mirror."""
     with volume.open("r+b") as file:
         boot = file.read(512)
         cluster = struct.unpack_from("<H", boot, 11)[0] * boot[13]
@@ -53,7 +53,7 @@ def mark_volume_dirty(volume: Path) -> None:
             file.seek(flags_at)
             flags = struct.unpack("<H", file.read(2))[0]
             file.seek(flags_at)
-            file.write(struct.pack("<H", flags | 1))
+            file.write(struct.pack("<H", flags | 1 if dirty else flags & ~1))
 
 
 def _flags_offset(record: bytes) -> int:

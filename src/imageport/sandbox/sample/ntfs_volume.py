@@ -15,6 +15,7 @@ from pathlib import Path
 from imageport.errors import EngineFailed, MissingTool
 from imageport.sandbox.firmware import probe_kvm
 from imageport.sandbox.sample import recipe
+from imageport.sandbox.sample.faults import set_dirty_flag
 from imageport.sandbox.sample.programs import available, run
 from imageport.sandbox.sample.security_descriptor import descriptor_for
 from imageport.sandbox.sample.windows_files import FILE_TIME_SECONDS
@@ -42,7 +43,9 @@ def make_windows_volume(volume: Path, contents: Path) -> None:
     with volume.open("r+b") as file:
         file.truncate(recipe.WINDOWS.size)
     run(["ntfsresize", "--force", "--force", "--no-progress-bar", volume])
-    run(["ntfsfix", "--clear-dirty", volume])  # growing asks for a check at the next mount
+    # Growing asks for a check at the next mount. ntfsfix would clear that, but not on a volume
+    # that looks hibernated.
+    set_dirty_flag(volume, dirty=False)
     _set_serial(volume)
 
 
