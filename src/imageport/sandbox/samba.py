@@ -136,6 +136,11 @@ class SambaServer:
         return f"smb://{_ADDRESS}:{self.port}/{share}"
 
     @property
+    def pid(self) -> int:
+        """Return the process id of the server, 0 when it does not run; its group is all of it."""
+        return self._child.pid if self._child is not None else 0
+
+    @property
     def _configuration(self) -> Path:
         return self.root / "smb.conf"
 

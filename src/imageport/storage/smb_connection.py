@@ -25,14 +25,20 @@ from smbprotocol.exceptions import (  # type: ignore[import-untyped]
 )
 from smbprotocol.header import NtStatus, Smb2Flags  # type: ignore[import-untyped]
 from smbprotocol.session import Session  # type: ignore[import-untyped]
+from smbprotocol.transport import Tcp  # type: ignore[import-untyped]
 from smbprotocol.tree import TreeConnect  # type: ignore[import-untyped]
 
-from imageport.errors import ImageportError, ShareLoginRefused, ShareRefused, ShareUnreachable
+from imageport.errors import (
+    ImageportError,
+    MissingTool,
+    ShareLoginRefused,
+    ShareRefused,
+    ShareUnreachable,
+)
 from imageport.storage.smb_errors import ACCESS_DENIED, error_of_status
 from imageport.storage.smb_location import SmbCredentials, SmbLocation
 
 CREDIT_BYTES = 65536  # [MS-SMB2] 3.1.5.2: one credit pays for 64 KiB
-_CONNECT_SECONDS = 15
 _ANSWER_SECONDS = 60
 _FAREWELL_SECONDS = 5
 _CREDITS_WANTED = 256
@@ -45,11 +51,41 @@ for _name in ("smbprotocol", "spnego"):
         logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+class _WatchedTcp(Tcp):  # type: ignore[misc]
+    """A socket that notices a peer that vanished, and a peer that speaks something else."""
+
+    def connect(self) -> None:
+        """Connect and let the kernel watch the connection, also while we send."""
+        super().connect()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = _ANSWER_SECONDS * 1000
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+    def _recv(self, length: int, timeout: float) -> Any:
+        # [MS-SMB2] 2.1: the length has three bytes. "HTTP" read as one would reserve 1.2 GB.
+        if length > self.MAX_SIZE:
+            raise SMBException("the peer does not speak SMB")
+        return super()._recv(length, timeout)
+
+
 class StrictConnection(Connection):  # type: ignore[misc]
     """A connection that refuses unsigned answers and never waits for ever."""
 
-    answer_seconds = _ANSWER_SECONDS
+    connect_seconds: float = 15
+    answer_seconds: float = _ANSWER_SECONDS
     _t_exc: BaseException | None
+    _tcp: _WatchedTcp | None = None
+
+    @property
+    def transport(self) -> _WatchedTcp | None:
+        """Return the socket; whatever the base class puts here becomes a watched one."""
+        return self._tcp
+
+    @transport.setter
+    def transport(self, tcp: Any) -> None:
+        self._tcp = None if tcp is None else _WatchedTcp(tcp.server, tcp.port, tcp.timeout)
 
     def receive(
         self,
@@ -99,6 +135,7 @@ class SmbSession:
     def __init__(self, location: SmbLocation, credentials: SmbCredentials) -> None:
         self._where = str(location)
         self._room = threading.Condition()
+        self._failed = False
         self._connection = StrictConnection(
             uuid.uuid4(), location.host, location.port, require_signing=True
         )
@@ -113,7 +150,7 @@ class SmbSession:
     def alive(self) -> bool:
         """Tell whether the connection still stands, as far as this side knows."""
         transport = self._connection.transport
-        return bool(transport and transport.connected and self._connection._t_exc is None)  # noqa: SLF001
+        return bool(not self._failed and transport is not None and transport.connected)
 
     @property
     def piece_bytes(self) -> int:
@@ -129,20 +166,21 @@ class SmbSession:
     def start(self, message: Any, credits_needed: int = 1) -> Any:
         """Send a request, once there is room for it; `finish` waits for its answer."""
         deadline = time.monotonic() + _ANSWER_SECONDS
-        with self._room:
-            while self._credits() < credits_needed:
-                if not self.alive or time.monotonic() > deadline:
-                    raise self._dropped("the server grants no more requests")
-                self._room.wait(0.1)
-            try:
+        try:
+            with self._room:
+                while self._credits() < credits_needed:
+                    if not self.alive or time.monotonic() > deadline:
+                        raise SMBException("the server grants no more requests")
+                    self._room.wait(0.1)
                 return self._connection.send(
                     message,
                     sid=self._session.session_id,
                     tid=self._tree.tree_connect_id,
                     credit_request=credits_needed,
                 )
-            except _UNANSWERED as error:
-                raise self._dropped(str(error)) from error
+        except _UNANSWERED as error:
+            self.abandon()
+            raise self._dropped(str(error)) from error
 
     def finish(self, request: Any, verb: str, subject: str, accept: frozenset[int]) -> Any:
         """Wait for the answer and return its header, whose ``data`` is the body.
@@ -175,15 +213,15 @@ class SmbSession:
             self.abandon()
 
     def abandon(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a word; nobody uses it from here on."""
+        self._failed = True
         if self._connection.transport is not None:
             with contextlib.suppress(*_UNANSWERED):
                 self._connection.disconnect(close=False)
 
     def _connect(self) -> None:
         try:
-            self._connection.connect(timeout=_CONNECT_SECONDS)
-            _watch(self._connection.transport._sock)  # noqa: SLF001 - it has no other door
+            self._connection.connect(timeout=self._connection.connect_seconds)
         except _UNANSWERED as error:
             raise self._dropped(str(error)) from error
         if self._connection.dialect < Dialects.SMB_3_0_0:
@@ -207,6 +245,11 @@ class SmbSession:
             self._tree.connect()
             for _ in range(3):  # each answer grants a part of what was asked for
                 self._connection.echo(self._session.session_id, credit_request=_CREDITS_WANTED)
+        except ImportError as error:
+            raise MissingTool(
+                f"Cannot log in to '{self._where}' by {credentials.auth}: {error}.",
+                hint="Install gssapi and krb5 into this environment, or choose ntlm or negotiate.",
+            ) from None
         except SMBAuthenticationError:
             raise self._login_refused("the login exchange failed") from None
         except SMBResponseException as error:
@@ -233,11 +276,3 @@ class SmbSession:
 
     def _dropped(self, cause: str) -> ShareUnreachable:
         return ShareUnreachable(f"Cannot reach '{self._where}': {cause.rstrip('.')}.")
-
-
-def _watch(sock: socket.socket) -> None:
-    """Make the kernel notice a peer that vanished, also while we send."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _ANSWER_SECONDS * 1000)

@@ -20,7 +20,7 @@ from imageport.model import FileIdentity
 from imageport.storage import smb_messages as messages
 from imageport.storage.byte_file import ByteFile, WritableFile
 from imageport.storage.smb_connection import CREDIT_BYTES, SmbSession
-from imageport.storage.smb_errors import BUFFER_OVERFLOW, CANNOT_SPARSE
+from imageport.storage.smb_errors import BUFFER_OVERFLOW, BUFFER_TOO_SMALL, CANNOT_SPARSE
 from imageport.storage.smb_link import NONE_ACCEPTED, SmbLink
 
 _IN_FLIGHT = 4
@@ -171,17 +171,21 @@ class SmbFile(ByteFile):
     def _ask_ranges(self, opened: _OpenFile) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         end = self._ask_facts(opened).size_bytes
-        start, more = 0, True
-        accept = CANNOT_SPARSE | {BUFFER_OVERFLOW}
-        while more and start < end:
-            request = messages.ranges_request(opened.handle, start, end - start)
+        start, window = 0, end
+        accept = CANNOT_SPARSE | {BUFFER_OVERFLOW, BUFFER_TOO_SMALL}
+        while start < end:
+            stop = min(end, start + window)
+            request = messages.ranges_request(opened.handle, start, stop - start)
             answer = self._ask(opened, request, "map", accept)
-            if answer["status"].get_value() in CANNOT_SPARSE:
+            status = answer["status"].get_value()
+            if status in CANNOT_SPARSE:
                 return [(0, end)]
-            ranges, more = messages.ranges_of(answer)
-            found += [(at, min(length, end - at)) for at, length in ranges if at < end]
-            more = more and bool(ranges)
-            start = sum(ranges[-1]) if ranges else end
+            if status == BUFFER_TOO_SMALL and window > messages.LEAST_WINDOW_BYTES:
+                window //= 2  # Samba gives all or nothing, Windows as much as fits
+                continue
+            ranges = [(at, min(length, stop - at)) for at, length in messages.ranges_of(answer)]
+            _append_ranges(found, ranges)
+            start = sum(ranges[-1]) if status == BUFFER_OVERFLOW and ranges else stop
         return found
 
     def _send(self, opened: _OpenFile, offset: int, length: int) -> _Piece:
@@ -279,6 +283,15 @@ class SmbWritableFile(SmbFile, WritableFile):
                 f"Cannot write '{self.location}': the server took {written} bytes, "
                 f"needed {piece.length}."
             )
+
+
+def _append_ranges(found: list[tuple[int, int]], more: list[tuple[int, int]]) -> None:
+    """Add ranges; one that was cut where a request ended becomes whole again."""
+    for start, length in more:
+        if found and sum(found[-1]) == start:
+            found[-1] = (found[-1][0], found[-1][1] + length)
+        elif length:
+            found.append((start, length))
 
 
 def _split(ranges: Iterable[tuple[int, int]], piece_bytes: int) -> Iterator[tuple[int, int]]:

@@ -107,8 +107,9 @@ class SmbLink:
     def steadily(self, action: Callable[[SmbSession], _Result]) -> _Result:
         """Run an action that may run twice; again on a new session when the connection drops."""
         for _ in range(_ATTEMPTS - 1):
+            session = self.session()  # patient by itself
             with contextlib.suppress(ShareUnreachable):
-                return action(self.session())
+                return action(session)
         return action(self.session())
 
     def _connect(self, deadline: float) -> SmbSession:

@@ -44,6 +44,8 @@ IS_FOLDER, IS_FILE, DELETE_ON_CLOSE = 0x1, 0x40, 0x1000
 _ATTRIBUTE_NORMAL, _ATTRIBUTE_DIRECTORY = 0x80, 0x10
 _IMPERSONATION = 2
 _OUTPUT_BYTES = 65536
+LEAST_WINDOW_BYTES = 1024 * 1024
+"""The ranges of 1 MiB fit into any answer: with 4 KiB clusters there are at most 128."""
 _INFO_FILE, _INFO_VOLUME = 1, 2
 _BASIC, _RENAME, _ALL, _END_OF_FILE, _FULL_SIZE = 4, 10, 18, 20, 7
 _DIRECTORY = 1
@@ -218,12 +220,10 @@ def ranges_request(handle: bytes, offset: int, length: int) -> Any:
     return _control(handle, _QUERY_ALLOCATED_RANGES, body, _OUTPUT_BYTES)
 
 
-def ranges_of(answer: Any) -> tuple[list[tuple[int, int]], bool]:
-    """Return (offset, length) pairs and whether the server may have more."""
+def ranges_of(answer: Any) -> list[tuple[int, int]]:
+    """Return (offset, length) pairs."""
     body = bytes(_unpacked(SMB2IOCTLResponse(), answer)["buffer"].get_value())
-    whole = len(body) - len(body) % 16
-    pairs = [struct.unpack_from("<QQ", body, position) for position in range(0, whole, 16)]
-    return [(start, length) for start, length in pairs], whole + 16 > _OUTPUT_BYTES
+    return [struct.unpack_from("<QQ", body, at) for at in range(0, len(body) - 15, 16)]
 
 
 def _query_info(handle: bytes, kind: int, information: int) -> Any:
