@@ -40,8 +40,11 @@ class _Work:
 def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
     """Do the job; every error is an `ImageportError`."""
     target = cloud_target(job.options.cloud)
-    packages, refusals = find_packages(payload, job.options.drivers)
-    refusals += option_refusals(job.options)
+    packages: list[DriverPackage] = []
+    refusals = option_refusals(job.options)
+    if job.action is not Action.VERIFY:  # nothing is added then, so no payload is needed
+        packages, problems = find_packages(payload, job.options.drivers)
+        refusals += problems
     log("starting libguestfs")
     with (
         tempfile.TemporaryDirectory(prefix="imageport-engine-") as folder,

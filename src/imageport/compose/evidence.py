@@ -68,5 +68,5 @@ def guest_path(image_path: str) -> str:
         match = re.match(r"(.*?\.(?:exe|sys|dll|com|efi))(?:\s|$)", text, re.IGNORECASE)
         text = match[1] if match else text
     for pattern, replacement in _PREFIXES:
-        text = pattern.sub(lambda _match, new=replacement: new, text)
+        text = pattern.sub(replacement.replace("\\", "\\\\"), text)
     return text.replace("\\", "/").lstrip("/")
