@@ -18,6 +18,7 @@ from imageport.transfer.plan import block_runs, make_plan
 
 FILE = TargetTraits("file", unwritten_reads_zero=True)
 ENCRYPTED = TargetTraits("encrypted", unwritten_reads_zero=False)
+PERHAPS_ENCRYPTED = TargetTraits("perhaps", unwritten_reads_zero=False, fills_holes=False)
 B = BLOCK_BYTES
 
 
@@ -46,6 +47,18 @@ def test_an_encrypted_volume_gets_written_zeros_and_holes_inside_partitions():
     disk = SyntheticDisk([(B, ZERO, 0), (2 * B, HOLE, 0), (B, DATA, 1), (2 * B, HOLE, 0)])
     plan = make_plan(disk, ENCRYPTED, partitions=[Part(2 * B, 3 * B)])
     assert list(plan.zero_blocks) == [0, 2, 4]
+
+
+def test_a_volume_that_may_become_encrypted_gets_written_zeros_but_no_holes():
+    disk = SyntheticDisk([(B, ZERO, 0), (2 * B, HOLE, 0), (B, DATA, 1), (2 * B, HOLE, 0)])
+    plan = make_plan(disk, PERHAPS_ENCRYPTED, partitions=[Part(0, 6 * B)])
+    assert list(plan.zero_blocks) == [0]
+
+
+def test_a_hole_over_the_parents_data_is_written_even_where_holes_are_left_out():
+    disk = SyntheticDisk([(3 * B, HOLE, 0)])
+    parent = parent_of({1: b"d" * 32}, 3, absent_reads_zero=False)
+    assert list(make_plan(disk, PERHAPS_ENCRYPTED, parent=parent).zero_blocks) == [1]
 
 
 def test_a_block_that_only_touches_a_partition_counts_as_inside():

@@ -13,11 +13,14 @@ class TargetTraits:
 
     ``unwritten_reads_zero``: a block never put reads back as zeros (a new VHDX). False on cloud
     volumes that are or may become encrypted, where it reads as garbage: there ZERO blocks are
-    written, and HOLE blocks inside a partition too.
+    written. ``fills_holes``: a target known to be encrypted gets zeros for HOLE blocks inside a
+    partition too; on one that only may become so they are left out, because no guest ever wrote
+    there and writing them would multiply a sparse image.
     """
 
     name: str
     unwritten_reads_zero: bool
+    fills_holes: bool = True
     initial_in_flight: int = 4
     max_in_flight: int = 16
     max_requests_per_second: float = 0.0

@@ -5,8 +5,8 @@ HOLE (never allocated), ZERO (the guest relies on zeros) and DATA stay three thi
 =====  ============================================  ==========================================
 state  without a parent                              with a parent
 =====  ============================================  ==========================================
-HOLE   put zeros inside a partition, only where an   put zeros where the parent holds data (its
-       unwritten block may read as garbage           old data would show) or garbage as before
+HOLE   put zeros inside a partition, only where the  put zeros where the parent holds data (its
+       target fills holes (it is encrypted)          old data would show) or garbage as before
 ZERO   put zeros where an unwritten block may read   put zeros unless the parent holds zeros
        as garbage
 DATA   read; put unless the target has it anyway     read; put if the digest differs
@@ -70,7 +70,11 @@ def make_plan(
                 index
                 for index in range(first, end)
                 if _shows_other_than_zeros(index, parent)
-                and (state is ExtentState.ZERO or inside.contains(index) or _holds(parent, index))
+                and (
+                    state is ExtentState.ZERO
+                    or (traits.fills_holes and inside.contains(index))
+                    or _holds(parent, index)
+                )
             )
     return TransferPlan(disk.size_bytes, data_blocks, zero_blocks, _data_bytes(disk))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 from imageport.errors import VerificationFailed
-from imageport.model import BLOCK_BYTES, MIB
+from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK, ZERO_DIGEST
 from imageport.progress import EventSink, Stage, silent
 from imageport.transfer.block_target import BlockTarget
 from imageport.transfer.manifest import Manifest
@@ -77,23 +77,25 @@ def check_blocks(
 ) -> None:
     """Compare blocks with the manifest; `VerificationFailed` names those that differ."""
     open_blocks = set(indexes)
-    wrong: list[int] = []
 
     def attempt() -> None:
         for index, data in read_back(sorted(open_blocks)):
-            if hashlib.sha256(data).digest() != manifest.digest(index):
-                wrong.append(index)
-            open_blocks.discard(index)
+            if _digest(data) == manifest.digest(index):
+                open_blocks.discard(index)
 
     retried(attempt, Stop(), policy=policy)
-    wrong += sorted(open_blocks)
-    if wrong:
+    if wrong := sorted(open_blocks):
         some = ", ".join(str(index) for index in wrong[:8])
         raise VerificationFailed(
             f"Bad copy: found {len(wrong)} of {len(indexes)} blocks that differ from what was "
             f"sent (blocks of {BLOCK_BYTES} bytes: {some}), needed none.",
             blocks=wrong[:100],
         )
+
+
+def _digest(data: bytes) -> bytes:
+    # Comparing costs a fiftieth of hashing, and much of every disk is zeros.
+    return ZERO_DIGEST if data == ZERO_BLOCK else hashlib.sha256(data).digest()
 
 
 def _readable(manifest: Manifest) -> Iterable[int]:

@@ -1,0 +1,82 @@
+"""Sends a disk of 256 GiB to nowhere and prints the peak memory: run by `test_transfer_memory`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
+
+from imageport.model import GIB, MIB, ZERO_BLOCK
+from imageport.storage.local import LocalFolder
+from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
+from imageport.transfer.journal import Journal
+from imageport.transfer.pipeline import TransferRequest, VerifyLevel, transfer
+
+
+class Nowhere(BlockTarget):
+    """Takes everything, keeps nothing; as many puts in flight as a cloud bears."""
+
+    traits = TargetTraits("nowhere", unwritten_reads_zero=False, max_in_flight=64)
+    puts = 0
+
+    def begin(self, plan: TransferPlan, token: str) -> str:
+        del plan
+        return token
+
+    def resume(self, plan: TransferPlan, handle: str) -> None:
+        del plan, handle
+
+    def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
+        del index, data, digest
+        self.puts += 1
+
+    def commit(self, digests: Mapping[int, bytes]) -> str:
+        return f"nowhere-{len(digests)}"
+
+    def abort(self) -> None:
+        return
+
+    def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        return ((index, ZERO_BLOCK) for index in indexes)
+
+    def close(self) -> None:
+        return
+
+
+class QuickDisk(SyntheticDisk):
+    """Data that costs nothing to make and is no zero."""
+
+    def content(self, offset_bytes: int, length_bytes: int) -> bytes:
+        return offset_bytes.to_bytes(8, "little") + b"x" * (length_bytes - 8)
+
+
+def main() -> None:
+    layout = []
+    for number in range(128):
+        layout += [(40 * MIB, DATA, number + 1), (GIB - 40 * MIB, HOLE, 0), (GIB, ZERO, 0)]
+    disk = QuickDisk(layout)
+    folder = LocalFolder(Path(sys.argv[1]))
+    request = {"verify": VerifyLevel.AGGREGATE, "partitions": ()}
+    first = transfer(disk, Nowhere(), TransferRequest(Journal(folder, "1"), "t", **request))
+    layout[0] = (40 * MIB, ZERO, 0)
+    second = transfer(
+        QuickDisk(layout),
+        Nowhere(),
+        TransferRequest(Journal(folder, "2"), "t", parent=first.manifest, **request),
+    )
+    result = {
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "first": first.stats.as_dict(),
+        "second": second.stats.as_dict(),
+    }
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

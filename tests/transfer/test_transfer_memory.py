@@ -1,0 +1,27 @@
+"""Memory stays bounded whatever the size of the disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imageport.model import BLOCK_BYTES, GIB, MIB
+
+SCRIPT = Path(__file__).with_name("frugal_transfer.py")
+
+
+@pytest.mark.slow
+def test_a_disk_of_256_gib_and_its_delta_take_less_than_256_mib(tmp_path: Path):
+    output = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path)], check=True, capture_output=True, text=True
+    ).stdout
+    found = json.loads(output)
+    assert found["first"]["bytes_sent"] == 256 * GIB
+    assert found["first"]["bytes_read"] == 128 * 40 * MIB
+    assert found["second"]["bytes_sent"] == 40 * MIB
+    assert found["second"]["requests"] == 40 * MIB // BLOCK_BYTES
+    assert found["peak_mib"] < 256, found
