@@ -246,20 +246,33 @@ def test_a_delta_holds_only_what_was_put_over_its_parent(aws_lab: AwsLab):
 
 
 @pytest.mark.parametrize(
-    ("changes", "parent", "zero", "encrypted"),
+    ("changes", "parent", "known", "zero", "encrypted"),
     [
-        ({}, "", False, "maybe"),
-        ({"encrypted": True}, "", False, "yes"),
-        ({"unencrypted_for_ever": True}, "", True, "no"),
-        ({"unencrypted_for_ever": True}, "snap-1", False, "no"),
+        ({}, "", False, False, "maybe"),
+        ({}, "", True, False, "yes"),
+        ({"unencrypted_for_ever": True}, "", False, True, "no"),
+        ({"unencrypted_for_ever": True}, "", True, False, "no"),
+        ({"unencrypted_for_ever": True}, "snap-1", False, False, "no"),
     ],
 )
 def test_only_a_parentless_snapshot_that_stays_unencrypted_reads_zero_where_nothing_was_put(
-    aws_lab: AwsLab, changes: dict[str, Any], parent: str, zero: bool, encrypted: str
+    aws_lab: AwsLab, changes: dict[str, Any], parent: str, known: bool, zero: bool, encrypted: str
 ):
-    traits = traits_of(aws_lab.settings(**changes), parent=parent)
+    traits = traits_of(aws_lab.settings(**changes), parent=parent, encrypted=known)
     assert traits.unwritten_reads_zero is zero
+    assert traits.fills_holes is known
     assert traits.attributes["encrypted"] == encrypted
+
+
+def test_an_account_that_encrypts_by_default_gets_its_holes_filled(aws_lab: AwsLab):
+    account = aws_lab.account("run-1")
+    assert not EbsSnapshotTarget(account, "gold").traits.fills_holes
+    account.clients.ec2.enable_ebs_encryption_by_default()
+    try:
+        assert EbsSnapshotTarget(account, "gold").traits.fills_holes
+    finally:
+        account.clients.ec2.disable_ebs_encryption_by_default()
+    assert EbsSnapshotTarget(aws_lab.account("run-1", encrypted=True), "gold").traits.fills_holes
 
 
 def test_reading_survives_empty_pages_throttling_and_failures(aws_lab: AwsLab):

@@ -20,7 +20,7 @@ from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, w
 from imageport.clouds.aws.waiting import wait_until
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_UPLOADED
-from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
+from imageport.errors import CloudRefused, CloudUnavailable, PermissionMissing, ResourceGone
 from imageport.model import GIB, ZERO_BLOCK
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 
@@ -37,21 +37,41 @@ REQUESTS_PER_SECOND = 900.0
 """90 % of the limit of one snapshot."""
 
 
-def traits_of(settings: AwsSettings, *, parent: str = "") -> TargetTraits:
-    """Return the declared traits.
+def traits_of(settings: AwsSettings, *, parent: str = "", encrypted: bool = False) -> TargetTraits:
+    """Return the declared traits; ``encrypted`` says what the snapshot will certainly be.
 
-    Not known to be unencrypted counts as encrypted: the account's default, an encrypted parent or
-    a later launch may make it so, and then a block that was never written reads as garbage.
+    Not known to be unencrypted for ever counts as "may become encrypted" (by a later launch or
+    copy): then a block that was never written reads as garbage.
     """
-    encrypted = "no" if settings.unencrypted_for_ever else "yes" if settings.encrypted else "maybe"
+    known = "no" if settings.unencrypted_for_ever else "yes" if encrypted else "maybe"
     return TargetTraits(
         name="ebs-snapshot",
-        unwritten_reads_zero=settings.unencrypted_for_ever and not parent,
+        unwritten_reads_zero=settings.unencrypted_for_ever and not parent and not encrypted,
+        fills_holes=encrypted,
         initial_in_flight=16,
         max_in_flight=64,
         max_requests_per_second=REQUESTS_PER_SECOND,
-        attributes={"encrypted": encrypted, "region": settings.region, "parent": parent},
+        attributes={"encrypted": known, "region": settings.region, "parent": parent},
     )
+
+
+def will_be_encrypted(account: Account, parent: str) -> bool:
+    """Tell whether a new snapshot comes out encrypted: by the settings, its parent, the account.
+
+    An account whose default cannot be asked counts as encrypting: more is sent, nothing is lost.
+    """
+    if account.settings.encrypted:
+        return True
+    if parent:
+        facts = describe_snapshot(account, parent)
+        if facts is None or facts.encrypted:
+            return True
+    try:
+        with asked("ec2:GetEbsEncryptionByDefault", account.settings.region):
+            answer = account.clients.ec2.get_ebs_encryption_by_default()
+    except PermissionMissing:
+        return True
+    return bool(answer["EbsEncryptionByDefault"])
 
 
 class EbsSnapshotTarget(BlockTarget):
@@ -64,7 +84,9 @@ class EbsSnapshotTarget(BlockTarget):
     def __init__(
         self, account: Account, image: str, *, parent: str = "", description: str = ""
     ) -> None:
-        self.traits = traits_of(account.settings, parent=parent)
+        self.traits = traits_of(
+            account.settings, parent=parent, encrypted=will_be_encrypted(account, parent)
+        )
         self._account = account
         self._image = image
         self._parent = parent
