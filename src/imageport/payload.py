@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from imageport.errors import FileMissing, InputError
 from imageport.model import GIB
@@ -56,6 +59,18 @@ def pack_pinned(folder: Path, sha256: str, destination: Path) -> Path:
             needed=sha256,
         )
     return destination
+
+
+@contextmanager
+def unpacked_payload(packed: Path | None) -> Iterator[Path | None]:
+    """Unpack a payload for the length of a ``with``; None stays None."""
+    if packed is None:
+        yield None
+        return
+    with TemporaryDirectory(prefix="imageport-payload-") as name, zipfile.ZipFile(packed) as zipped:
+        # extractall drops drive letters, leading slashes and "..": nothing lands outside.
+        zipped.extractall(name)
+        yield Path(name)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from imageport.citrix.vdisk_store import IfExists
+from imageport.compose.contract import EngineReport
 from imageport.errors import NameTaken
 from imageport.progress import EventKind
 from imageport.sandbox.firmware import boot_firmware
@@ -66,8 +67,10 @@ def test_upload_reads_only_what_is_allocated(laboratory: Laboratory) -> None:
         source_key=found.source_key,
     )
     stats = stats_of(uploaded)
-    allocated = (laboratory.share("source-store") / "gold.vhdx").stat().st_blocks * 512
+    with laboratory.store("source-store").folder.open_read("gold.vhdx") as file:
+        allocated = sum(length for _, length in file.allocated_ranges())
     assert 0 < stats.bytes_read <= allocated * 1.01
+    assert stats.bytes_sent <= allocated * 1.01
     STORY["uploaded"] = uploaded
 
 
@@ -91,8 +94,9 @@ def test_prepare_composes_boots_once_and_judges(laboratory: Laboratory) -> None:
         laboratory.choices(),
         payload=laboratory.payload(),
     )
-    assert prepared.details["verified"]["first_boot"]["state"] == "done"
-    assert all(item["passed"] for item in prepared.details["verified"]["verdict"])
+    verified = EngineReport.from_json(prepared.details["verified"])
+    assert verified.first_boot["state"] == "done"
+    assert all(item.passed for item in verified.verdict)
     assert "imageport-firstboot: done" in prepared.details["console"]
     STORY["prepared"] = prepared
 

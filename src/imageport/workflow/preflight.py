@@ -13,6 +13,7 @@ from imageport.compose.site_engine import run_site_engine
 from imageport.errors import GuestRefused, PermissionMissing
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, ExtentState
+from imageport.payload import unpacked_payload
 from imageport.progress import Stage
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.engine_outcome import require_ok
@@ -93,14 +94,15 @@ def _plan(
         run=place.run,
         payload_sha256=payload_sha256(payload),
     )
-    return run_site_engine(
-        disk,
-        job,
-        payload=payload,
-        deadline_seconds=choices.engine_deadline_seconds,
-        events=place.events,
-        cancelled=place.cancelled,
-    )
+    with unpacked_payload(payload) as folder:
+        return run_site_engine(
+            disk,
+            job,
+            payload=folder,
+            deadline_seconds=choices.engine_deadline_seconds,
+            events=place.events,
+            cancelled=place.cancelled,
+        )
 
 
 def _raise_problems(report: EngineReport, image: str, missing: list[str]) -> None:

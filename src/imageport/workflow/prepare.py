@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imageport.cloud import BootOutcome, CloudDisk
+from imageport.compose.build_engine import engine_id
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
 from imageport.errors import FirstBootFailed, ImageportError, ResourceGone
 from imageport.model import GenerationRole
@@ -39,7 +40,6 @@ def prepare(
     choices: PrepareChoices,
     *,
     payload: Path | None = None,
-    engine_id: str = "",
 ) -> Generation:
     """Return generation P of an upload, composing and booting a copy of it once.
 
@@ -51,7 +51,7 @@ def prepare(
         ResourceGone: U was deleted outside.
     """
     uploaded = place.state.catalogue.get(uploaded_id)
-    key = options_key(choices, payload_sha256(payload), engine_id)
+    key = options_key(choices, payload_sha256(payload), engine_id())
     with place.holding(uploaded.image):
         found = find_current(place, uploaded.image, uploaded.source_key, key)
         if found is not None:
@@ -201,8 +201,8 @@ class _Preparation:
             details={
                 "options_key": self.key,
                 "run": self.place.run,
-                "composed": dataclasses.asdict(composed),
-                "verified": dataclasses.asdict(verified),
+                "composed": composed.to_json(),
+                "verified": verified.to_json(),
                 "boot_seconds": booted.seconds,
                 "console": booted.console_text[-CONSOLE_CHARACTERS:],
             },
