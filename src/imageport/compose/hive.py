@@ -76,7 +76,7 @@ class Hive:
     @property
     def root(self) -> Key:
         """Return the root key."""
-        node = self._library.hivex_root(self._handle)
+        node = self.call("hivex_root")
         if not node:
             raise self.failed("read the root of", self.path.name)
         return Key(self, node)
@@ -102,7 +102,7 @@ class Hive:
 
     def commit(self) -> None:
         """Write all changes to the file the hive was opened from."""
-        if self._library.hivex_commit(self._handle, None, 0) != 0:
+        if self.call("hivex_commit", None, 0) != 0:
             raise self.failed("write", self.path.name)
 
     def close(self) -> None:

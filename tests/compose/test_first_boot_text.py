@@ -1,0 +1,184 @@
+"""``firstboot.cmd`` and ``plan.txt``: what they say, and that cmd.exe cannot stumble over it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imageport.compose.first_boot_plan import (
+    ADD_DRIVER,
+    REMOVE_SERVICE,
+    RESTORE_SERVICE,
+    RESTORE_VALUE,
+    WAIT_DEVICES,
+    FirstBootPlan,
+    parse_plan,
+)
+from imageport.compose.first_boot_result import read_first_boot
+from imageport.compose.first_boot_script import IMAGE_PATH, render_script
+from imageport.errors import InputError
+
+SETS = ("ControlSet001", "ControlSet002")
+
+
+def a_plan() -> FirstBootPlan:
+    plan = FirstBootPlan(900, 2)
+    plan.add(RESTORE_SERVICE, "BrokerAgent", "2")
+    plan.add(WAIT_DEVICES, "60", required=False)
+    plan.add(ADD_DRIVER, "ena\\ena.inf")
+    plan.add(RESTORE_VALUE, "Services\\Netlogon\\Parameters", "DisablePasswordChange", "absent")
+    plan.add(REMOVE_SERVICE, "ImageportFirstBoot")
+    return plan.ordered()
+
+
+def a_script() -> str:
+    return render_script(a_plan(), SETS).decode("ascii")
+
+
+def test_the_plan_installs_first_and_removes_itself_last() -> None:
+    assert a_plan().render().decode().split("\r\n") == [
+        "imageport-firstboot 1",
+        "deadline 900",
+        "attempts 2",
+        "01 optional wait-devices 60",
+        "02 required add-driver ena\\ena.inf",
+        "03 required restore-service BrokerAgent 2",
+        "04 required restore-value Services\\Netlogon\\Parameters DisablePasswordChange absent",
+        "05 required remove-service ImageportFirstBoot",
+        "",
+    ]
+
+
+def test_a_plan_reads_back_as_it_was() -> None:
+    assert parse_plan(a_plan().render()).render() == a_plan().render()
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_plan_or_an_input_error(data: bytes) -> None:
+    with contextlib.suppress(InputError):
+        parse_plan(data)
+
+
+@pytest.mark.parametrize("name", ["a b", "a&b", "%PATH%", 'a"b', "a|b", "a^b", "a>b", "a!b", ""])
+def test_a_name_that_a_shell_would_read_never_gets_into_a_plan(name: str) -> None:
+    with pytest.raises(InputError, match="first-boot argument"):
+        FirstBootPlan().add(ADD_DRIVER, name)
+
+
+def test_the_script_is_ascii_with_carriage_returns() -> None:
+    data = render_script(a_plan(), SETS)
+    assert data.isascii()
+    assert data.count(b"\n") == data.count(b"\r\n")
+    assert data.endswith(b"\r\n")
+
+
+def test_delayed_expansion_is_off_and_never_used() -> None:
+    script = a_script()
+    assert "DisableDelayedExpansion" in script
+    assert not re.search(r"!\w+!", script)
+
+
+def test_no_block_reads_a_variable_that_it_sets() -> None:
+    # cmd expands %NAME% in a parenthesised block before the block runs; so there are no blocks.
+    code = [line for line in a_script().splitlines() if not line.startswith("rem ")]
+    assert not [line for line in code if line.rstrip().endswith("(") or line.startswith(")")]
+
+
+def test_no_digit_stands_before_a_redirection() -> None:
+    # "echo 1>file" redirects handle 1 and writes an empty line.
+    for line in a_script().splitlines():
+        for match in re.finditer(r"(\S?)(>>?)", line):
+            before = match[1]
+            allowed = {"", ">", " "}
+            assert before in allowed or line[match.start() : match.start() + 5] in {"2>&1", "2>nul"}
+
+
+def test_every_label_that_is_used_exists_once() -> None:
+    script = a_script()
+    labels = re.findall(r"^:(\w+)", script, re.MULTILINE)
+    assert len(labels) == len(set(labels))
+    used = set(re.findall(r"goto (\w+)", script)) | set(re.findall(r"call :(\w+)", script))
+    assert used <= set(labels)
+    assert set(labels) <= used, "a label that nobody reaches"
+
+
+def test_every_subroutine_ends_before_the_next_begins() -> None:
+    for part in re.split(r"^:\w+$", a_script().replace("\r\n", "\n"), flags=re.MULTILINE)[1:-1]:
+        assert part.strip(), "an empty label"
+    body = a_script().replace("\r\n", "\n")
+    for label in ("run", "watch", "wait_devices", "add_driver", "set_dword", "note"):
+        before = body.split(f"\n:{label}\n")[0].rstrip().splitlines()[-1]
+        assert before.startswith(("exit /b", "goto ")), f"runs into :{label}"
+
+
+def test_each_control_set_is_restored_and_cleared() -> None:
+    script = a_script()
+    for name in SETS:
+        assert f"call :set_dword 03 required {name}\\Services\\BrokerAgent Start 2\r\n" in script
+        assert f"call :delete_key 05 required {name}\\Services\\ImageportFirstBoot\r\n" in script
+        assert f"call :delete_value 04 required {name}\\Services\\Netlogon\\Parameters" in script
+
+
+def test_attempts_and_deadline_bound_the_script() -> None:
+    script = a_script()
+    assert "if %ATTEMPTS% GTR 2 goto give_up" in script
+    assert 'ping.exe" -n 900 127.0.0.1' in script
+
+
+def test_the_end_is_said_on_the_serial_port_and_is_a_shutdown() -> None:
+    script = a_script()
+    assert ">COM1 echo imageport-firstboot: done" in script
+    assert ">COM1 echo imageport-firstboot: failed" in script
+    assert 'shutdown.exe" /s /f /t 0' in script
+
+
+def test_programs_are_named_by_their_full_path() -> None:
+    for line in a_script().splitlines():
+        if ".exe" in line:
+            assert '"%SYS%\\' in line, line
+
+
+def test_the_service_runs_the_script_by_cmd_itself() -> None:
+    assert IMAGE_PATH == (
+        "%SystemRoot%\\System32\\cmd.exe /d /c %SystemRoot%\\ImageportFirstBoot\\firstboot.cmd"
+    )
+
+
+def put(guest: Any, name: str, text: str) -> None:
+    folder = guest.windows.root / "Windows/ImageportFirstBoot"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(text.encode())
+
+
+def test_a_result_is_read_with_its_steps(guest: Any) -> None:
+    put(guest, "result.txt", "state=done\r\nattempts=1\r\nstep.01=ok\r\nstep.02=failed 2\r\n")
+    put(guest, "log.txt", "one line\r\n")
+    result = read_first_boot(guest.windows)
+    assert (result.state, result.attempts) == ("done", "1")
+    assert result.steps == {"01": "ok", "02": "failed 2"}
+    assert result.failed_steps() == ["02: failed 2"]
+    assert "one line" in result.log_tail
+
+
+def test_one_failure_among_a_steps_control_sets_is_the_steps_failure(guest: Any) -> None:
+    put(guest, "result.txt", "state=failed\r\nstep.03=failed 1\r\nstep.03=ok\r\n")
+    assert read_first_boot(guest.windows).steps == {"03": "failed 1"}
+
+
+def test_a_boot_that_broke_off_is_unfinished_and_none_is_not_run(guest: Any) -> None:
+    assert read_first_boot(guest.windows).state == "not-run"
+    put(guest, "attempts.txt", "1\r\n")
+    assert read_first_boot(guest.windows).state == "unfinished"
+
+
+def test_what_a_guest_writes_cannot_grow_the_report(guest: Any) -> None:
+    put(guest, "result.txt", "state=done\r\nstep.99=" + "x" * 100_000 + "\r\nother=1\r\n")
+    put(guest, "log.txt", "y" * 1_000_000)
+    result = read_first_boot(guest.windows)
+    assert result.steps == {}
+    assert len(result.log_tail) <= 4000
