@@ -1,0 +1,170 @@
+"""The two subcommands, called as a shell calls them.
+
+Recipe: a 40 MiB raw disk, GPT by sgdisk, two partitions, 3 MiB of random bytes in the second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from vhdx_bytes import HEADERS, put
+
+from imageport.cli.main import main
+from imageport.formats.vhdx import VhdxDisk
+from imageport.model import MIB
+from imageport.storage.local import LocalFolder
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "gold.raw"
+    with path.open("wb") as file:
+        file.truncate(40 * MIB)
+        file.seek(12 * MIB)
+        file.write(random.Random(1).randbytes(3 * MIB))  # noqa: S311
+    options = ["-n1:2048:+4M", "-t1:ef00", "-c1:ESP", "-n2:0:0", "-t2:0700", "-c2:Windows"]
+    subprocess.run(["sgdisk", *options, str(path)], check=True, capture_output=True)
+    return path
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+def test_inspect_tells_format_sizes_extents_and_partitions(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "--no-guest", "--json", str(raw)]) == 0
+    facts = json.loads(printed(capsys))
+    assert (facts["format"], facts["size_bytes"], facts["scheme"]) == ("raw", 40 * MIB, "gpt")
+    assert [one["name"] for one in facts["partitions"]] == ["ESP", "Windows"]
+    sums = facts["extents"]
+    assert 3 * MIB <= sums["data_bytes"] < 4 * MIB
+    assert sums["data_bytes"] + sums["hole_bytes"] + sums["zero_bytes"] == 40 * MIB
+    assert facts["file"]["allocated_bytes"] < 4 * MIB
+    assert "guest" not in facts
+
+
+def test_inspect_prints_a_table_for_people(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--no-guest", str(raw)]) == 0
+    text = printed(capsys)
+    assert "raw, sectors of 512 bytes" in text
+    assert "Windows" in text
+
+
+def test_inspect_shows_what_it_can_of_a_disk_with_a_damaged_table(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with raw.open("r+b") as file:
+        for at in (512 + 60, 40 * MIB - 512 + 60):
+            file.seek(at)
+            file.write(b"\xff")
+    assert main(["inspect", "--no-guest", "--json", str(raw)]) == 1
+    facts = json.loads(printed(capsys))
+    assert facts["scheme"] == "damaged"
+    assert "CRC-32" in facts["problem"]
+
+
+@pytest.mark.parametrize("names", [("gold.vhdx", "back.raw"), ("gold.vhdx", "again.vhdx")])
+def test_convert_goes_both_ways_and_qemu_agrees(
+    raw: Path, names: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = raw
+    digests = set()
+    for name in names:
+        target = raw.with_name(name)
+        assert main(["convert", "--json", str(source), str(target)]) == 0
+        facts = json.loads(printed(capsys))
+        assert "(L3)" in facts["verified"]
+        digests.add(facts["image_digest"])
+        kind = "raw" if name.endswith("raw") else "vhdx"
+        command = ["qemu-img", "compare", "-f", "raw", "-F", kind, str(raw), str(target)]
+        subprocess.run(command, check=True, capture_output=True)
+        assert target.stat().st_blocks * 512 < 6 * MIB
+        source = target
+    assert len(digests) == 1
+    assert sorted(path.name for path in raw.parent.iterdir()) == sorted([raw.name, *names])
+
+
+def test_convert_shows_progress_and_says_where_the_file_is(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = raw.with_name("x.img")
+    assert main(["convert", "--format", "vhdx", str(raw), str(target)]) == 0
+    shown = capsys.readouterr()
+    assert str(target) in shown.out
+    assert "convert" in shown.err
+    with VhdxDisk(LocalFolder(raw.parent).open_read("x.img")) as disk:
+        assert disk.size_bytes == 40 * MIB
+
+
+def test_convert_never_replaces_a_file(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = raw.with_name("x.vhdx")
+    target.write_bytes(b"precious")
+    assert main(["convert", "--json", str(raw), str(target)]) == 1
+    assert json.loads(printed(capsys))["error"]["code"] == "name-taken"
+    assert target.read_bytes() == b"precious"
+    assert len(list(raw.parent.iterdir())) == 2
+
+
+def test_convert_wants_a_format_it_can_write(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--json", str(raw), str(raw.with_name("x.vmdk"))]) == 2
+    assert json.loads(printed(capsys))["error"]["code"] == "input-invalid"
+
+
+def test_a_damaged_source_leaves_no_file(
+    tmp_path: Path, sound_vhdx: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "bad.vhdx"
+    source.write_bytes(put(put(sound_vhdx, HEADERS[0] + 9, "B", 7), HEADERS[1] + 9, "B", 7))
+    for command in (["inspect"], ["convert", str(tmp_path / "x.raw")]):
+        words = ["--json", str(source), *command[1:]]
+        assert main([command[0], *words]) == 1
+        assert json.loads(printed(capsys))["error"]["code"] == "disk-corrupt"
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_missing_source_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(tmp_path / "no.vhdx")]) == 1
+    error = json.loads(printed(capsys))["error"]
+    assert error["code"] == "file-missing"
+    assert "no.vhdx" in error["message"]
+
+
+def test_a_killed_convert_goes_on_where_it_ended(tmp_path: Path) -> None:
+    source = tmp_path / "big.raw"
+    dice = random.Random(2)  # noqa: S311
+    with source.open("wb") as file:
+        file.write((bytes(510) + b"\x55\xaa").ljust(MIB, b"d"))
+        for _ in range(319):
+            file.write(dice.randbytes(1024) * 1024)
+    target = tmp_path / "big.vhdx"
+    command = [sys.executable, "-m", "imageport", "convert", str(source), str(target)]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    part = tmp_path / "big.vhdx.imageport-part"
+    journal = tmp_path / "big.vhdx.imageport-journal"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and first.poll() is None:
+        if journal.exists() and journal.stat().st_size > 8192:
+            break
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    if target.exists():
+        pytest.skip("the first run was faster than the kill")
+    assert part.exists()
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    stats = json.loads(done.stdout)["stats"]
+    assert stats["bytes_resumed"] > 0
+    assert stats["bytes_sent"] < 320 * MIB
+    command = ["qemu-img", "compare", "-f", "raw", "-F", "vhdx", str(source), str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big.raw", "big.vhdx"]
