@@ -209,9 +209,7 @@ def account(shared_account: Account) -> Iterator[Account]:
 @pytest.fixture
 def network(account: Account) -> Network:
     vpc_id = account.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
-    subnet = account.ec2.create_subnet(
-        VpcId=vpc_id, CidrBlock="10.9.1.0/24", AvailabilityZone=ZONE
-    )
+    subnet = account.ec2.create_subnet(VpcId=vpc_id, CidrBlock="10.9.1.0/24", AvailabilityZone=ZONE)
     return Network(account, subnet["Subnet"]["SubnetId"], vpc_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ BLOCK = 512 * 1024
 
 
 @pytest.fixture
-def machine(account, network):
+def machine(account: Any, network: Any):
     """Return a running machine with an empty root."""
     image_id = network.stub(f"stub-{uuid.uuid4().hex}")
     instance_id = network.run(image_id, network.group("idle", isolated=True))
@@ -20,21 +21,19 @@ def machine(account, network):
     account.until_state(instance_id, "terminated")
 
 
-def root_of(account, instance_id):
+def root_of(account: Any, instance_id: str):
     mappings = account.instance(instance_id)["BlockDeviceMappings"]
     return next(item["Ebs"]["VolumeId"] for item in mappings if item["DeviceName"] == "/dev/sda1")
 
 
-def stop(account, instance_id):
+def stop(account: Any, instance_id: str):
     account.ec2.stop_instances(InstanceIds=[instance_id], Force=True)
     return account.until_state(instance_id, "stopped")
 
 
-def test_an_attachment_goes_through_its_states(account, machine):
+def test_an_attachment_goes_through_its_states(account: Any, machine: str):
     volume_id = account.volume()
-    answer = account.ec2.attach_volume(
-        VolumeId=volume_id, InstanceId=machine, Device="/dev/sdf"
-    )
+    answer = account.ec2.attach_volume(VolumeId=volume_id, InstanceId=machine, Device="/dev/sdf")
     assert answer["State"] == "attaching"
     account.until(lambda: account.attachment(volume_id) == "attached")
     assert account.volume_state(volume_id) == "in-use"
@@ -42,7 +41,9 @@ def test_an_attachment_goes_through_its_states(account, machine):
     account.until(lambda: account.volume_state(volume_id) == "available")
 
 
-def test_an_attached_volume_is_neither_attached_again_nor_deleted(account, machine, refused):
+def test_an_attached_volume_is_neither_attached_again_nor_deleted(
+    account: Any, machine: str, refused: Any
+):
     volume_id = account.volume()
     account.attach(volume_id, machine)
     again = {"VolumeId": volume_id, "InstanceId": machine, "Device": "/dev/sdg"}
@@ -50,7 +51,7 @@ def test_an_attached_volume_is_neither_attached_again_nor_deleted(account, machi
     assert refused(account.ec2.delete_volume, VolumeId=volume_id)["code"] == "VolumeInUse"
 
 
-def test_a_device_name_is_used_once(account, machine, refused):
+def test_a_device_name_is_used_once(account: Any, machine: str, refused: Any):
     found = refused(
         account.ec2.attach_volume,
         VolumeId=account.volume(),
@@ -61,7 +62,7 @@ def test_a_device_name_is_used_once(account, machine, refused):
     assert "already in use" in found["message"]
 
 
-def test_a_volume_of_another_zone_is_refused(account, machine, refused):
+def test_a_volume_of_another_zone_is_refused(account: Any, machine: str, refused: Any):
     volume_id = account.volume(AvailabilityZone="eu-central-1b")
     found = refused(
         account.ec2.attach_volume, VolumeId=volume_id, InstanceId=machine, Device="/dev/sdf"
@@ -69,16 +70,16 @@ def test_a_volume_of_another_zone_is_refused(account, machine, refused):
     assert found["code"] == "InvalidVolume.ZoneMismatch"
 
 
-def test_a_free_volume_is_not_detached(account, refused):
+def test_a_free_volume_is_not_detached(account: Any, refused: Any):
     assert refused(account.ec2.detach_volume, VolumeId=account.volume())["code"] == "IncorrectState"
 
 
-def test_a_running_machine_keeps_its_root(account, machine, refused):
+def test_a_running_machine_keeps_its_root(account: Any, machine: str, refused: Any):
     found = refused(account.ec2.detach_volume, VolumeId=root_of(account, machine))
     assert found["code"] == "OperationNotPermitted"
 
 
-def test_a_machine_without_a_root_does_not_start(account, machine, refused):
+def test_a_machine_without_a_root_does_not_start(account: Any, machine: str, refused: Any):
     root_id = root_of(account, machine)
     stop(account, machine)
     account.detach(root_id)
@@ -87,7 +88,7 @@ def test_a_machine_without_a_root_does_not_start(account, machine, refused):
     assert "attached at root (/dev/sda1)" in found["message"]
 
 
-def test_a_stopped_machine_takes_another_root(account, machine):
+def test_a_stopped_machine_takes_another_root(account: Any, machine: str):
     root_id = root_of(account, machine)
     stopped = stop(account, machine)
     assert stopped["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
@@ -100,7 +101,7 @@ def test_a_stopped_machine_takes_another_root(account, machine):
     assert root_of(account, machine) == volume_id
 
 
-def test_a_machine_in_between_states_refuses_orders(account, machine, refused):
+def test_a_machine_in_between_states_refuses_orders(account: Any, machine: str, refused: Any):
     volume_id = account.volume()
     account.service.turn(state_seconds=1.5)
     account.ec2.stop_instances(InstanceIds=[machine], Force=True)
@@ -117,7 +118,9 @@ def test_a_machine_in_between_states_refuses_orders(account, machine, refused):
     account.until_state(machine, "stopped")
 
 
-def test_termination_deletes_the_root_and_frees_the_other_volumes(account, network, refused):
+def test_termination_deletes_the_root_and_frees_the_other_volumes(
+    account: Any, network: Any, refused: Any
+):
     image_id = network.stub(f"stub-{uuid.uuid4().hex}")
     group_id = network.group("short", isolated=True)
     instance_id = network.run(image_id, group_id)

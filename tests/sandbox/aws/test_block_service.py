@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Any
 
 DATA = b"imageport" * 58254 + b"!!"  # 512 KiB
 BLOCK = 512 * 1024
@@ -18,7 +19,7 @@ def linear(*blocks: bytes) -> dict[str, str]:
     }
 
 
-def test_what_was_put_is_read_back_with_its_checksum(account):
+def test_what_was_put_is_read_back_with_its_checksum(account: Any):
     snapshot_id = account.snapshot({0: DATA, 2047: bytes(BLOCK)})
     assert account.read(snapshot_id) == {0: DATA, 2047: bytes(BLOCK)}
     listed = account.ebs.list_snapshot_blocks(SnapshotId=snapshot_id)
@@ -28,37 +29,39 @@ def test_what_was_put_is_read_back_with_its_checksum(account):
     assert answer["Checksum"] == base64.b64encode(hashlib.sha256(DATA).digest()).decode()
 
 
-def test_a_wrong_checksum_is_refused(account, refused):
+def test_a_wrong_checksum_is_refused(account: Any, refused: Any):
     snapshot_id = account.start()
-    found = refused(account.put, snapshot_id, 0, DATA, Checksum=base64.b64encode(bytes(32)).decode())
+    found = refused(
+        account.put, snapshot_id, 0, DATA, Checksum=base64.b64encode(bytes(32)).decode()
+    )
     assert (found["code"], found["status"]) == ("ValidationException", 400)
 
 
-def test_a_short_block_is_refused(account, refused):
+def test_a_short_block_is_refused(account: Any, refused: Any):
     found = refused(account.put, account.start(), 0, DATA[:100])
     assert found["code"] == "ValidationException"
     assert "Failed to read block data" in found["message"]
 
 
-def test_another_data_length_is_refused(account, refused):
+def test_another_data_length_is_refused(account: Any, refused: Any):
     found = refused(account.put, account.start(), 0, DATA[:4096], DataLength=4096)
     assert found["code"] == "ValidationException"
 
 
-def test_an_index_past_the_end_is_refused(account, refused):
+def test_an_index_past_the_end_is_refused(account: Any, refused: Any):
     snapshot_id = account.start()
     account.put(snapshot_id, 2047, DATA)
     found = refused(account.put, snapshot_id, 2048, DATA)
     assert found["reason"] == "INVALID_BLOCK"
 
 
-def test_a_put_after_completion_is_refused(account, refused):
+def test_a_put_after_completion_is_refused(account: Any, refused: Any):
     snapshot_id = account.snapshot({0: DATA})
     found = refused(account.put, snapshot_id, 1, DATA)
     assert found["code"] == "ValidationException"
 
 
-def test_a_put_into_a_deleted_snapshot_is_refused(account, refused):
+def test_a_put_into_a_deleted_snapshot_is_refused(account: Any, refused: Any):
     snapshot_id = account.start()
     account.ec2.delete_snapshot(SnapshotId=snapshot_id)
     found = refused(account.put, snapshot_id, 0, DATA)
@@ -66,14 +69,14 @@ def test_a_put_into_a_deleted_snapshot_is_refused(account, refused):
     assert found["status"] == 404
 
 
-def test_an_unknown_snapshot_is_not_found(account, refused):
+def test_an_unknown_snapshot_is_not_found(account: Any, refused: Any):
     found = refused(account.put, "snap-0123456789abcdef0", 0, DATA)
     assert found["code"] == "ResourceNotFoundException"
     found = refused(account.ec2.describe_snapshots, SnapshotIds=["snap-0123456789abcdef0"])
     assert found["code"] == "InvalidSnapshot.NotFound"
 
 
-def test_completion_counts_distinct_blocks(account, refused):
+def test_completion_counts_distinct_blocks(account: Any, refused: Any):
     snapshot_id = account.start()
     account.put(snapshot_id, 5, DATA)
     account.put(snapshot_id, 5, DATA[::-1])
@@ -81,7 +84,7 @@ def test_completion_counts_distinct_blocks(account, refused):
     account.complete(snapshot_id, 1)
 
 
-def test_completion_checks_the_linear_checksum_in_order_of_index(account, refused):
+def test_completion_checks_the_linear_checksum_in_order_of_index(account: Any, refused: Any):
     snapshot_id = account.start()
     account.put(snapshot_id, 9, DATA[::-1])
     account.put(snapshot_id, 4, DATA)
@@ -90,7 +93,7 @@ def test_completion_checks_the_linear_checksum_in_order_of_index(account, refuse
     account.complete(snapshot_id, 2, **linear(DATA, DATA[::-1]))
 
 
-def test_completion_is_asynchronous_and_happens_once(account, refused):
+def test_completion_is_asynchronous_and_happens_once(account: Any, refused: Any):
     account.service.turn(complete_seconds=0.5)
     snapshot_id = account.start()
     account.put(snapshot_id, 0, DATA)
@@ -100,7 +103,7 @@ def test_completion_is_asynchronous_and_happens_once(account, refused):
     account.until(lambda: account.snapshot_state(snapshot_id) == "completed")
 
 
-def test_a_pending_snapshot_is_neither_listed_nor_read(account, refused):
+def test_a_pending_snapshot_is_neither_listed_nor_read(account: Any, refused: Any):
     snapshot_id = account.start()
     account.put(snapshot_id, 0, DATA)
     for call in (account.ebs.list_snapshot_blocks, account.ebs.get_snapshot_block):
@@ -108,11 +111,11 @@ def test_a_pending_snapshot_is_neither_listed_nor_read(account, refused):
         assert refused(call, SnapshotId=snapshot_id, **more)["code"] == "ValidationException"
 
 
-def _any_block():
+def _any_block() -> dict[str, Any]:
     return {"BlockIndex": 0, "BlockToken": "AAAA"}
 
 
-def test_a_bogus_token_and_the_token_of_another_block_are_refused(account, refused):
+def test_a_bogus_token_and_the_token_of_another_block_are_refused(account: Any, refused: Any):
     snapshot_id = account.snapshot({0: DATA, 1: DATA})
     blocks = account.ebs.list_snapshot_blocks(SnapshotId=snapshot_id)["Blocks"]
     for token in ("AAAA", "no base64!", blocks[1]["BlockToken"]):
@@ -122,30 +125,30 @@ def test_a_bogus_token_and_the_token_of_another_block_are_refused(account, refus
         assert found["reason"] == "INVALID_BLOCK_TOKEN"
 
 
-def test_the_same_client_token_returns_the_same_snapshot(account):
+def test_the_same_client_token_returns_the_same_snapshot(account: Any):
     first = account.ebs.start_snapshot(VolumeSize=1, ClientToken="once", Description="x")
     again = account.ebs.start_snapshot(VolumeSize=1, ClientToken="once", Description="x")
     assert first["SnapshotId"] == again["SnapshotId"]
 
 
-def test_a_client_token_with_other_parameters_is_a_conflict(account, refused):
+def test_a_client_token_with_other_parameters_is_a_conflict(account: Any, refused: Any):
     account.start(ClientToken="twice")
     found = refused(account.start, 2, ClientToken="twice")
     assert (found["code"], found["status"]) == ("ConflictException", 409)
 
 
-def test_sizes_and_timeouts_out_of_range_are_refused(account, refused):
+def test_sizes_and_timeouts_out_of_range_are_refused(account: Any, refused: Any):
     assert refused(account.start, 65537)["reason"] == "INVALID_VOLUME_SIZE"
     # botocore checks the lower bound of Timeout itself.
     assert refused(account.start, Timeout=4321)["code"] == "ValidationException"
 
 
-def test_a_key_without_encryption_is_refused(account, refused):
+def test_a_key_without_encryption_is_refused(account: Any, refused: Any):
     found = refused(account.start, KmsKeyArn="arn:aws:kms:eu-central-1:1:key/x")
     assert found["code"] == "ValidationException"
 
 
-def test_tags_and_description_are_seen_by_ec2(account):
+def test_tags_and_description_are_seen_by_ec2(account: Any):
     tags = [{"Key": "imageport:token", "Value": "t-1"}]
     snapshot_id = account.start(Tags=tags, Description="golden")
     found = account.ec2.describe_snapshots(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
 BLOCK = 512 * 1024
 
 
-def test_an_image_keeps_boot_mode_tpm_and_snapshot(account, network):
+def test_an_image_keeps_boot_mode_tpm_and_snapshot(account: Any, network: Any):
     image_id = network.stub(f"stub-{uuid.uuid4().hex}")
     image = account.ec2.describe_images(ImageIds=[image_id])["Images"][0]
     assert (image["BootMode"], image["TpmSupport"], image["EnaSupport"]) == ("uefi", "v2.0", True)
@@ -18,7 +19,7 @@ def test_an_image_keeps_boot_mode_tpm_and_snapshot(account, network):
     assert account.snapshot_state(snapshot_id) == "completed"
 
 
-def test_a_snapshot_under_an_image_is_not_deleted(account, network, refused):
+def test_a_snapshot_under_an_image_is_not_deleted(account: Any, network: Any, refused: Any):
     image_id = network.stub(f"stub-{uuid.uuid4().hex}")
     image = account.ec2.describe_images(ImageIds=[image_id])["Images"][0]
     snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
@@ -35,7 +36,9 @@ def test_a_snapshot_under_an_image_is_not_deleted(account, network, refused):
         ({"RootDeviceName": "/dev/xvda"}, "InvalidBlockDeviceMapping"),
     ],
 )
-def test_images_that_would_not_boot_are_refused(account, refused, changes, code):
+def test_images_that_would_not_boot_are_refused(
+    account: Any, refused: Any, changes: Any, code: str
+):
     snapshot_id = account.snapshot({0: bytes(BLOCK)})
     request = {
         "Name": f"stub-{uuid.uuid4().hex}",
@@ -49,12 +52,12 @@ def test_images_that_would_not_boot_are_refused(account, refused, changes, code)
     assert refused(account.ec2.register_image, **(request | changes))["code"] == code
 
 
-def test_a_name_is_used_once(network, refused):
+def test_a_name_is_used_once(network: Any, refused: Any):
     network.stub("stub-one-name")
     assert refused(network.stub, "stub-one-name")["code"] == "InvalidAMIName.Duplicate"
 
 
-def test_an_image_of_a_pending_snapshot_is_refused(account, refused):
+def test_an_image_of_a_pending_snapshot_is_refused(account: Any, refused: Any):
     pending = account.start()
     found = refused(
         account.ec2.register_image,
@@ -65,7 +68,7 @@ def test_an_image_of_a_pending_snapshot_is_refused(account, refused):
     assert found["code"] == "InvalidSnapshot.InProgress"
 
 
-def test_debian_publishes_an_image_for_the_engine(account):
+def test_debian_publishes_an_image_for_the_engine(account: Any):
     found = account.ec2.describe_images(
         Owners=["136693071363"],
         Filters=[
@@ -78,7 +81,7 @@ def test_debian_publishes_an_image_for_the_engine(account):
     ]
 
 
-def test_an_image_that_does_not_exist_launches_nothing(network, refused):
+def test_an_image_that_does_not_exist_launches_nothing(network: Any, refused: Any):
     group_id = network.group("no-image", isolated=True)
     found = refused(network.run, "ami-0123456789abcdef0", group_id)
     assert found["code"] == "InvalidAMIID.NotFound"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,16 +44,16 @@ outcome.write_text(json.dumps({"outcome": order}))
 """
 
 
-def engine(network, script, **chosen):
+def engine(network: Any, script: str, **chosen: Any):
     group_id = network.group(f"engine-{uuid.uuid4().hex}", isolated=False)
     return network.run(network.debian(), group_id, UserData=script, **chosen)
 
 
-def serial_of(volume_id):
+def serial_of(volume_id: str):
     return volume_id.replace("-", "")
 
 
-def test_user_data_runs_with_the_attached_volume_and_ends_the_machine(account, network):
+def test_user_data_runs_with_the_attached_volume_and_ends_the_machine(account: Any, network: Any):
     volume_id = account.volume()
     instance_id = engine(
         network,
@@ -73,7 +74,7 @@ def test_user_data_runs_with_the_attached_volume_and_ends_the_machine(account, n
     assert instance_id not in [item["id"] for item in account.service.machines() if item["busy"]]
 
 
-def is_alive(process):
+def is_alive(process: Path):
     """Tell whether a process runs: one that nobody has asked about yet is a zombie, state Z."""
     try:
         return (process / "stat").read_text().rpartition(") ")[2][0] != "Z"
@@ -81,7 +82,7 @@ def is_alive(process):
         return False
 
 
-def test_a_shutdown_only_stops_a_machine_that_is_to_stop(account, network):
+def test_a_shutdown_only_stops_a_machine_that_is_to_stop(account: Any, network: Any):
     script = "#!/usr/bin/python3\nimport os\nos.system('shutdown -h now')\n"
     instance_id = engine(network, script, InstanceInitiatedShutdownBehavior="stop")
     stopped = account.until_state(instance_id, "stopped")
@@ -89,7 +90,7 @@ def test_a_shutdown_only_stops_a_machine_that_is_to_stop(account, network):
     account.ec2.terminate_instances(InstanceIds=[instance_id])
 
 
-def test_termination_ends_every_process_of_a_machine(account, network):
+def test_termination_ends_every_process_of_a_machine(account: Any, network: Any):
     instance_id = engine(network, SLEEPER)
     account.until(lambda: "sleeper" in account.console(instance_id))
     child = Path("/proc") / account.console(instance_id).split()[-1]
@@ -99,7 +100,7 @@ def test_termination_ends_every_process_of_a_machine(account, network):
     assert not is_alive(child)
 
 
-def test_a_machine_knows_nothing_of_this_computers_environment(account, network):
+def test_a_machine_knows_nothing_of_this_computers_environment(account: Any, network: Any):
     script = "#!/usr/bin/python3\nimport os\nprint(sorted(os.environ), 'end', flush=True)\n"
     instance_id = engine(network, script)
     account.until(lambda: "end" in account.console(instance_id))
@@ -108,7 +109,7 @@ def test_a_machine_knows_nothing_of_this_computers_environment(account, network)
     account.ec2.terminate_instances(InstanceIds=[instance_id])
 
 
-def test_a_machine_installs_nothing_on_this_computer(account, network):
+def test_a_machine_installs_nothing_on_this_computer(account: Any, network: Any):
     script = (
         "#!/usr/bin/python3\nimport subprocess\n"
         "done = subprocess.run(['apt-get', 'install', '-y', 'sl'], check=False)\n"
@@ -120,7 +121,7 @@ def test_a_machine_installs_nothing_on_this_computer(account, network):
     account.ec2.terminate_instances(InstanceIds=[instance_id])
 
 
-def test_the_same_client_token_launches_one_machine(account, network, refused):
+def test_the_same_client_token_launches_one_machine(account: Any, network: Any, refused: Any):
     group_id = network.group("tokens", isolated=True)
     request = {"ClientToken": uuid.uuid4().hex, "UserData": "#!/usr/bin/python3\n"}
     first = network.run(network.debian(), group_id, **request)
@@ -131,14 +132,14 @@ def test_the_same_client_token_launches_one_machine(account, network, refused):
     account.ec2.terminate_instances(InstanceIds=[first])
 
 
-def test_user_data_beyond_16_kib_is_refused(network, refused):
+def test_user_data_beyond_16_kib_is_refused(network: Any, refused: Any):
     group_id = network.group("large", isolated=True)
     found = refused(network.run, network.debian(), group_id, UserData="#" * 16385)
     assert found["code"] == "InvalidParameterValue"
 
 
 @pytest.fixture
-def boot(account, network, tmp_path):
+def boot(account: Any, network: Any, tmp_path: Path):
     """Return a function that boots a disk as boot-once does, with a stand-in for the firmware."""
     player = tmp_path / "player.py"
     player.write_text(PLAYER)
@@ -168,23 +169,25 @@ def boot(account, network, tmp_path):
     account.ec2.terminate_instances(InstanceIds=launched)
 
 
-def root_disk(account, instance_id):
+def root_disk(account: Any, instance_id: str):
     mapping = account.instance(instance_id)["BlockDeviceMappings"][0]
     return account.service._root / "volumes" / f"{mapping['Ebs']['VolumeId']}.raw"
 
 
-def test_a_guest_that_shuts_down_stops_its_machine(account, boot):
+def test_a_guest_that_shuts_down_stops_its_machine(account: Any, boot: Any):
     instance_id = boot("shutdown")
     account.until(
-        lambda: account.instance(instance_id)["StateReason"].get("Code")
-        == "Client.InstanceInitiatedShutdown"
+        lambda: (
+            account.instance(instance_id)["StateReason"].get("Code")
+            == "Client.InstanceInitiatedShutdown"
+        )
     )
     account.until_state(instance_id, "stopped")
     assert account.console(instance_id) == "firmware found shutdown\n"
     assert root_disk(account, instance_id).read_bytes()[BLOCK : BLOCK + 6] == b"booted"
 
 
-def test_a_guest_that_crashes_keeps_its_machine_running(account, boot, refused):
+def test_a_guest_that_crashes_keeps_its_machine_running(account: Any, boot: Any, refused: Any):
     instance_id = boot("bugcheck")
     account.until(lambda: "bugcheck" in account.console(instance_id))
     assert account.instance(instance_id)["State"]["Name"] == "running"
@@ -197,7 +200,7 @@ def test_a_guest_that_crashes_keeps_its_machine_running(account, boot, refused):
     assert found["code"] == "IncorrectInstanceState"
 
 
-def test_a_guest_that_could_reach_the_network_is_not_started(account, boot):
+def test_a_guest_that_could_reach_the_network_is_not_started(account: Any, boot: Any):
     instance_id = boot("shutdown", isolated=False)
     account.until(lambda: bool(account.console(instance_id)))
     assert "guest not started: group sg-" in account.console(instance_id)
@@ -207,7 +210,7 @@ def test_a_guest_that_could_reach_the_network_is_not_started(account, boot):
     assert root_disk(account, instance_id).read_bytes()[BLOCK : BLOCK + 6] == bytes(6)
 
 
-def test_an_empty_root_boots_nothing(account, network):
+def test_an_empty_root_boots_nothing(account: Any, network: Any):
     group_id = network.group("empty", isolated=True)
     instance_id = network.run(network.stub(f"stub-{uuid.uuid4().hex}"), group_id)
     account.until_state(instance_id, "running")

@@ -7,27 +7,44 @@ Standard output is the serial port.
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import traceback
 from pathlib import Path
+from types import FrameType
 
 from imageport.sandbox.firmware import boot_firmware
 
 
 def main(disk: Path, outcome: Path, deadline_seconds: float) -> None:
-    """Boot ``disk`` and write how it ended to ``outcome``."""
+    """Boot ``disk`` and write how it ended to ``outcome``; one that cannot be played hangs."""
+    # As an exception, so that what the player mounted is unmounted when the machine goes off.
+    signal.signal(signal.SIGTERM, _switched_off)
+    ended = "hang"
+    try:
+        ended = _boot(disk, outcome.with_name("serial.txt"), deadline_seconds)
+    except Exception:
+        # The console is the only place where anyone looks.
+        _emit(f"imageport sandbox: the boot was not played\n{traceback.format_exc()}")
+    outcome.write_text(json.dumps({"outcome": ended}))
+
+
+def _boot(disk: Path, serial: Path, deadline_seconds: float) -> str:
     # The player is independent code; it is not needed to list or to stop machines.
     from imageport.sandbox.guest_player.play import play  # noqa: PLC0415
 
-    serial = outcome.with_name("serial.txt")
     firmware = boot_firmware(disk, serial, deadline_seconds)
-    _emit(firmware.serial_text)
+    _emit(firmware.serial_text.rstrip("\n") + "\n")
     if not firmware.powered_off:
-        _emit("\nimageport sandbox: firmware did not start a loader that powers off\n")
-        outcome.write_text(json.dumps({"outcome": "hang"}))
-        return
-    played = play(disk, firmware.serial_text)
+        _emit("imageport sandbox: firmware found no loader that powers off\n")
+        return "hang"
+    played = play(disk, "")
     _emit(played.console_text)
-    outcome.write_text(json.dumps({"outcome": played.outcome}))
+    return played.outcome
+
+
+def _switched_off(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(1)
 
 
 def _emit(text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from imageport.errors import EngineFailed
 from imageport.sandbox.aws.hypervisor import Hypervisor
 from imageport.sandbox.aws.knobs import Faults, Knobs
+from imageport.sandbox.aws.left_mounts import clear_folder
 from imageport.sandbox.aws.snapshot_store import SnapshotStore
 
 ACCOUNT = "123456789012"
@@ -24,9 +25,7 @@ class Emulator:
         self.faults = Faults(knobs)
         self.snapshots = SnapshotStore(root / "snapshots", knobs)
         self.volumes = root / "volumes"
-        self.volumes.mkdir(parents=True, exist_ok=True)
-        for left in self.volumes.iterdir():
-            left.unlink()  # volumes and machines end with the emulator; snapshots stay
+        clear_folder(self.volumes)  # volumes and machines end with the emulator; snapshots stay
         self.hypervisor = Hypervisor(root / "machines", knobs)
         self.lock = threading.RLock()
         self.volume_states: dict[str, str] = {}

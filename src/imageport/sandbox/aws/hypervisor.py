@@ -6,13 +6,13 @@ Knows nothing of EC2: it gets a plan per machine and says when a guest shut down
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imageport.sandbox.aws.knobs import Knobs
+from imageport.sandbox.aws.left_mounts import clear_folder
 from imageport.sandbox.aws.machines import BootMachine, IdleMachine, Machine, ProgramMachine
 from imageport.sandbox.aws.sparse_files import holds_anything
 
@@ -45,8 +45,7 @@ class Hypervisor:
         self._violations: list[dict[str, object]] = []
         self.on_shutdown: Callable[[str], None] = lambda _machine_id: None
         """Called when a guest shut its machine down."""
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
+        clear_folder(root)
 
     def power_on(self, plan: MachinePlan) -> None:
         """Start what this machine runs."""

@@ -19,7 +19,7 @@ from imageport.sandbox.aws.machine_programs import program_environment, write_pr
 from imageport.sandbox.processes import MACHINE_MARK, end_marked
 
 LOOK_SECONDS = 0.2
-END_SECONDS = 2.0
+END_SECONDS = 4.0
 """How long a process may take to end when its machine is switched off."""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
 from imageport.sandbox.aws.knobs import Knobs
+from imageport.sandbox.aws.left_mounts import remove_folder
 from imageport.sandbox.processes import SERVICE_MARK, Child, end_marked
 
 START_SECONDS = 60.0
@@ -69,7 +69,7 @@ class AwsService:
             self._child = None
         end_marked(self._root, mark=SERVICE_MARK)
         for name in ("machines", "volumes"):
-            shutil.rmtree(self._root / name, ignore_errors=True)
+            remove_folder(self._root / name)
 
     def turn(self, **knobs: Any) -> None:
         """Change knobs of the running emulator."""
