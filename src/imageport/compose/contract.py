@@ -198,12 +198,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(f"Bad {where}: found unknown keys {unknown}, needed {sorted(known)}.")
     read = {name: _field(name, inner, f"{where}.{name}") for name, inner in value.items()}
     for name, inner in read.items():
-        declared = str(known[name].type)
-        for text, needed in (("str", str), ("bool", bool), ("int", int)):
-            if declared == text and type(inner) is not needed:
-                raise ValueError(
-                    f"Bad {where}.{name}: found {type(inner).__name__}, needed {text}."
-                )
+        needed = str(known[name].type).partition("[")[0]
+        found = type(inner).__name__
+        if found != needed and (needed, found) != ("float", "int"):
+            raise ValueError(f"Bad {where}.{name}: found {found}, needed {needed}.")
     try:
         return kind(**read)
     except TypeError as error:

@@ -1,0 +1,182 @@
+"""Reasons to refuse, each with its code, and all at once; without a machine."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imageport.compose.cloud_target import TARGETS
+from imageport.compose.contract import (
+    Action,
+    EngineDisk,
+    EngineJob,
+    EngineOptions,
+    Inspection,
+)
+from imageport.compose.driver_packages import find_packages
+from imageport.compose.inspection import inspect
+from imageport.compose.partition_table import PartitionTable
+from imageport.compose.refusals import (
+    MIN_FREE_BYTES,
+    disk_refusals,
+    driver_refusals,
+    esp_refusals,
+    guest_refusals,
+    volume_refusals,
+)
+
+GUID = "6d0f7a52-3c1e-4b8f-9a47-5e2d10c4b7a1"
+LDM = "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"
+
+
+def a_job(action: Action = Action.COMPOSE, guid: str = GUID, **options: Any) -> EngineJob:
+    return EngineJob(action, EngineDisk("", guid), EngineOptions(**options))
+
+
+def codes(refusals: list[Any]) -> list[str]:
+    assert all(item.hint and item.reason for item in refusals)
+    return [item.code for item in refusals]
+
+
+def test_the_right_disk_is_not_refused(guest: Any) -> None:
+    assert disk_refusals(guest.table, a_job()) == []
+    assert disk_refusals(guest.table, a_job(guid=f"{{{GUID.upper()}}}")) == []
+
+
+@pytest.mark.parametrize("guid", ["", "11111111-2222-4333-8444-555555555555"])
+def test_another_disk_or_an_unnamed_one_is_never_written(guest: Any, guid: str) -> None:
+    assert codes(disk_refusals(guest.table, a_job(guid=guid))) == ["wrong_disk"]
+
+
+def test_looking_needs_no_name(guest: Any) -> None:
+    assert disk_refusals(guest.table, a_job(Action.INSPECT, "")) == []
+    assert disk_refusals(guest.table, a_job(Action.PLAN, "")) == []
+
+
+def test_a_dynamic_disk_is_refused(guest: Any) -> None:
+    first, *rest = guest.table.partitions
+    table = replace(guest.table, partitions=(replace(first, type_id=LDM), *rest))
+    assert codes(disk_refusals(table, a_job())) == ["dynamic_disk"]
+
+
+def test_an_mbr_disk_cannot_stream_in_a_cloud_but_may_be_a_catalog() -> None:
+    table = PartitionTable("mbr", "", ())
+    assert codes(disk_refusals(table, a_job(guid=""))) == ["needs_uefi"]
+    assert disk_refusals(table, a_job(guid="", provisioning="mcs")) == []
+
+
+def test_a_sound_volume_is_not_refused(guest: Any) -> None:
+    assert volume_refusals(guest.windows, Action.COMPOSE) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [(b"HIBR", ["hibernated"]), (b"hibr", ["hibernated"]), (b"\0\0\0\0", []), (b"", [])],
+)
+def test_a_hibernation_file_counts_by_its_first_bytes(
+    guest: Any, start: bytes, found: list[str]
+) -> None:
+    (guest.windows.root / "hiberfil.sys").write_bytes(start + bytes(4096))
+    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == found
+
+
+def test_too_little_space_is_refused_with_both_numbers(guest: Any) -> None:
+    guest.windows.free = 1000
+    refusals = volume_refusals(guest.windows, Action.COMPOSE)
+    assert codes(refusals) == ["low_free_space"]
+    assert "1000 bytes" in refusals[0].reason
+    assert str(MIN_FREE_BYTES) in refusals[0].reason
+
+
+def test_a_prepared_image_is_refused_but_may_be_verified(guest: Any) -> None:
+    (guest.windows.root / "Windows/ImageportFirstBoot").mkdir()
+    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == ["already_prepared"]
+    assert volume_refusals(guest.windows, Action.VERIFY) == []
+
+
+def _poke(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
+def test_a_dirty_hive_is_refused_by_its_sequence_numbers(guest: Any, name: str) -> None:
+    _poke(guest.hive(name), 4, b"\x63\0\0\0\x62\0\0\0")
+    refusals = volume_refusals(guest.windows, Action.COMPOSE)
+    assert codes(refusals) == ["dirty_hive"]
+    assert f"Hive {name} has sequence numbers 99 and 98" in refusals[0].reason
+
+
+def test_a_damaged_hive_is_refused_by_its_checksum(guest: Any) -> None:
+    _poke(guest.hive("SOFTWARE"), 200, b"\xff")
+    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == ["bad_hive"]
+
+
+def test_everything_wrong_is_named_at_once(guest: Any) -> None:
+    (guest.windows.root / "hiberfil.sys").write_bytes(b"HIBR" + bytes(100))
+    guest.windows.free = 0
+    _poke(guest.hive("SYSTEM"), 4, b"\x63\0\0\0")
+    _poke(guest.hive("SOFTWARE"), 4, b"\x63\0\0\0")
+    found = codes(volume_refusals(guest.windows, Action.COMPOSE))
+    assert found == ["hibernated", "low_free_space", "dirty_hive", "dirty_hive"]
+
+
+def test_without_the_fallback_loader_a_new_machine_finds_no_system(guest: Any) -> None:
+    assert esp_refusals(guest.esp, guest.table) == []
+    (guest.esp.root / "EFI/Boot/bootx64.efi").unlink()
+    assert codes(esp_refusals(guest.esp, guest.table)) == ["esp_loader_missing"]
+    assert codes(esp_refusals(None, guest.table)) == ["esp_loader_missing"]
+
+
+def test_only_64_bit_windows_10_and_later_is_prepared() -> None:
+    good = Inspection(build="10.0.20348.1", architecture="x86_64", pvs_target_version="1")
+    assert guest_refusals(good, a_job()) == []
+    old = replace(good, build="7601", architecture="i386")
+    assert codes(guest_refusals(old, a_job())) == ["unknown_guest", "unknown_guest"]
+
+
+def test_a_pvs_image_needs_the_target_device_software() -> None:
+    bare = Inspection(build="10.0.20348.1", architecture="x86_64")
+    assert codes(guest_refusals(bare, a_job())) == ["pvs_target_missing"]
+    assert guest_refusals(bare, a_job(provisioning="mcs")) == []
+
+
+def test_the_targets_network_adapter_must_get_a_driver(guest: Any) -> None:
+    packages, _ = find_packages(guest.payload, ())
+    target = TARGETS["aws"]
+    with ExitStack() as stack:
+        registry = guest.registry(stack)
+        missing = driver_refusals(registry, [], a_job(), target)
+        assert codes(missing) == ["driver_missing"]
+        assert "PCI\\VEN_1D0F&DEV_EC20" in missing[0].reason
+        assert driver_refusals(registry, packages, a_job(), target) == []
+        installed = a_job(required_nic_ids=("PCI\\VEN_15AD&DEV_07B0",))
+        assert driver_refusals(registry, [], installed, target) == []
+
+
+def test_inspection_tells_what_the_guest_is(guest: Any) -> None:
+    with ExitStack() as stack:
+        found = inspect(guest.registry(stack), guest.windows, guest.table)
+    assert found.product_name == "Windows 11 Enterprise"
+    assert found.build.startswith("10.0.22631")
+    assert (found.architecture, found.firmware) == ("x86_64", "uefi")
+    assert found.control_sets == ("ControlSet001", "ControlSet002")
+    assert found.source_platform == "vmware"
+    assert found.vda_version.startswith("2402")
+    assert found.pvs_target_version.startswith("2402")
+    assert found.domain == "corp.example"
+    assert any("Office" in line for line in found.software)
+
+
+def test_a_machine_without_its_account_is_in_no_domain(guest: Any) -> None:
+    text = guest.scratch / "x.reg"
+    text.write_text("Windows Registry Editor Version 5.00\n\n[-\\Policy\\Secrets\\$MACHINE.ACC]\n")
+    subprocess.run(["hivexregedit", "--merge", guest.hive("SECURITY"), text], check=True)
+    with ExitStack() as stack:
+        assert inspect(guest.registry(stack), guest.windows, guest.table).domain == ""
