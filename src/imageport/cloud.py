@@ -154,3 +154,7 @@ class Cloud(ABC):
     @abstractmethod
     def estimate(self, data_bytes: int, size_bytes: int) -> list[CostLine]:
         """Estimate what a run costs, before anything is created."""
+
+    def close(self) -> None:
+        """Close all connections; may be called twice."""
+        return

@@ -117,6 +117,8 @@ def _cloud_checks(args: argparse.Namespace) -> list[Check]:
         gaps = cloud.check_permissions()
     except ImageportError as error:
         return [Check(args.cloud, passed=False, found=error.message, mend=error.hint)]
+    finally:
+        cloud.close()
     if not gaps:
         return [Check(args.cloud, passed=True, found="every action of a run is permitted")]
     return [

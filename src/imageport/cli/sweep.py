@@ -29,12 +29,16 @@ def run(args: argparse.Namespace) -> int:
         )
     state = state_from(args)
     cloud = cloud_from(args, state, run="sweep")
-    found = sweep(cloud, state, args.site, datetime.now(UTC), dry_run=args.dry_run)
+    try:
+        found = sweep(cloud, state, args.site, datetime.now(UTC), dry_run=args.dry_run)
+    finally:
+        cloud.close()
     if args.json:
         sys.stdout.write(json.dumps([dataclasses.asdict(item) for item in found]) + "\n")
         return 0
     verb = "would delete" if args.dry_run else "deleted"
     for item in found:
         sys.stdout.write(f"{verb} {item.kind} {item.id}\n")
-    sys.stdout.write(f"{len(found)} resources {verb}.\n")
+    if not found:
+        sys.stdout.write("Nothing to delete.\n")
     return 0

@@ -104,6 +104,7 @@ def _disk_probes(account: Account) -> Iterator[Probe]:
     for operation, needed_for, arguments in (
         ("DescribeSnapshots", "upload, sweep", {}),
         ("DescribeVolumes", "prepare, sweep", {}),
+        ("GetEbsEncryptionByDefault", "upload", {}),
         ("CreateTags", "every stage", {"Resources": [SNAPSHOT], "Tags": [_tag("probe")]}),
         ("CreateVolume", "prepare", {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"}),
         ("AttachVolume", "prepare", attach),
