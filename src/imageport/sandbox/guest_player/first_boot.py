@@ -72,13 +72,16 @@ def _image(key: registry.Key) -> str:
     return registry.text(key, "imagepath").replace('"', "")
 
 
-def script_fault(volume: WindowsVolume) -> str:
-    """Return what keeps cmd.exe from running the script, "" when nothing does."""
+def script_fault(volume: WindowsVolume, plan: Plan) -> str:
+    """Return what keeps cmd.exe from carrying out the plan, "" when nothing does."""
     script = volume.read(f"{FOLDER}\\firstboot.cmd") or b""
     if not script.strip():
         return "firstboot.cmd is empty"
     if script.count(b"\n") != script.count(b"\r\n"):
         return "firstboot.cmd has lines without CR, in which cmd.exe loses its labels"
+    for step in plan.steps:
+        if step.argument.split(" ")[0].encode("ascii") not in script:
+            return f"firstboot.cmd knows nothing of step {step.number} {step.verb} {step.argument}"
     return ""
 
 
@@ -200,8 +203,11 @@ class FirstBoot:
                 self._system.set(f"{control_set}\\{key}", {name: registry.number(int(value))})
         return ""
 
+    def _control_sets(self) -> list[str]:
+        return [name for name in self._system.children("") if name.startswith("controlset")]
+
     def _sets_with(self, service: str) -> list[str]:
-        sets = [name for name in self._system.children("") if name.startswith("controlset")]
+        sets = self._control_sets()
         found = [name for name in sets if self._system.key(f"{name}\\Services\\{service}")]
         if not found:
             raise StepFailed(_NO_SERVICE, "no such service")

@@ -117,9 +117,11 @@ def _screen(volume: WindowsVolume, stops: list[Stop], violations: list[str]) -> 
 def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Outcome]:
     system, drivers = judge.hive("SYSTEM"), judge.hive("DRIVERS")
     lines = [f"Windows starts from {booted_set(system)}"]
-    fault = service_fault(volume, system, booted_set(system)) or script_fault(volume)
     plan = parse_plan(volume.read(f"{FOLDER}\\plan.txt"))
-    if fault or plan is None:
+    fault = service_fault(volume, system, booted_set(system))
+    if plan is None or fault:
         return [*lines, f"guest player: {fault or 'no valid plan.txt'}", _LOGON], "hang"
+    if fault := script_fault(volume, plan):
+        return [*lines, f"guest player: {fault}", _LOGON], "hang"
     lines.append(FirstBoot(volume, system, drivers).run(plan))
     return [*lines, "Windows shut down"], "shutdown"
