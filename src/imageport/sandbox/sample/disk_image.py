@@ -78,7 +78,8 @@ def clone_sparse(source: Path, target: Path) -> Path:
 
 def make_vhdx(disk: Path, vhdx: Path) -> None:
     """Convert to a dynamic VHDX in which written zeros are allocated blocks, as in a real vDisk."""
-    options = f"subformat=dynamic,block_size={recipe.VHDX_BLOCK}"
+    # QEMU would mark what was never written as zeros; Hyper-V and PVS leave it "not present".
+    options = f"subformat=dynamic,block_size={recipe.VHDX_BLOCK},block_state_zero=off"
     run(["qemu-img", "convert", "-f", "raw", "-O", "vhdx", "-o", options, disk, vhdx])
     commands = [
         part
