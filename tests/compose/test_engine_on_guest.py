@@ -1,0 +1,275 @@
+"""The engine on a whole disk: planned, composed, booted once by the guest player, verified.
+
+Checked with tools that are not ours: hivexget reads what we wrote into the hives, ntfssecaudit the
+descriptors, ntfscat the files, qemu-img what was left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from imageport.cli.main import main
+from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
+from imageport.compose.site_engine import run_site_engine
+from imageport.formats.opening import open_disk
+from imageport.sandbox.guest_player.play import PlayedBoot, play
+from imageport.sandbox.guest_player.programs import PlayerError
+from imageport.sandbox.sample.build import build_raw_sample, cached_sample
+from imageport.sandbox.sample.disk_image import data_ranges
+from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.recipe import DISK_GUID, WINDOWS, Variant
+from imageport.storage.local import LocalFolder
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
+
+OPTIONS = EngineOptions(list_of_ddcs=("ddc.new.example",), drivers=("ena",))
+SYSTEM_AND_ADMINISTRATORS = "01000490480000005800000000000000140000000200340002000000"
+
+
+def a_job(action: Action, guid: str = str(DISK_GUID)) -> EngineJob:
+    return EngineJob(action, EngineDisk("", guid), OPTIONS, run="test")
+
+
+def windows_volume(raw: Path) -> Path:
+    """Copy the Windows partition into a file of its own, for tools that take no offset."""
+    volume = raw.with_suffix(".ntfs")
+    end = WINDOWS.first + WINDOWS.size
+    with raw.open("rb") as reader, volume.open("wb") as writer:
+        writer.truncate(WINDOWS.size)
+        for at, length in data_ranges(raw):
+            first, last = max(at, WINDOWS.first), min(at + length, end)
+            for place in range(first, last, 1024 * 1024):
+                data = os.pread(reader.fileno(), min(1024 * 1024, last - place), place)
+                os.pwrite(writer.fileno(), data, place - WINDOWS.first)
+    return volume
+
+
+def output(*argv: str | Path) -> bytes:
+    return subprocess.run(argv, check=True, capture_output=True).stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One image through plan, compose, one boot and verify."""
+
+    planned: EngineReport
+    composed: EngineReport
+    composed_volume: Path
+    boot: PlayedBoot | None
+    verified: EngineReport
+
+
+@pytest.fixture(scope="module")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("payload")
+    write_ena_package(folder / "ena")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory, payload: Path) -> Iterator[Life]:
+    folder = tmp_path_factory.mktemp("life")
+    source = cached_sample(Variant.SMALL)
+    with LocalFolder(source.parent) as place, open_disk(place.open_read(source.name)) as disk:
+        planned = run_site_engine(disk, a_job(Action.PLAN), payload=payload)
+    raw = build_raw_sample(folder / "disk.raw", Variant.SMALL)
+    composed = run_site_engine(raw, a_job(Action.COMPOSE), payload=payload)
+    volume = windows_volume(raw)
+    try:
+        boot = play(raw, "")
+    except PlayerError:
+        boot = None  # needs root; what depends on it says so
+    verified = run_site_engine(raw, a_job(Action.VERIFY))
+    raw.unlink()
+    yield Life(planned, composed, volume, boot, verified)
+    volume.unlink()
+
+
+def test_compose_does_what_plan_said(life: Life) -> None:
+    assert life.composed.changes == life.planned.changes
+    assert len(life.planned.changes) > 50
+    assert life.planned.ok
+    assert life.planned.engine_id == life.composed.engine_id != ""
+
+
+def test_every_verdict_item_passes_after_composing(life: Life) -> None:
+    assert life.composed.ok, [item for item in life.composed.verdict if not item.passed]
+    assert len(life.composed.verdict) >= 15
+
+
+@pytest.mark.parametrize("control_set", ["ControlSet001", "ControlSet002"])
+@pytest.mark.parametrize(
+    ("key", "name", "value"),
+    [
+        ("Services\\stornvme", "Start", "0"),
+        ("Services\\VMTools", "Start", "4"),
+        ("Services\\pvscsi", "Start", "0"),
+        ("Control\\TimeZoneInformation", "RealTimeIsUniversal", "1"),
+        ("Services\\ImageportFirstBoot", "ObjectName", "LocalSystem"),
+        ("Services\\stornvme\\StartOverride", "0", ""),
+    ],
+)
+def test_hivexget_reads_what_was_written(
+    life: Life, tmp_path: Path, control_set: str, key: str, name: str, value: str
+) -> None:
+    hive = tmp_path / "SYSTEM"
+    hive.write_bytes(output("ntfscat", life.composed_volume, "Windows/System32/config/SYSTEM"))
+    done = subprocess.run(
+        ["hivexget", hive, f"\\{control_set}\\{key}", name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == value
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/Windows/ImageportFirstBoot",
+        "/Windows/ImageportFirstBoot/firstboot.cmd",
+        "/Windows/ImageportFirstBoot/plan.txt",
+        "/Windows/ImageportFirstBoot/drivers",
+        "/Windows/ImageportFirstBoot/drivers/ena",
+        "/Windows/ImageportFirstBoot/drivers/ena/ena.sys",
+    ],
+)
+def test_ntfssecaudit_reads_the_descriptor_of_what_was_added(life: Life, path: str) -> None:
+    text = output("ntfssecaudit", "-v", life.composed_volume, path).decode()
+    dump = "".join(
+        "".join(match[1].split())
+        for match in re.finditer(r"^\s+[0-9a-f]{6} ((?: *[0-9a-f]{8})+)", text, re.MULTILINE)
+    )
+    assert dump.startswith(SYSTEM_AND_ADMINISTRATORS)
+    # Two entries: full for S-1-5-18 and S-1-5-32-544; nothing for Users (…2102) or Everyone.
+    assert dump.count("ff011f00") == 2
+    assert "20000000" + "21020000" not in dump
+    assert "mode 0700" in text
+
+
+@pytest.mark.parametrize("hive", ["SYSTEM", "SOFTWARE"])
+def test_rewritten_hives_keep_their_descriptor(life: Life, tmp_path: Path, hive: str) -> None:
+    before = windows_volume(build_raw_sample(tmp_path / "before.raw", Variant.SMALL))
+    path = f"/Windows/System32/config/{hive}"
+
+    def audited(volume: Path) -> list[str]:
+        text = output("ntfssecaudit", "-v", volume, path).decode()
+        return [line for line in text.splitlines() if re.match(r"\s+[0-9a-f]{6} ", line)]
+
+    def inode(volume: Path) -> bytes:
+        found = re.search(rb"MFT Record Number[^0-9]*(\d+)", output("ntfsinfo", "-F", path, volume))
+        return found[1] if found else b""
+
+    assert audited(life.composed_volume) == audited(before) != []
+    assert inode(life.composed_volume) == inode(before)
+    changed = output("ntfscat", life.composed_volume, path) != output("ntfscat", before, path)
+    assert changed
+
+
+def test_the_staged_driver_is_the_payloads(life: Life, payload: Path) -> None:
+    for name in ("ena.sys", "ena.inf", "ena.cat"):
+        path = f"Windows/ImageportFirstBoot/drivers/ena/{name}"
+        staged = output("ntfscat", life.composed_volume, path)
+        assert (
+            hashlib.sha256(staged).digest()
+            == hashlib.sha256((payload / "ena" / name).read_bytes()).digest()
+        )
+
+
+def test_the_volume_is_sound_afterwards(life: Life) -> None:
+    done = subprocess.run(
+        ["ntfsfix", "--no-action", life.composed_volume], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_an_independent_player_boots_it_and_installs_the_driver(life: Life) -> None:
+    if life.boot is None:
+        pytest.skip("the guest player needs root on this machine")
+    assert life.boot.outcome == "shutdown"
+    assert "imageport-firstboot: done" in life.boot.console_text
+
+
+def test_verify_accepts_the_booted_image_and_tells_the_first_boot(life: Life) -> None:
+    if life.boot is None:
+        pytest.skip("the guest player needs root on this machine")
+    assert life.verified.ok, [item for item in life.verified.verdict if not item.passed]
+    assert life.verified.first_boot["state"] == "done"
+    assert life.verified.first_boot["attempts"] == "1"
+    assert life.verified.changes == ()
+    evidence = {item.name: item.evidence for item in life.verified.verdict}
+    assert "BrokerAgent Start is 2 again" in evidence["services_restored"]
+    assert "is served by oem" in evidence["network_driver"]
+
+
+def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
+    raw = build_raw_sample(tmp_path / "disk.raw", Variant.NO_PVS)
+    report = run_site_engine(
+        raw, EngineJob(Action.PLAN, EngineDisk("", str(DISK_GUID)), EngineOptions())
+    )
+    assert {item.code for item in report.refusals} == {"pvs_target_missing", "driver_missing"}
+    assert not report.ok
+    assert report.changes == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "code"),
+    [
+        (Variant.HIBERNATED, "hibernated"),
+        (Variant.DIRTY_NTFS, "dirty_ntfs"),
+        (Variant.BITLOCKER, "bitlocker"),
+        (Variant.DIRTY_HIVE, "dirty_hive"),
+        (Variant.MBR, "needs_uefi"),
+        (Variant.NO_PVS, "pvs_target_missing"),
+        (Variant.NO_ESP_LOADER, "esp_loader_missing"),
+    ],
+)
+def test_compose_refuses_and_leaves_every_byte(
+    tmp_path: Path, payload: Path, variant: Variant, code: str
+) -> None:
+    raw = build_raw_sample(tmp_path / "disk.raw", variant)
+    report = run_site_engine(raw, a_job(Action.COMPOSE), payload=payload)
+    assert code in {item.code for item in report.refusals}
+    assert not report.ok
+    untouched = cached_sample(variant)
+    output("qemu-img", "compare", "-f", "raw", "-F", "vhdx", raw, untouched)
+
+
+@pytest.mark.slow
+def test_somebody_elses_disk_is_not_even_looked_into(tmp_path: Path, payload: Path) -> None:
+    raw = build_raw_sample(tmp_path / "disk.raw", Variant.SMALL)
+    other = "99999999-1111-4222-8333-444444444444"
+    report = run_site_engine(raw, a_job(Action.COMPOSE, other), payload=payload)
+    assert [item.code for item in report.refusals] == ["wrong_disk"]
+    assert report.inspection.product_name == ""
+    output("qemu-img", "compare", "-f", "raw", "-F", "vhdx", raw, cached_sample(Variant.SMALL))
+
+
+@pytest.mark.slow
+def test_the_command_line_prepares_a_copy_and_leaves_the_source(
+    tmp_path: Path, payload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = cached_sample(Variant.SMALL)
+    before = hashlib.sha256(source.read_bytes()).digest()
+    destination, report_path = tmp_path / "prepared.vhdx", tmp_path / "report.json"
+    arguments = [str(source), str(destination), "--target", "aws", "--payload", str(payload)]
+    code = main(["prepare", *arguments, "--report", str(report_path), "--work", str(tmp_path)])
+    assert code == 0
+    assert hashlib.sha256(source.read_bytes()).digest() == before
+    report = EngineReport.from_json(report_path.read_bytes())
+    assert report.ok
+    assert "all 15 verdict items passed" in capsys.readouterr().out
+    info = output("qemu-img", "info", "--output=json", destination).decode()
+    assert '"format": "vhdx"' in info
+    output("qemu-img", "check", destination)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared.vhdx", "report.json"]
+    assert main(["prepare", *arguments]) == 1  # the name is taken
