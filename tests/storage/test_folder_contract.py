@@ -62,10 +62,15 @@ def test_a_file_that_is_not_there_is_missing(folder: Folder):
     folder.delete("nothing.vhdx")
 
 
-def test_a_folder_cannot_be_opened_as_a_file(folder: Folder):
+def test_a_folder_is_neither_opened_nor_deleted_as_a_file(folder: Folder):
     folder.make_folder("sub")
-    with pytest.raises((FileMissing, InputError)):
+    with pytest.raises(FileMissing, match="is a folder"):
         folder.open_read("sub")
+    with pytest.raises(FileMissing, match="is a folder"):
+        folder.delete("sub")
+    stat = folder.stat("sub")
+    assert stat is not None
+    assert stat.is_folder
 
 
 def test_an_existing_name_is_never_taken_over(folder: Folder):

@@ -137,7 +137,7 @@ class TestRefusals:
         self, tmp_path: Path, credentials: SmbCredentials
     ):
         with (
-            server_of_its_own(tmp_path, share_options={"store": "read only = yes"}) as server,
+            server_of_its_own(tmp_path, options={"store": "read only = yes"}) as server,
             folder_of(server, credentials) as folder,
             pytest.raises(ShareRefused),
         ):
@@ -373,17 +373,38 @@ class TestWire:
         assert len(wire) > 2 * len(self.MARK)
         assert self.MARK not in wire
 
-    @pytest.mark.parametrize(
-        "how",
-        [{"encrypt": True}, {"share_options": {"store": "server smb encrypt = required"}}],
-        ids=["server", "share"],
-    )
+    @pytest.mark.parametrize("section", ["global", "store"])
     def test_a_server_that_demands_encryption_gets_it(
-        self, tmp_path: Path, credentials: SmbCredentials, how: dict[str, object]
+        self, tmp_path: Path, credentials: SmbCredentials, section: str
     ):
-        with server_of_its_own(tmp_path, **how) as server:
+        options = {section: "server smb encrypt = required"}
+        with server_of_its_own(tmp_path, options=options) as server:
             location = SmbLocation.parse(server.location("store"))
             assert self.MARK not in self.wire_of(location, credentials)
+
+    @pytest.mark.parametrize("signed", [True, False])
+    def test_signing_can_be_left_to_the_server(
+        self, tmp_path: Path, credentials: SmbCredentials, *, signed: bool
+    ):
+        packets: list[bytes] = []
+
+        def keep(packet: bytes) -> bytes:
+            packets.append(packet[:64])
+            return packet
+
+        with server_of_its_own(tmp_path, options={"global": "server signing = auto"}) as server:
+            location = SmbLocation.parse(server.location("store"))
+            with (
+                WireTap(location.port, keep) as tap,
+                SmbFolder(
+                    through(tap, location), replace(credentials, require_signing=signed)
+                ) as folder,
+            ):
+                fill(folder, "x", self.MARK)
+                assert folder.read_bytes("x") == self.MARK
+        reads = [packet for packet in packets if packet[12] == READ_COMMAND]
+        assert reads
+        assert all(bool(packet[16] & SIGNED_FLAG) is signed for packet in reads)
 
     def test_an_answer_whose_signature_was_cut_off_is_refused(
         self, smb_folder: SmbFolder, credentials: SmbCredentials

@@ -63,8 +63,8 @@ class SambaServer:
     """One smbd with its shares; several may run at once, each on a free port.
 
     ``user`` need not exist on this machine: it is mapped to the account that runs the server, so
-    the shares' folders need no special rights. ``encrypt`` demands encryption of all clients.
-    ``share_options`` are further lines of smb.conf for one share.
+    the shares' folders need no special rights. ``options`` holds further lines of smb.conf by
+    section: ``global`` or a share's name.
     """
 
     def __init__(
@@ -74,16 +74,14 @@ class SambaServer:
         user: str,
         password: str,
         *,
-        encrypt: bool = False,
-        share_options: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
     ) -> None:
         self.root = root.resolve()
         self.shares = {name: path.resolve() for name, path in shares.items()}
         self.user = user
         self.port = 0
         self._password = password
-        self._encrypt = encrypt
-        self._share_options = share_options or {}
+        self._options = options or {}
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
@@ -103,7 +101,8 @@ class SambaServer:
         self.stop()
         for name in ("private", "lock", "state", "cache", "run", "ncalrpc", "log"):
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.port = self._kept_port()
+        self.port = self.port or self._kept_port()
+        (self.root / "port").write_text(str(self.port))
         for path in self.shares.values():
             path.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
@@ -151,12 +150,10 @@ class SambaServer:
         account = self._account()
         users = self.root / "users.map"
         users.write_text(f"{account} = {self.user}\n")
-        extra = f"username map = {users}\n"
-        if self._encrypt:
-            extra += "    server smb encrypt = required\n"
+        extra = f"username map = {users}\n    {self._options.get('global', '')}"
         text = _GLOBAL.format(port=self.port, root=self.root, extra=extra)
         for name, path in self.shares.items():
-            more = self._share_options.get(name, "")
+            more = self._options.get(name, "")
             text += _SHARE.format(name=name, path=path, user=account, extra=more)
         self._configuration.write_text(text)
 
@@ -182,9 +179,7 @@ class SambaServer:
     def _kept_port(self) -> int:
         kept = self.root / "port"
         wanted = [int(kept.read_text())] if kept.exists() else []
-        port = next((port for port in wanted if _is_free(port)), 0) or _free_port()
-        kept.write_text(str(port))
-        return port
+        return next((port for port in wanted if _is_free(port)), 0) or _free_port()
 
     def _answers(self) -> bool:
         try:

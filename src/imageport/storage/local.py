@@ -97,6 +97,8 @@ class LocalFolder(Folder):
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
         path = self._path(name)
+        if path.is_dir():
+            raise FileMissing(f"Cannot delete '{self.location}/{name}': it is a folder.")
         self._refuse_locked(path, name)
         with self._mapped("delete", name):
             path.unlink(missing_ok=True)

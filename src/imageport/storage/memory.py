@@ -126,6 +126,8 @@ class MemoryFolder(Folder):
         """Delete a file; one that is not there is no error."""
         with self._lock:
             key = self._key(name)
+            if key in self._folders:
+                raise self._missing("delete", name)
             if key in self._files:
                 content = self._files[key][1]
                 if content.writers or content.denying_readers:
@@ -169,7 +171,9 @@ class MemoryFolder(Folder):
         return entry[1]
 
     def _missing(self, verb: str, name: str) -> FileMissing:
-        return FileMissing(f"Cannot {verb} '{self.location}/{name}': it does not exist.")
+        is_folder = self._key(name, root_allowed=True) in self._folders
+        cause = "it is a folder" if is_folder else "it does not exist"
+        return FileMissing(f"Cannot {verb} '{self.location}/{name}': {cause}.")
 
     def _taken(self, verb: str, name: str) -> NameTaken:
         return NameTaken(f"Cannot {verb} '{self.location}/{name}': the name exists.")

@@ -163,7 +163,10 @@ class SmbSession:
         self._room = threading.Condition()
         self._failed = False
         self._connection = StrictConnection(
-            uuid.uuid4(), location.host, location.port, require_signing=True
+            uuid.uuid4(),
+            location.host,
+            location.port,
+            require_signing=credentials.require_signing,
         )
         try:
             self._connect()
@@ -260,15 +263,15 @@ class SmbSession:
     def _log_in(self, location: SmbLocation, credentials: SmbCredentials) -> None:
         self._session = Session(
             self._connection,
-            username=credentials.account,
-            password=credentials.password,
+            username=credentials.account or None,  # Kerberos without a user takes the ticket's
+            password=credentials.password or None,
             require_encryption=credentials.encrypt,
             auth_protocol=str(credentials.auth),
         )
         self._tree = TreeConnect(self._session, rf"\\{location.host}\{location.share}")
         try:
             self._session.connect()
-            self._tree.connect()
+            self._connect_share()
             for _ in range(3):  # each answer grants a part of what was asked for
                 self._connection.echo(self._session.session_id, credit_request=_CREDITS_WANTED)
         except ImportError as error:
@@ -287,6 +290,13 @@ class SmbSession:
             raise ShareRefused(f"Cannot use '{self._where}': {error}.") from None
         except _UNANSWERED as error:
             raise self._dropped(str(error)) from None
+
+    def _connect_share(self) -> None:
+        # [MS-SMB2] 3.2.4.2.5: this one is signed whatever was agreed; 3.1.1 servers insist.
+        agreed = self._session.signing_required
+        self._session.signing_required = not self._session.encrypt_data
+        self._tree.connect()
+        self._session.signing_required = agreed
 
     def _credits(self) -> int:
         window = self._connection.sequence_window

@@ -25,8 +25,9 @@ class SmbAuth(StrEnum):
 class SmbCredentials:
     """User and password of a share, and how strict the client is.
 
-    ``encrypt`` demands encryption; a server that demands it gets it anyway. ``require_signing``
-    is on for a reason: without it an unencrypted connection can be rewritten on its way.
+    ``encrypt`` demands encryption; a server that demands it gets it anyway. Without
+    ``require_signing`` the server decides about signing: what is neither signed nor encrypted can
+    be rewritten on its way. An empty user is the one of the machine's Kerberos ticket.
     """
 
     username: str
