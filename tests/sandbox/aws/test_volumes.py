@@ -111,3 +111,13 @@ def test_a_deleted_volume_is_gone_with_its_disk(account: Any, refused: Any):
     assert not disk_of(account, volume_id).exists()
     found = refused(account.ec2.describe_volumes, VolumeIds=[volume_id])
     assert found["code"] == "InvalidVolume.NotFound"
+
+
+def test_an_encrypted_volume_is_garbage_where_nothing_was_written(account: Any):
+    snapshot_id = account.snapshot({0: block("a"), 125: bytes(BLOCK)}, Encrypted=True)
+    volume_id = account.volume(SnapshotId=snapshot_id)
+    with disk_of(account, volume_id).open("rb") as disk:
+        disk.seek(125 * BLOCK)
+        assert disk.read(BLOCK) == bytes(BLOCK)  # written as zeros
+        disk.seek((125 + 251) * BLOCK)
+        assert disk.read(BLOCK) != bytes(BLOCK)  # never written

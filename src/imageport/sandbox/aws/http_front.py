@@ -48,6 +48,13 @@ class HttpFront:
         refused = self._refusal(environ, service)
         if refused:
             return _answer(start_response, *refused, kind="text/xml")
+        if service == "ec2":
+            # moto walks its dictionaries while other threads change them.
+            with self._emulator.lock:
+                return self._moto_answer(environ, start_response)
+        return self._moto_answer(environ, start_response)
+
+    def _moto_answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         found: Iterable[bytes] = self._moto(environ, start_response)
         return found
 

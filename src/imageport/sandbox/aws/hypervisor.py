@@ -56,7 +56,8 @@ class Hypervisor:
             self._machines[plan.id] = machine
             for volume_id, disk in plan.volumes.items():
                 machine.devices.plug(volume_id, disk)
-        machine.start()
+        # What it takes to start (a first look at KVM, for one) must not hold up the API.
+        threading.Thread(target=machine.start, name=f"start-{plan.id}", daemon=True).start()
 
     def power_off(self, machine_id: str) -> None:
         """Begin to end every process of a machine, see `is_off`; one that is off is no error."""

@@ -80,6 +80,7 @@ class _ProcessMachine(Machine):
         self._ended = ended
         self._process: subprocess.Popen[bytes] | None = None
         self._off = threading.Event()
+        self._starting = threading.Lock()
 
     @property
     def is_busy(self) -> bool:
@@ -89,11 +90,16 @@ class _ProcessMachine(Machine):
     def end(self) -> None:
         """End the process, what it started, and what that started."""
         self._off.set()
-        self._kill()
+        with self._starting:
+            end_marked(self.folder, END_SECONDS, mark=MACHINE_MARK)
+            if self._process is not None:
+                self._process.wait()
 
     def _run(self, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
         environment[MACHINE_MARK] = str(self.folder)
-        with self._console.open("ab") as console:
+        with self._starting, self._console.open("ab") as console:
+            if self._off.is_set():
+                return
             self._process = subprocess.Popen(
                 argv,
                 env=environment,
@@ -108,11 +114,6 @@ class _ProcessMachine(Machine):
     @abstractmethod
     def _watch(self) -> None:
         """Follow the process until the machine is off."""
-
-    def _kill(self) -> None:
-        end_marked(self.folder, END_SECONDS, mark=MACHINE_MARK)
-        if self._process is not None:
-            self._process.wait()
 
 
 class ProgramMachine(_ProcessMachine):

@@ -15,6 +15,9 @@ from imageport.sandbox.aws.knobs import Knobs
 from imageport.sandbox.aws.sparse_files import create_sparse, data_blocks, read_block
 from imageport.sandbox.aws.stored_snapshot import SnapshotFacts, StoredSnapshot, facts_of
 
+GARBAGE_EVERY = 251
+"""Of so many unwritten blocks of an encrypted volume one is garbage: 32 MiB of 8 GiB."""
+
 
 def new_id(prefix: str) -> str:
     """Return an id as AWS makes them: 17 hexadecimal digits."""
@@ -71,6 +74,8 @@ class SnapshotStore:
         """Write the facts of all completed snapshots (their tags may have changed)."""
         with self._lock:
             for snapshot in self._snapshots.values():
+                if snapshot.facts.status == "completing":
+                    snapshot.facts.status = "completed"
                 if snapshot.facts.status == "completed":
                     snapshot.save()
 
@@ -113,16 +118,29 @@ class SnapshotStore:
 
 
 def assemble(snapshot: StoredSnapshot, path: Path, size_bytes: int) -> None:
-    """Write the snapshot's blocks to a new sparse file."""
+    """Write the snapshot's blocks to a new sparse file.
+
+    An encrypted volume reads as garbage where nothing was ever written; here some blocks do.
+    """
     create_sparse(path, size_bytes)
     fd = os.open(path, os.O_WRONLY)
     try:
+        if snapshot.facts.encrypted:
+            _spread_garbage(snapshot, fd, size_bytes)
         for index in snapshot.indexes():
             found = snapshot.read(index)
             if found is not None and found[1] != ZERO_DIGEST:
                 os.pwrite(fd, found[0], index * BLOCK_BYTES)
     finally:
         os.close(fd)
+
+
+def _spread_garbage(snapshot: StoredSnapshot, fd: int, size_bytes: int) -> None:
+    garbage = secrets.token_bytes(BLOCK_BYTES)
+    written = set(snapshot.indexes())
+    for index in range(GARBAGE_EVERY // 2, size_bytes // BLOCK_BYTES, GARBAGE_EVERY):
+        if index not in written:
+            os.pwrite(fd, garbage, index * BLOCK_BYTES)
 
 
 def take_differences(snapshot: StoredSnapshot, fd: int) -> None:
