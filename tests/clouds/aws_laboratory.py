@@ -11,6 +11,7 @@ from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.cloud import AwsCloud
 from imageport.clouds.aws.settings import AwsSettings
+from imageport.clouds.tags import TAG_SITE
 from imageport.sandbox.aws.service import AwsService
 from imageport.state.ledger import Ledger
 from tests.clouds.cloud_contract import SITE, CloudLab
@@ -36,21 +37,36 @@ def session() -> boto3.Session:
     )
 
 
-class AwsLab(CloudLab):
-    """The account; every test has its own state store and its own sites' tags to look for."""
+class Connections:
+    """Clients of one emulator for all tests: making one costs more than a test does."""
 
     def __init__(self, service: AwsService) -> None:
-        super().__init__()
         self.service = service
         self.session = session()
-        self.clouds: list[AwsCloud] = []
         self.ec2: Any = self.session.client("ec2", endpoint_url=service.endpoint)
         self.ebs: Any = self.session.client("ebs", endpoint_url=service.endpoint)
         self.s3: Any = self.session.client("s3", endpoint_url=service.endpoint)
-        self._subnet: dict[str, Any] = self.ec2.describe_subnets()["Subnets"][0]
-        if BUCKET not in {item["Name"] for item in self.s3.list_buckets()["Buckets"]}:
-            place: Any = {"LocationConstraint": REGION}
-            self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+        self.subnet: dict[str, Any] = self.ec2.describe_subnets()["Subnets"][0]
+        place: Any = {"LocationConstraint": REGION}
+        self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+        settings = AwsSettings(region=REGION, endpoint_url=service.endpoint)
+        self.shared = AwsClients(self.session, settings)
+
+    def close(self) -> None:
+        for client in (self.ec2, self.ebs, self.s3, self.shared):
+            client.close()
+
+
+class AwsLab(CloudLab):
+    """The account; every test has its own state store and its own sites' tags to look for."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__()
+        self.service = connections.service
+        self.session = connections.session
+        self.ec2, self.ebs, self.s3 = connections.ec2, connections.ebs, connections.s3
+        self._shared = connections.shared
+        self._subnet = connections.subnet
 
     def settings(self, **changes: Any) -> AwsSettings:
         known: dict[str, Any] = {
@@ -68,26 +84,31 @@ class AwsLab(CloudLab):
 
     def aws_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> AwsCloud:
         made = AwsCloud(self.settings(**changes), self.session, ledger or self.state.ledger, run)
-        self.clouds.append(made)
+        made._account.clients = self._shared
         return made
 
     def account(self, run: str, **changes: Any) -> Account:
-        settings = self.settings(**changes)
-        return Account(settings, AwsClients(self.session, settings), self.state.ledger, run)
-
-    def close(self) -> None:
-        """Remove what the test left, by the API alone, and close all connections."""
-        for client in (self.ec2, self.ebs, self.s3):
-            client.close()
-        for cloud in self.clouds:
-            cloud.close()
+        return Account(self.settings(**changes), self._shared, self.state.ledger, run)
 
     def empty(self) -> None:
-        """Delete everything tagged by us, of whatever site, so that tests do not see each other."""
+        """Delete everything that carries our tags, so that tests do not see each other."""
         self.service.turn(**CALM)
-        cloud = self.aws_cloud("tidy")
+        tagged = [{"Name": "tag-key", "Values": [TAG_SITE]}]
+        for volume in self.ec2.describe_volumes(Filters=tagged)["Volumes"]:
+            if volume["State"] != "available":
+                self._empty_through_the_cloud()
+                return
+        for volume in self.ec2.describe_volumes(Filters=tagged)["Volumes"]:
+            self.ec2.delete_volume(VolumeId=volume["VolumeId"])
+        for snapshot in self.ec2.describe_snapshots(Filters=tagged)["Snapshots"]:
+            self.ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+        for group in self.ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]:
+            self.ec2.delete_security_group(GroupId=group["GroupId"])
+        for item in self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+            self.s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+
+    def _empty_through_the_cloud(self) -> None:
         for site in (SITE, "paris"):
-            tidy = self.aws_cloud("tidy", site=site)
-            for resource in tidy.list_ours(site):
-                tidy.delete_resource(resource)
-        cloud.close()
+            cloud = self.aws_cloud("tidy", site=site)
+            for resource in cloud.list_ours(site):
+                cloud.delete_resource(resource)

@@ -6,21 +6,24 @@ from pathlib import Path
 import pytest
 
 from imageport.sandbox.aws.service import AwsService
-from tests.clouds.aws_laboratory import CALM, AwsLab
+from tests.clouds.aws_laboratory import CALM, AwsLab, Connections
 
 
 @pytest.fixture(scope="session")
-def aws_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsService]:
+def aws_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connections]:
     root: Path = tmp_path_factory.mktemp("aws")
     with AwsService(root, **CALM) as service:
-        yield service
+        connections = Connections(service)
+        try:
+            yield connections
+        finally:
+            connections.close()
 
 
 @pytest.fixture
-def aws_lab(aws_service: AwsService) -> Iterator[AwsLab]:
-    lab = AwsLab(aws_service)
+def aws_lab(aws_connections: Connections) -> Iterator[AwsLab]:
+    lab = AwsLab(aws_connections)
     try:
         yield lab
     finally:
         lab.empty()
-        lab.close()
