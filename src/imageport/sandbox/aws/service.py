@@ -53,6 +53,8 @@ class AwsService:
         argv = [sys.executable, "-m", "imageport.sandbox.aws.server"]
         argv += [str(self._root), self.knobs.to_json()]
         environment = {**os.environ, SERVICE_MARK: str(self._root)}
+        # Compiling moto anew at every start takes longer than everything else in it.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         child = Child("AWS emulator", argv, environment, self._root / "server.log")
         self._child = child
         try:
