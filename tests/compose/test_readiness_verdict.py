@@ -56,7 +56,7 @@ def _break_database(guest: Any) -> None:
 
 
 def _break_filter(guest: Any) -> None:
-    place = "[\\ControlSet001\\Control\\Class\\{4d36e96f-e325-11ce-bfc1-08002be10318}]"
+    place = "[\\ControlSet001\\Control\\Class\\{4d36e97b-e325-11ce-bfc1-08002be10318}]"
     data = ",".join(f"{byte:02x}" for byte in "vmgone\0\0".encode("utf-16-le"))
     merge(guest.hive("SYSTEM"), f'{place}\n"UpperFilters"=hex(7):{data}\n')
 
@@ -130,6 +130,22 @@ def test_one_fault_fails_its_item_with_evidence(
     found = guest.judge()[item]
     assert not found.passed
     assert evidence in found.evidence
+
+
+def test_loose_ends_that_windows_forgives_are_told_but_do_not_fail(guest: Any) -> None:
+    guest.compose()
+    data = ",".join(f"{byte:02x}" for byte in "IRENUM\0\0".encode("utf-16-le"))
+    infrared = "[\\ControlSet001\\Control\\Class\\{6bdd1fc5-810f-11d0-bec7-08002be2092f}]"
+    maker = '[\\ControlSet001\\Services\\3ware]\n"Type"=dword:00000001\n"Start"=dword:00000000\n'
+    merge(
+        guest.hive("SYSTEM"),
+        f'{infrared}\n"UpperFilters"=hex(7):{data}\n\n{maker}"ErrorControl"=dword:00000001\n',
+    )
+    verdict = guest.judge()
+    assert verdict["class_filters"].passed
+    assert "IRENUM" in verdict["class_filters"].evidence
+    assert verdict["boot_driver_files"].passed
+    assert "3ware has no file" in verdict["boot_driver_files"].evidence
 
 
 def test_verify_before_any_boot_says_that_nothing_ran(guest: Any) -> None:

@@ -16,15 +16,30 @@ import pytest
 
 from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import INBOX_STORAGE, TARGETS
-from imageport.compose.contract import Action, EngineOptions, Inspection
+from imageport.compose.contract import (
+    Action,
+    EngineDisk,
+    EngineJob,
+    EngineOptions,
+    Inspection,
+)
+from imageport.compose.evidence import Evidence
 from imageport.compose.guest_files import PendingFiles
 from imageport.compose.hive import Hive, HiveHeader
 from imageport.compose.local_files import LocalFiles
+from imageport.compose.partition_table import PartitionTable
 from imageport.compose.refusals import hive_refusals, volume_refusals
 from imageport.compose.registry import Registry, hive_path
 from imageport.compose.step import Context
 from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
 from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.use_dhcp import UseDhcp
+from imageport.compose.verdict_boot import (
+    boot_driver_files,
+    class_filters_resolve,
+    driver_database,
+)
+from imageport.compose.verdict_guest import dependencies
 from imageport.sandbox.sample.hives import base_block_checksum, empty_hive
 
 FOLDER = Path(os.environ.get("IMAGEPORT_TESTDATA", "/nonexistent")) / "hives"
@@ -106,6 +121,39 @@ def test_vmware_services_of_a_real_machine_are_disabled_but_its_disk_driver(
         assert registry.start_of(current, "VMTools") == 4
         assert registry.start_of(current, "vmci") == 4
     assert not [c for c in context.recorder.changes if "pvscsi" in c.path.lower()]
+
+
+@pytest.mark.parametrize("name", DIRTY)
+def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str) -> None:
+    path = real(name, tmp_path / "SYSTEM")
+    with Hive(path) as hive:
+        files = EveryFile(tmp_path)
+        table = PartitionTable("gpt", "", ())
+        evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection())
+        job = EngineJob(Action.COMPOSE, EngineDisk(""))
+        for check in (class_filters_resolve, boot_driver_files, driver_database, dependencies):
+            finding = check(evidence, job, TARGETS["aws"])
+            assert finding.problems == [], check
+            assert finding.facts
+
+
+@pytest.mark.parametrize("name", DIRTY)
+def test_interfaces_without_an_address_are_left_alone(tmp_path: Path, name: str) -> None:
+    path = real(name, tmp_path / "SYSTEM")
+    pretend_clean(path)
+    with ExitStack() as stack:
+        registry = Registry({"SYSTEM": stack.enter_context(Hive(path, writable=True))})
+        files = PendingFiles(LocalFiles(tmp_path))
+        context = Context(EngineOptions(), TARGETS["aws"], Inspection(), registry, files)
+        UseDhcp().run(context)
+    assert [c for c in context.recorder.changes if "Interfaces" in c.path] == []
+
+
+class EveryFile(LocalFiles):
+    """A volume on which every file exists: real hives come without their volume."""
+
+    def exists(self, path: str) -> bool:
+        return bool(path)
 
 
 def test_a_real_boot_store_leads_to_its_loader(tmp_path: Path) -> None:

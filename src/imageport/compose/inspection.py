@@ -11,6 +11,7 @@ from imageport.compose.guest_files import GuestFiles
 from imageport.compose.hive import Hive
 from imageport.compose.partition_table import PartitionTable
 from imageport.compose.registry import Registry, hive_path
+from imageport.errors import EngineFailed
 
 WINDOWS_NT = "Microsoft\\Windows NT\\CurrentVersion"
 UNINSTALL = "Microsoft\\Windows\\CurrentVersion\\Uninstall"
@@ -19,6 +20,8 @@ _FIRST_BUILD_OF_11 = 22000
 _MAX_PRODUCTS = 500
 _MACHINES = {0x8664: "x86_64", 0x014C: "i386", 0xAA64: "arm64"}
 """PE machine types. Reference: PE format, COFF file header."""
+_NAMED_MACHINES = {"AMD64": "x86_64", "X86": "i386", "ARM64": "arm64"}
+"""The same as Windows names them in PROCESSOR_ARCHITECTURE."""
 _MAKERS = {
     "vmware": "vmware",
     "xen": "xenserver",
@@ -40,7 +43,7 @@ def inspect(registry: Registry, files: GuestFiles, table: PartitionTable) -> Ins
     return Inspection(
         product_name=_product_name(registry),
         build=_build(registry),
-        architecture=_architecture(files),
+        architecture=_architecture(registry, files, current),
         edition=registry.text("SOFTWARE", WINDOWS_NT, "EditionID"),
         firmware="uefi" if table.scheme == "gpt" and table.esp else "bios",
         disk_guid=table.disk_guid,
@@ -119,12 +122,19 @@ def _build(registry: Registry) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _architecture(files: GuestFiles) -> str:
-    """Return the machine type of the kernel's own PE header."""
+def _architecture(registry: Registry, files: GuestFiles, current: str) -> str:
+    """Return the machine type of the kernel's own PE header, else what the registry says."""
     path = "Windows/System32/ntoskrnl.exe"
-    if not files.exists(path):
-        return ""
-    head = files.read(path, 4096)
+    try:
+        head = files.read(path, 4096)
+    except EngineFailed:  # system files may be compressed in a way that NTFS' driver cannot read
+        place = f"{current}\\Control\\Session Manager\\Environment"
+        named = registry.text("SYSTEM", place, "PROCESSOR_ARCHITECTURE")
+        return _NAMED_MACHINES.get(named.upper(), named)
+    return _pe_machine(head)
+
+
+def _pe_machine(head: bytes) -> str:
     if len(head) < 64 or head[:2] != b"MZ":
         return ""
     (at,) = struct.unpack_from("<I", head, 60)

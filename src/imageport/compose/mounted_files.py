@@ -52,7 +52,10 @@ class MountedFiles(GuestFiles):
         pieces: list[bytes] = []
         done = 0
         while done < limit_bytes:  # one message to the appliance holds less than 4 MiB
-            piece = self._handle.pread(place, min(limit_bytes - done, 1024 * 1024), done)
+            try:
+                piece = self._handle.pread(place, min(limit_bytes - done, 1024 * 1024), done)
+            except RuntimeError as error:  # a kind of compression that the driver cannot read
+                raise EngineFailed(f"Cannot read '{path}': {error}.") from error
             if not piece:
                 break
             pieces.append(piece)

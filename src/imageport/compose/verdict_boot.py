@@ -14,6 +14,7 @@ from imageport.compose.hive import Hive
 from imageport.compose.installed_drivers import infs_for, package_of, services_of
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.registry import service_path
+from imageport.compose.steps.disable_vmware_services import VMWARE_SERVICES
 
 BOOT_STORE = "EFI/Microsoft/Boot/BCD"
 _DISABLED = 4
@@ -21,6 +22,18 @@ _KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
 _NVME_ID = "PCI\\CC_010802"
 """Any NVMe controller, by its class; what EBS volumes are behind."""
 _MAX_BOOT_STORE_BYTES = 16 * 1024 * 1024
+_ERROR_SEVERE = 2
+"""From this ErrorControl up a driver that does not load stops the start (3) or the session."""
+_CLASSES_TO_BOOT = {
+    "{4d36e967-e325-11ce-bfc1-08002be10318}",  # DiskDrive
+    "{4d36e96a-e325-11ce-bfc1-08002be10318}",  # HDC
+    "{4d36e972-e325-11ce-bfc1-08002be10318}",  # Net
+    "{4d36e97b-e325-11ce-bfc1-08002be10318}",  # SCSIAdapter
+    "{4d36e97d-e325-11ce-bfc1-08002be10318}",  # System
+    "{71a27cdd-812a-11d0-bec7-08002be2092f}",  # Volume
+}
+"""Classes without which a machine neither starts nor streams. In others Windows itself leaves loose
+ends: real hives name a filter IRENUM of infrared devices whose service is gone."""
 
 
 def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
@@ -40,8 +53,12 @@ def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Fi
     return finding
 
 
-def boot_driver_files(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """Every driver that starts at boot has its file."""
+def boot_driver_files(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
+    """Every driver that starts at boot, and whose absence Windows would not forgive, has its file.
+
+    Real systems list storage drivers of many makers; one that is missing is passed over when its
+    ErrorControl says so, or when a StartOverride keeps it from starting.
+    """
     finding = Finding()
     current = evidence.registry.current_control_set
     services = evidence.registry.key("SYSTEM", f"{current}\\Services")
@@ -52,9 +69,13 @@ def boot_driver_files(evidence: Evidence, _job: EngineJob, _target: CloudTarget)
             continue
         count += 1
         path = evidence.binary_of(current, name)
-        if not evidence.files.exists(path):
+        if evidence.files.exists(path):
+            continue
+        if name.lower() in target.boot_drivers or _must_load(evidence, name):
             finding.problems.append(f"{name} starts at boot, its file {path} is missing")
-    finding.facts.append(f"{count} boot-start drivers, each with its file")
+        else:
+            finding.facts.append(f"{name} has no file and is passed over")
+    finding.facts.insert(0, f"{count} boot-start drivers looked at")
     return finding
 
 
@@ -71,7 +92,7 @@ def driver_database(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -
 
 
 def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """Every filter of a device class exists, may start and has its file."""
+    """Every filter of a class that a start needs exists, may start and has its file."""
     finding = Finding()
     count = 0
     for control_set in evidence.registry.control_sets:
@@ -86,9 +107,12 @@ def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTar
                 problem = "is disabled"
             elif not evidence.files.exists(path):
                 problem = f"lacks its file {path}"
-            if problem:
-                finding.problems.append(f"{control_set}: {service} of {device_class} {problem}")
-    finding.facts.append(f"{count} class filters resolve")
+            if not problem:
+                continue
+            matters = device_class.lower() in _CLASSES_TO_BOOT or service in VMWARE_SERVICES
+            where = finding.problems if matters else finding.facts
+            where.append(f"{control_set}: {service} of {device_class} {problem}")
+    finding.facts.insert(0, f"{count} class filters looked at")
     return finding
 
 
@@ -129,6 +153,13 @@ def _is_driver(evidence: Evidence, service: str) -> bool:
     current = evidence.registry.current_control_set
     kind = evidence.registry.number("SYSTEM", service_path(current, service), "Type")
     return kind in {_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER}
+
+
+def _must_load(evidence: Evidence, service: str) -> bool:
+    path = service_path(evidence.registry.current_control_set, service)
+    severity = evidence.registry.number("SYSTEM", path, "ErrorControl") or 0
+    override = evidence.registry.number("SYSTEM", f"{path}\\StartOverride", "0") or 0
+    return severity >= _ERROR_SEVERE and override == 0
 
 
 def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:

@@ -100,7 +100,7 @@ def addresses(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Find
         key = evidence.registry.key("SYSTEM", path)
         for interface in key.children() if key else []:
             value = interface.value("EnableDHCP")
-            if value is None or value.as_number() != 1:
+            if value is not None and value.as_number() == 0:
                 finding.problems.append(f"{control_set}: {interface.name} has a static address")
     return finding
 

@@ -34,8 +34,8 @@ class UseDhcp(Step):
         key = context.registry.key("SYSTEM", path)
         for interface in key.children() if key else []:
             place = f"{path}\\{interface.name}"
-            enabled = context.registry.number("SYSTEM", place, "EnableDHCP")
-            if enabled == 1:
+            # Real hives also hold keys of interfaces that have no address at all.
+            if context.registry.number("SYSTEM", place, "EnableDHCP") != 0:
                 continue
             context.recorder.set_value("SYSTEM", place, "EnableDHCP", Value.dword(1))
             for name in _STATIC_LISTS:
