@@ -8,6 +8,7 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.results import ResultRecord
 from prefect.tasks import Task
 from prefect.utilities.hashing import hash_objects
 
@@ -49,13 +50,8 @@ class StepKey(CachePolicy):
 
 def is_retryable(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Tell whether trying again may mend the failure: what the error itself says, nothing else."""
-    try:
-        state.result()
-    except ImageportError as error:
-        return error.retryable
-    except BaseException:  # whatever it was, it is no error of ours that may pass
-        return False
-    return False
+    error = state.data.result if isinstance(state.data, ResultRecord) else state.data
+    return isinstance(error, ImageportError) and error.retryable
 
 
 RETRYING: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Progress and reports as Prefect artifacts: one progress bar a stage, throttled, and log lines.
 
 Every update of an artifact is a row in Prefect's event table, so there are few: one for each per
-cent, never two within a second, and one every ten seconds while less than that moves.
+cent, never two within two seconds, and one every ten seconds while less than that moves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from imageport.progress_text import amount, percent
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 EVERY_SECONDS = 10.0
-AT_LEAST_SECONDS = 1.0
+AT_LEAST_SECONDS = 2.0
 AT_LEAST_PERCENT = 1.0
 _LOOK_SECONDS = 0.25
 

@@ -1,0 +1,72 @@
+"""Forms and results of tasks: equal to the library's own, and safe to store as JSON."""
+
+import dataclasses
+
+import pytest
+from pydantic import ValidationError
+
+from imageport.compose.contract import EngineOptions
+from imageport.model import GenerationRole
+from imageport.state.records import Generation, Publication
+from imageport.workflow.choices import PrepareChoices
+from tasks.models import GenerationResult, PublicationResult, Route
+from tasks.options import PrepareOptions
+
+
+def test_the_form_has_the_options_of_the_engine_and_no_others() -> None:
+    assert list(PrepareOptions.model_fields) == [f.name for f in dataclasses.fields(EngineOptions)]
+
+
+def test_the_forms_defaults_are_the_engines() -> None:
+    assert PrepareOptions().choices() == PrepareChoices()
+
+
+def test_what_is_chosen_reaches_the_engine() -> None:
+    chosen = PrepareOptions(
+        drivers=("ena",),
+        list_of_ddcs=("ddc1.example", "ddc2.example"),
+        required_nic_ids=(r"PCI\VEN_1D0F&DEV_EC20",),
+        recommended=("time",),
+        first_boot_deadline_seconds=600,
+        first_boot_attempts=2,
+    )
+    engine = chosen.choices().engine
+    assert dataclasses.asdict(engine) == chosen.model_dump(mode="python") | {
+        "cloud": "aws",
+        "provisioning": "pvs",
+    }
+    assert isinstance(engine.drivers, tuple)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"clod": "aws"}, {"cloud": "moon"}, {"first_boot_attempts": 0}, {"drivers": "ena"}],
+    ids=lambda values: next(iter(values)),
+)
+def test_the_form_refuses_what_the_engine_cannot_do(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PrepareOptions(**values)
+
+
+def test_every_option_is_described() -> None:
+    for name, field in PrepareOptions.model_fields.items():
+        assert (field.description or "").endswith("."), name
+
+
+def test_a_result_survives_json() -> None:
+    generation = Generation(
+        id="u-1", image="gold", target="aws/eu-central-1/cloud", role=GenerationRole.UPLOADED,
+        created="2026-01-01T00:00:00+00:00", size_bytes=8, source_key="k", image_digest="d",
+        handle={"snapshot_id": "snap-1"}, details={"stats": {"bytes_sent": 3}},
+    )  # fmt: skip
+    result = GenerationResult.of(generation)
+    assert result.figures == {"bytes_sent": 3}
+    assert GenerationResult.model_validate_json(result.model_dump_json()) == result
+    publication = Publication("smb://files/vdisks", "gold.vhdx", "2026", 8, 1, "d")
+    published = PublicationResult.of(publication, already_there=True)
+    assert PublicationResult.model_validate_json(published.model_dump_json()) == published
+
+
+def test_a_route_takes_names_only() -> None:
+    with pytest.raises(ValidationError):
+        Route(source="onprem", target="cloud", cloud="imageport-aws-target/aws", place="p", x=1)
