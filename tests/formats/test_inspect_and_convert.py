@@ -20,6 +20,8 @@ from vhdx_bytes import HEADERS, put
 from imageport.cli.main import main
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import MIB
+from imageport.sandbox.sample.build import build_sample
+from imageport.sandbox.sample.recipe import Variant
 from imageport.storage.local import LocalFolder
 
 
@@ -168,3 +170,16 @@ def test_a_killed_convert_goes_on_where_it_ended(tmp_path: Path) -> None:
     command = ["qemu-img", "compare", "-f", "raw", "-F", "vhdx", str(source), str(target)]
     subprocess.run(command, check=True, capture_output=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.raw", "big.vhdx"]
+
+
+@pytest.mark.guest
+def test_inspect_looks_into_windows_and_says_what_prepare_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = build_sample(tmp_path / "gold.vhdx", Variant.SMALL)
+    # The sample has no driver for the cloud's network card, and no payload is given here.
+    assert main(["inspect", "--json", str(disk)]) == 3
+    facts = json.loads(printed(capsys))
+    assert facts["guest"]["inspection"]["product_name"].startswith("Windows 11")
+    assert facts["guest"]["inspection"]["disk_guid"].upper() == facts["disk_guid"]
+    assert [one["code"] for one in facts["guest"]["refusals"]] == ["driver_missing"]

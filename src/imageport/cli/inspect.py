@@ -9,11 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk
+from imageport.cli.progress_lines import ProgressLines
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
 from imageport.errors import BadDisk
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.gpt import read_layout
 from imageport.model import GIB, MIB, ExtentState
+from imageport.progress import EventSink, silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         facts |= _layout_facts(disk)
         if not args.no_guest and not facts["problem"]:
             options = EngineOptions(cloud=args.target, provisioning=args.provisioning)
-            facts["guest"] = _guest_facts(disk, options)
+            events: EventSink = silent if args.json else ProgressLines(sys.stderr)
+            facts["guest"] = _guest_facts(disk, options, events)
     text = json.dumps(facts, indent=1) if args.json else "\n".join(_lines(facts))
     sys.stdout.write(text + "\n")
     if facts["problem"]:
@@ -74,12 +77,12 @@ def _layout_facts(disk: DiskFile) -> dict[str, Any]:
     }
 
 
-def _guest_facts(disk: DiskFile, options: EngineOptions) -> dict[str, Any]:
+def _guest_facts(disk: DiskFile, options: EngineOptions, events: EventSink) -> dict[str, Any]:
     # Imported here: without the guest, no engine and no libguestfs are needed.
     from imageport.compose.site_engine import run_site_engine  # noqa: PLC0415
 
     job = EngineJob(action=Action.INSPECT, disk=EngineDisk(path=""), options=options)
-    report: EngineReport = run_site_engine(disk, job)
+    report: EngineReport = run_site_engine(disk, job, events=events)
     return {
         "inspection": asdict(report.inspection),
         "refusals": [asdict(refusal) for refusal in report.refusals],

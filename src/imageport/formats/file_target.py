@@ -7,7 +7,15 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
-from imageport.errors import BadDisk, FileMissing, NameTaken, ResourceGone, TransferError
+from imageport.errors import (
+    BadDisk,
+    FileMissing,
+    ImageportError,
+    NameTaken,
+    ResourceGone,
+    TransferError,
+    UnsupportedDisk,
+)
 from imageport.formats._vhdx_new import is_own_file
 from imageport.formats.raw import RawDisk
 from imageport.formats.vhdx import VhdxDisk
@@ -54,7 +62,8 @@ class FileTarget(BlockTarget):
         try:
             self._write_empty(self._file)
         except BaseException:
-            self.abort()
+            with contextlib.suppress(ImageportError):  # the first error is the one to report
+                self.abort()
             raise
         return self.part_name
 
@@ -66,7 +75,7 @@ class FileTarget(BlockTarget):
         try:
             self._file = self._folder.open_write(self.part_name)
             self._committed = self._reopen(self._file)
-        except (FileMissing, BadDisk) as error:
+        except (FileMissing, BadDisk, UnsupportedDisk) as error:
             self.close()
             raise ResourceGone(
                 f"Cannot go on writing '{self._location}': {error.message}", object=self._location
