@@ -66,11 +66,11 @@ def test_a_lease_given_back_is_free_at_once_and_its_fencing_number_grows(
 
 def test_a_lease_is_renewed_far_beyond_its_time_to_live(store: StateStore, open_folder: Any):
     other = StateStore(open_folder())
-    with store.lease(NAME, "run-1", 0.8) as lease:
-        for _number in range(12):
-            time.sleep(0.2)
+    with store.lease(NAME, "run-1", 1.5) as lease:
+        for _number in range(8):
+            time.sleep(0.4)
             lease.check()
-            with pytest.raises(LeaseHeld), other.lease(NAME, "run-2", 0.8):
+            with pytest.raises(LeaseHeld), other.lease(NAME, "run-2", 1.5):
                 pass
 
 
@@ -97,10 +97,10 @@ def test_the_lease_of_a_dead_process_is_taken_over_and_the_dead_one_notices(
 def test_the_same_run_takes_its_lease_over_at_once_and_the_older_process_loses_it(
     store: StateStore, open_folder: Any
 ):
-    with store.lease(NAME, "run-1", 0.8) as older:
-        with StateStore(open_folder()).lease(NAME, "run-1", 0.8) as newer:
+    with store.lease(NAME, "run-1", 2.0) as older:
+        with StateStore(open_folder()).lease(NAME, "run-1", 2.0) as newer:
             assert newer.fencing == older.fencing + 1
-            time.sleep(1.5)
+            time.sleep(2.5)
             with pytest.raises(LeaseLost):
                 older.check()
             newer.check()

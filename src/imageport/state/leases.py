@@ -26,6 +26,7 @@ from imageport.storage.folder import Folder
 
 GRACE_SECONDS = 2.0
 """File servers may show a write late; Samba holds time stamps back by up to two seconds."""
+ATTEMPTS = 20
 RENEWALS_PER_TTL = 4
 """Three renewals may fail before the lease is lost."""
 
@@ -111,20 +112,24 @@ class Lease:
             raise LeaseLost(f"Cannot go on under lease '{self.name}': {lost}.", lease=self.name)
 
     def _acquire(self) -> Stored:
-        try:
-            stored = self._records.read(self._id)
-            if stored is None:
-                self.fencing = 1
-                return self._records.create(self._id, self._document(held=True))
-            holder = _Holder.of(stored)
-            if holder.held and holder.owner != self.owner:
-                now_ns = self._records.server_now_ns()
-                if not _run_out(self._records, stored, holder.ttl_seconds, now_ns):
-                    raise self._held_by(holder.owner)
-            self.fencing = holder.fencing + 1
-            return self._records.replace(stored, self._document(held=True))
-        except NameTaken as error:
-            raise self._held_by("a run that was faster by a moment") from error
+        for _attempt in range(ATTEMPTS):
+            with contextlib.suppress(NameTaken):
+                return self._try_to_acquire()
+            # Somebody wrote meanwhile: another contender, or our own older process renewing.
+        raise self._held_by("somebody who keeps writing it")
+
+    def _try_to_acquire(self) -> Stored:
+        stored = self._records.read(self._id)
+        if stored is None:
+            self.fencing = 1
+            return self._records.create(self._id, self._document(held=True))
+        holder = _Holder.of(stored)
+        if holder.held and holder.owner != self.owner:
+            now_ns = self._records.server_now_ns()
+            if not _run_out(self._records, stored, holder.ttl_seconds, now_ns):
+                raise self._held_by(holder.owner)
+        self.fencing = holder.fencing + 1
+        return self._records.replace(stored, self._document(held=True))
 
     def _renew_until_end(self) -> None:
         while not self._end.wait(self._ttl_seconds / RENEWALS_PER_TTL):

@@ -30,10 +30,14 @@ LIMIT_BYTES = 4 * 1024 * 1024
 MAX_COUNTER = 10**12
 KEPT_STATES = 8
 """More changes than one record can see during one listing: each takes several round trips."""
+OLD_NS = 24 * 3600 * 10**9
+"""What is a day older than the newest file of the folder has no writer any more; both times are the
+file server's."""
 ATTEMPTS = 200
 """Each lost race means that somebody else's change arrived, so this many are never needed."""
 
 _NAME = re.compile(r"^(?P<id>[A-Za-z0-9][A-Za-z0-9_-]{0,127})\.(?P<counter>[0-9]{1,12})\.json$")
+_PART = ".part"
 _ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")
 
 Document = dict[str, Any]
@@ -60,6 +64,7 @@ class RecordFolder:
         self._path = path
         self._kind = kind
         self._made = False
+        self._tidied = False
 
     @property
     def location(self) -> str:
@@ -81,7 +86,8 @@ class RecordFolder:
     def read_all(self) -> list[Stored]:
         """Return all records, sorted by id; damaged ones raise one `StateError` naming them all."""
         found, damaged = [], []
-        for record_id, counter in sorted(self.counters().items()):
+        entries = self._entries()
+        for record_id, counter in sorted(_newest_of(entries).items()):
             try:
                 stored = self._load(record_id, counter)
             except FileMissing:
@@ -94,6 +100,8 @@ class RecordFolder:
                 continue
             if not stored.removed:
                 found.append(stored)
+            elif _is_old(stored, entries):
+                self.forget(record_id)
         if damaged:
             raise StateError(
                 " ".join(error.message for error in damaged),
@@ -101,16 +109,6 @@ class RecordFolder:
                 files=[name for error in damaged for name in error.fields.get("files", [])],
             )
         return found
-
-    def counters(self) -> dict[str, int]:
-        """Return the newest counter of every id without reading a record."""
-        newest: dict[str, int] = {}
-        for entry in self._entries():
-            parts = _NAME.match(entry.name)
-            if parts and not entry.is_folder:
-                key = parts["id"]
-                newest[key] = max(newest.get(key, -1), int(parts["counter"]))
-        return newest
 
     def create(self, record_id: str, document: Document) -> Stored:
         """Write a new record; `NameTaken` if it exists."""
@@ -222,6 +220,18 @@ class RecordFolder:
         for counter, name in states.items():
             if counter <= newest - KEPT_STATES:
                 self._folder.delete(f"{self._path}/{name}")
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Remove what killed writers left half-written, once per process."""
+        if self._tidied:
+            return
+        self._tidied = True
+        entries = self._entries()
+        latest_ns = max((entry.last_write_ns for entry in entries), default=0)
+        for entry in entries:
+            if entry.name.endswith(_PART) and entry.last_write_ns < latest_ns - OLD_NS:
+                self._folder.delete(f"{self._path}/{entry.name}")
 
     def _load(self, record_id: str, counter: int) -> Stored:
         name = self._name(record_id, counter)
@@ -248,7 +258,7 @@ class RecordFolder:
 
     def _newest(self, record_id: str) -> int | None:
         self._check_id(record_id)
-        return self.counters().get(record_id)
+        return _newest_of(self._entries()).get(record_id)
 
     def _entries(self) -> list[FileStat]:
         try:
@@ -260,7 +270,7 @@ class RecordFolder:
         if not self._made:
             self._folder.make_folder(self._path)
             self._made = True
-        return f"{self._path}/{secrets.token_hex(12)}.part"
+        return f"{self._path}/{secrets.token_hex(12)}{_PART}"
 
     def _name(self, record_id: str, counter: int) -> str:
         if counter > MAX_COUNTER:
@@ -279,6 +289,23 @@ class RecordFolder:
             f"Cannot update record '{self.location}/{record_id}': "
             f"it changed {ATTEMPTS} times in a row."
         )
+
+
+def _newest_of(entries: list[FileStat]) -> dict[str, int]:
+    """Return the newest counter of every id in a listing."""
+    newest: dict[str, int] = {}
+    for entry in entries:
+        parts = _NAME.match(entry.name)
+        if parts and not entry.is_folder:
+            key = parts["id"]
+            newest[key] = max(newest.get(key, -1), int(parts["counter"]))
+    return newest
+
+
+def _is_old(stored: Stored, entries: list[FileStat]) -> bool:
+    written = {entry.name: entry.last_write_ns for entry in entries}
+    mine_ns = written.get(stored.location.rsplit("/", 1)[-1])
+    return mine_ns is not None and mine_ns < max(written.values()) - OLD_NS
 
 
 def damaged(location: str, found: str) -> StateError:
