@@ -48,7 +48,7 @@ def grown(layout: Layout, size_bytes: int) -> Layout:
     return [*layout, (missing, HOLE, 0)] if missing > 0 else layout
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LAYOUTS, LAYOUTS, LAYOUTS, st.booleans())
 def test_three_generations_read_back_exactly(
     first: Layout, second: Layout, third: Layout, unwritten_reads_zero: bool
@@ -67,7 +67,7 @@ def test_three_generations_read_back_exactly(
         parent, reference = result.manifest, result.reference
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LAYOUTS)
 def test_only_data_is_read_and_read_once(layout: Layout):
     disk = SyntheticDisk(layout)
@@ -77,7 +77,7 @@ def test_only_data_is_read_and_read_once(layout: Layout):
     assert result.stats.bytes_read == disk.bytes_read == allocated
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LAYOUTS, st.booleans())
 def test_sending_the_same_image_as_a_child_puts_nothing(layout: Layout, unwritten_reads_zero: bool):
     shelf = Shelf()

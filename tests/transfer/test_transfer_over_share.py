@@ -21,7 +21,7 @@ from imageport.transfer.pipeline import TransferRequest, TransferResult, VerifyL
 
 USER = "carrier"
 PASSWORD = "Planted-Secret-1138"
-SIZE_BYTES = 512 * MIB
+SIZE_BYTES = 160 * MIB
 
 
 @pytest.fixture(scope="module")

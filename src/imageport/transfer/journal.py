@@ -14,7 +14,14 @@ import threading
 import zlib
 from dataclasses import asdict, dataclass
 
-from imageport.errors import FileMissing, ImageportError, NameTaken, StateError
+from imageport.errors import (
+    FileLocked,
+    FileMissing,
+    ImageportError,
+    LeaseHeld,
+    NameTaken,
+    StateError,
+)
 from imageport.model import BLOCK_BYTES
 from imageport.storage.byte_file import WritableFile
 from imageport.storage.folder import Folder
@@ -75,7 +82,7 @@ class Journal:
         self.close()
         self.header = None
         try:
-            self._file = self._folder.open_write(self._name)
+            self._file = self._open_existing()
         except FileMissing:
             return None
         self.header = self._read_header(self._file)
@@ -150,7 +157,16 @@ class Journal:
         try:
             return self._folder.create(self._name)
         except NameTaken:
+            return self._open_existing()
+
+    def _open_existing(self) -> WritableFile:
+        try:
             return self._folder.open_write(self._name)
+        except FileLocked as error:
+            # Retryable: the handle of a process that died goes when its server notices.
+            raise LeaseHeld(
+                f"Cannot open journal '{self.location}': another process is writing it."
+            ) from error
 
     def _read_header(self, file: WritableFile) -> JournalHeader | None:
         if file.size_bytes < HEADER_BYTES:

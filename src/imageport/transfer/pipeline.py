@@ -80,10 +80,11 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
     failed with a retryable error, keep journal and target for the next call; after any other
     error both are removed. Never closes ``source`` or ``target``.
     """
+    running = _Transfer(source, target, request)
     try:
-        return _Transfer(source, target, request).run()
+        return running.run()
     except BaseException as error:
-        if _leaves_nothing(error):
+        if running.opened and _leaves_nothing(error):
             # The first error is the one to report; the sweep takes what cannot be removed now.
             with contextlib.suppress(ImageportError):
                 target.abort()
@@ -109,6 +110,8 @@ class _Transfer:
         self._target = target
         self._request = request
         self._stop = Stop()
+        self.opened = False
+        """Journal and target are ours; before that they may be another process's."""
         self._polled = self._checked = time.monotonic()
         self._partitions = request.partitions
         if self._partitions is None:
@@ -124,6 +127,8 @@ class _Transfer:
         progress = ProgressCount(
             request.stage, request.events, len(plan.data_blocks) + len(plan.zero_blocks)
         )
+        request.journal.load()
+        self.opened = True
         progress.note(open_session(self._target, request.journal, plan, header, self._stop))
         progress.resumed(len(request.journal.put), len(request.journal.same))
         bytes_read = self._move(plan, progress)

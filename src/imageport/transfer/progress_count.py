@@ -27,6 +27,8 @@ class ProgressCount:
     def resumed(self, put_blocks: int, same_blocks: int) -> None:
         """Count blocks that an earlier run left behind it."""
         self._resumed = put_blocks * BLOCK_BYTES
+        if put_blocks + same_blocks == 0:
+            return
         self._stage.advance((put_blocks + same_blocks) * BLOCK_BYTES, "resumed from the journal")
 
     def requested(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 
-from imageport.errors import ImageportError, ResourceGone
+from imageport.errors import FileLocked, ImageportError, LeaseHeld, ResourceGone
 from imageport.transfer.block_target import BlockTarget, TransferPlan
 from imageport.transfer.journal import Journal, JournalHeader
 from imageport.transfer.manifest import Manifest
@@ -21,15 +21,20 @@ def open_session(
 ) -> str:
     """Return what happened, in words; afterwards ``target`` takes puts and ``journal`` records.
 
+    ``journal`` is loaded. `LeaseHeld` when another process still writes the target.
     A journal of another content of the source, or of another parent, belongs to a target that
     nobody will finish: it is removed and the transfer starts over.
     """
-    found = journal.load()
+    found = journal.header
     if found is not None and same_transfer(found, wanted):
         try:
             retried(lambda: target.resume(plan, found.handle), stop)
         except ResourceGone:
             words = "the half-written target is gone; starting over"
+        except FileLocked as error:
+            raise LeaseHeld(
+                f"Cannot resume '{found.handle}': another process is writing it."
+            ) from error
         else:
             return "resumed"
     elif found is not None:
