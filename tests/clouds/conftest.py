@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,34 @@ def aws_lab(aws_connections: Connections) -> Iterator[AwsLab]:
         yield lab
     finally:
         lab.empty()
+
+
+GUEST = """
+import json, sys, time
+from pathlib import Path
+disk, outcome = Path(sys.argv[1]), Path(sys.argv[2])
+mode = {mode!r}
+with disk.open("r+b") as file:
+    print("guest sees", file.read(8).hex(), flush=True)
+    if mode == "slow":
+        time.sleep(4)
+    file.seek(1024)
+    file.write(b"booted")
+if mode == "hang":
+    print("*** STOP: 0x0000007B", flush=True)
+    time.sleep(600)
+print("imageport-firstboot: done", flush=True)
+outcome.write_text(json.dumps({{"outcome": "shutdown"}}))
+"""
+
+
+@pytest.fixture
+def guest(aws_lab: AwsLab, tmp_path: Path) -> Callable[[str], None]:
+    """Choose what the guest does."""
+
+    def choose(mode: str) -> None:
+        program = tmp_path / "guest.py"
+        program.write_text(GUEST.format(mode=mode))
+        aws_lab.service.turn(boot_command=[sys.executable, str(program)])
+
+    return choose

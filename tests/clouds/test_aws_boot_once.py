@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,40 +17,10 @@ from imageport.state.ledger import Ledger
 from tests.clouds.aws_laboratory import BUCKET, AwsLab
 from tests.clouds.cloud_contract import BLOCKS, SITE, Killed, disk_of, ids, in_days
 
-GUEST = """
-import json, sys, time
-from pathlib import Path
-disk, outcome = Path(sys.argv[1]), Path(sys.argv[2])
-mode = {mode!r}
-with disk.open("r+b") as file:
-    print("guest sees", file.read(8).hex(), flush=True)
-    if mode == "slow":
-        time.sleep(4)
-    file.seek(1024)
-    file.write(b"booted")
-if mode == "hang":
-    print("*** STOP: 0x0000007B", flush=True)
-    time.sleep(600)
-print("imageport-firstboot: done", flush=True)
-outcome.write_text(json.dumps({{"outcome": "shutdown"}}))
-"""
-
 
 @pytest.fixture(autouse=True)
 def quick_console(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "CONSOLE_PAUSE_SECONDS", 0.5)
-
-
-@pytest.fixture
-def guest(aws_lab: AwsLab, tmp_path: Path):
-    """Choose what the guest does."""
-
-    def choose(mode: str) -> None:
-        program = tmp_path / "guest.py"
-        program.write_text(GUEST.format(mode=mode))
-        aws_lab.service.turn(boot_command=[sys.executable, str(program)])
-
-    return choose
 
 
 class DiesOnceStarted(Ledger):
@@ -135,6 +103,7 @@ def test_a_guest_that_hangs_is_switched_off_with_console_and_screenshot(
     assert not any(item["busy"] for item in aws_lab.service.machines())
 
 
+@pytest.mark.slow
 def test_a_machine_that_a_person_stops_did_not_finish(aws_lab: AwsLab, guest: Any):
     guest("hang")
     cloud = aws_lab.cloud("run-1")
@@ -182,6 +151,7 @@ def test_a_killed_run_takes_up_its_stub_machine(
     assert only_disk_is_left(aws_lab, disk)
 
 
+@pytest.mark.slow
 def test_a_guest_in_the_middle_of_its_boot_is_waited_for_not_switched_off(
     aws_lab: AwsLab, guest: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -203,6 +173,7 @@ def test_a_guest_in_the_middle_of_its_boot_is_waited_for_not_switched_off(
     assert only_disk_is_left(aws_lab, disk)
 
 
+@pytest.mark.slow
 def test_what_a_killed_boot_left_is_swept_down_to_nothing(
     aws_lab: AwsLab, guest: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -226,6 +197,7 @@ def test_what_a_killed_boot_left_is_swept_down_to_nothing(
     assert aws_lab.state.ledger.open_entries() == []
 
 
+@pytest.mark.slow
 def test_a_denied_start_frees_the_disk_and_names_the_action(aws_lab: AwsLab, guest: Any):
     guest("work")
     cloud = aws_lab.cloud("run-1")
@@ -260,6 +232,7 @@ def test_a_group_that_the_operator_names_is_used_and_kept(aws_lab: AwsLab):
     assert aws_lab.state.ledger.open_entries() == []
 
 
+@pytest.mark.slow
 def test_a_terminated_machine_is_not_taken_up(aws_lab: AwsLab, guest: Any):
     guest("work")
     cloud = aws_lab.cloud("run-1")

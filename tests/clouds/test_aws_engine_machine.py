@@ -116,6 +116,7 @@ def test_the_machine_has_no_role_no_public_address_and_asks_for_tokens(aws_lab: 
     assert group["IpPermissions"] == []
 
 
+@pytest.mark.slow
 def test_a_second_job_on_the_same_disk_gets_a_machine_of_its_own(aws_lab: AwsLab):
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -152,6 +153,7 @@ def test_an_engine_that_hangs_is_ended_at_its_deadline(
     assert not any(item["busy"] for item in aws_lab.service.machines())
 
 
+@pytest.mark.slow
 def test_a_cancelled_engine_run_leaves_nothing(aws_lab: AwsLab):
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -182,6 +184,7 @@ def test_a_run_killed_after_the_launch_takes_up_its_machine(aws_lab: AwsLab):
     assert only_disk_is_left(aws_lab, disk)
 
 
+@pytest.mark.slow
 def test_what_a_killed_engine_run_left_is_swept(aws_lab: AwsLab):
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -200,6 +203,7 @@ def test_what_a_killed_engine_run_left_is_swept(aws_lab: AwsLab):
     assert not any(item["busy"] for item in aws_lab.service.machines())
 
 
+@pytest.mark.slow
 def test_a_missing_permission_is_named_and_leaves_nothing(aws_lab: AwsLab):
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -253,6 +257,7 @@ def test_the_user_data_fits_into_what_ec2_takes():
     compile(text, "user-data", "exec")
 
 
+@pytest.mark.slow
 def test_the_engine_machine_ends_by_itself_when_nobody_watches(aws_lab: AwsLab):
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)

@@ -13,7 +13,7 @@ from typing import Any
 from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.disks import attach, attached_to, delete_volume, detach
-from imageport.clouds.aws.error_mapping import asked
+from imageport.clouds.aws.error_mapping import asked, done_already
 from imageport.clouds.aws.instances import (
     ENDING,
     InstanceFacts,
@@ -94,7 +94,8 @@ def _start_with_root(
     facts = describe_instance(account, instance_id)
     if facts is not None and STARTED_TAG in facts.tags:
         return
-    with asked("ec2:StartInstances", instance_id):
+    # Running by now: an earlier request got through and its answer was lost.
+    with done_already("IncorrectInstanceState"), asked("ec2:StartInstances", instance_id):
         account.clients.ec2.start_instances(InstanceIds=[instance_id])
     tag: Any = {"Key": STARTED_TAG, "Value": "yes"}
     with asked("ec2:CreateTags", instance_id):

@@ -35,6 +35,13 @@ class AwsClients:
         return client
 
     @cached_property
+    def ec2_once(self) -> EC2Client:
+        """Return a client that asks once, for the one creation without an idempotency token."""
+        once = Config(retries={"total_max_attempts": 1, "mode": "standard"})
+        client: EC2Client = self._client("ec2", self._control().merge(once))
+        return client
+
+    @cached_property
     def ebs(self) -> EBSClient:
         """Return the control path of the EBS direct APIs (start, complete, list)."""
         client: EBSClient = self._client("ebs", self._control())

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from imageport.cloud import Cancelled, CloudDisk, never
 from imageport.clouds.aws.account import Account, specifications
-from imageport.clouds.aws.error_mapping import asked
+from imageport.clouds.aws.error_mapping import asked, done_already
 from imageport.clouds.aws.waiting import wait_for
 from imageport.clouds.intents import Intent
 from imageport.errors import CloudRefused, ResourceGone
@@ -47,15 +47,22 @@ def attached_to(account: Account, volume_id: str) -> str:
 def attach(account: Account, volume_id: str, instance_id: str, device: str) -> None:
     """Attach a volume and wait until it is."""
     if attached_to(account, volume_id) != instance_id:
-        with asked("ec2:AttachVolume", volume_id):
+        # In use by whom, the wait below finds out.
+        with done_already("VolumeInUse"), asked("ec2:AttachVolume", volume_id):
             account.clients.ec2.attach_volume(
                 VolumeId=volume_id, InstanceId=instance_id, Device=device
             )
 
     def check() -> bool | None:
         volume = _describe_volume(account, volume_id) or {}
-        states = [item["State"] for item in volume.get("Attachments", [])]
-        return True if "attached" in states else None
+        held = [(item["InstanceId"], item["State"]) for item in volume.get("Attachments", [])]
+        others = [holder for holder, _ in held if holder != instance_id]
+        if others:
+            raise CloudRefused(
+                f"Cannot attach '{volume_id}': found it at {others[0]}, needed it free.",
+                aws_code="VolumeInUse",
+            )
+        return True if (instance_id, "attached") in held else None
 
     wait_for(volume_id, check, READY_SECONDS, pulse=account.live)
 

@@ -80,6 +80,20 @@ def asked(action: str, subject: str) -> Iterator[None]:
         raise map_error(error, action, subject) from error
 
 
+@contextmanager
+def done_already(*codes: str) -> Iterator[None]:
+    """Take refusals with these codes of AWS as success.
+
+    The SDK repeats a request whose answer was lost; where AWS has no idempotency token, the
+    repetition is refused because the first one was carried out.
+    """
+    try:
+        yield
+    except CloudRefused as error:
+        if error.fields.get("aws_code") not in codes:
+            raise
+
+
 def map_error(error: ClientError | BotoCoreError, action: str, subject: str) -> CloudError:
     """Return the error of our tree that says what the caller can do about ``error``."""
     if isinstance(error, ClientError):

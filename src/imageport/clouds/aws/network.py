@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from imageport.clouds.aws.account import Account, specifications
-from imageport.clouds.aws.error_mapping import asked
+from imageport.clouds.aws.error_mapping import asked, done_already
 from imageport.clouds.aws.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
 
+LISTED_SECONDS = 60.0
+"""EC2 is eventually consistent: a new group shows in a list a little later."""
 RELEASE_SECONDS = 180.0
 """A terminated machine's network interface holds the group for a while."""
 
@@ -60,14 +62,14 @@ def _own_group(account: Account, role: str) -> str:
     vpc_id = _vpc_of(account, account.settings.subnet_id)
     found = _find_group(account, vpc_id, name)
     if not found:
-        with asked("ec2:CreateSecurityGroup", name):
-            answer = account.clients.ec2.create_security_group(
+        with done_already("InvalidGroup.Duplicate"), asked("ec2:CreateSecurityGroup", name):
+            account.clients.ec2.create_security_group(
                 GroupName=name,
                 Description="imageport: machines of one run, nothing comes in",
                 VpcId=vpc_id,
                 TagSpecifications=specifications(intent, "security-group"),
             )
-        found = answer["GroupId"]
+        found = wait_for(name, lambda: _find_group(account, vpc_id, name) or None, LISTED_SECONDS)
     account.record(intent, found)
     return found
 
@@ -101,13 +103,15 @@ def _replace_egress(account: Account, group_id: str) -> None:
         if cidrs and cidrs <= wanted and not rule.get("Ipv6Ranges"):
             wanted -= cidrs
             continue
-        with asked("ec2:RevokeSecurityGroupEgress", group_id):
+        revoke = asked("ec2:RevokeSecurityGroupEgress", group_id)
+        with done_already("InvalidPermission.NotFound"), revoke:
             account.clients.ec2.revoke_security_group_egress(
                 GroupId=group_id, IpPermissions=[_plain_rule(rule)]
             )
     for cidr in sorted(wanted):
         rule = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": cidr}]}
-        with asked("ec2:AuthorizeSecurityGroupEgress", group_id):
+        authorize = asked("ec2:AuthorizeSecurityGroupEgress", group_id)
+        with done_already("InvalidPermission.Duplicate"), authorize:
             account.clients.ec2.authorize_security_group_egress(
                 GroupId=group_id,
                 IpPermissions=[rule],  # type: ignore[list-item]

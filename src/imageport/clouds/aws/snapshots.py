@@ -8,10 +8,12 @@ from datetime import datetime
 
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
-from imageport.clouds.aws.waiting import wait_for
+from imageport.clouds.aws.waiting import retried, wait_for, wait_until
+from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_PREPARED, TAG_TOKEN
-from imageport.errors import CloudRefused, ResourceGone
+from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 
+LISTED_SECONDS = 5.0
 UNKNOWN_SECONDS = 30.0
 """EC2 is eventually consistent: a snapshot made a moment ago may not be listed yet."""
 
@@ -79,13 +81,7 @@ def snapshot_volume(account: Account, volume_id: str, name: str) -> str:
         account.void(intent)
         return snapshot_volume(account, volume_id, name)
     if not found:
-        with asked("ec2:CreateSnapshot", volume_id):
-            answer = account.clients.ec2.create_snapshot(
-                VolumeId=volume_id,
-                Description=f"imageport {name}"[:255],
-                TagSpecifications=specifications(intent, "snapshot"),
-            )
-        found = answer["SnapshotId"]
+        found = retried(lambda: _create_or_find(account, intent, volume_id, name))
     account.record(intent, found)
     wait_completed(account, found)
     return found
@@ -99,6 +95,23 @@ def find_snapshot(account: Account, token: str) -> str:
         )
     alive = [item["SnapshotId"] for item in answer["Snapshots"] if item["State"] != "error"]
     return alive[0] if alive else ""
+
+
+def _create_or_find(account: Account, intent: Intent, volume_id: str, name: str) -> str:
+    """Create once; an answer that got lost is looked for before anybody creates again."""
+    try:
+        with asked("ec2:CreateSnapshot", volume_id):
+            answer = account.clients.ec2_once.create_snapshot(
+                VolumeId=volume_id,
+                Description=f"imageport {name}"[:255],
+                TagSpecifications=specifications(intent, "snapshot"),
+            )
+    except CloudUnavailable:
+        found = wait_until(lambda: find_snapshot(account, intent.token) or None, LISTED_SECONDS)
+        if found is None:
+            raise
+        return found
+    return str(answer["SnapshotId"])
 
 
 def delete_snapshot(account: Account, snapshot_id: str) -> None:

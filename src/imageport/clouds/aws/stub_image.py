@@ -11,9 +11,9 @@ import hashlib
 
 from imageport.clouds.aws.account import Account, specifications, tag_list
 from imageport.clouds.aws.block_client import BlockClient
-from imageport.clouds.aws.error_mapping import asked
+from imageport.clouds.aws.error_mapping import asked, done_already
 from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, wait_completed
-from imageport.clouds.aws.waiting import retried
+from imageport.clouds.aws.waiting import retried, wait_for
 from imageport.errors import CloudUnavailable, ResourceGone
 from imageport.model import ZERO_BLOCK, ZERO_DIGEST
 
@@ -29,8 +29,8 @@ def make_stub_image(account: Account, disk_id: str) -> tuple[str, str]:
     name = f"imageport-stub-{intent.client_token[:16]}"
     image_id = _find_image(account, name)
     if not image_id:
-        with asked("ec2:RegisterImage", name):
-            answer = account.clients.ec2.register_image(
+        with done_already("InvalidAMIName.Duplicate"), asked("ec2:RegisterImage", name):
+            account.clients.ec2.register_image(
                 Name=name,
                 Description="imageport: empty disk, replaced before the first boot",
                 Architecture="x86_64",
@@ -52,7 +52,7 @@ def make_stub_image(account: Account, disk_id: str) -> tuple[str, str]:
                 ],
                 TagSpecifications=specifications(intent, "image"),
             )
-        image_id = answer["ImageId"]
+        image_id = wait_for(name, lambda: _find_image(account, name) or None, START_SECONDS)
     account.record(intent, image_id)
     return image_id, snapshot_id
 
