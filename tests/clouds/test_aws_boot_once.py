@@ -197,6 +197,49 @@ def test_what_a_killed_boot_left_is_swept_down_to_nothing(
     assert aws_lab.state.ledger.open_entries() == []
 
 
+class DiesAt(Ledger):
+    """The process is killed when it would record a resource of one kind."""
+
+    def __init__(self, lab: AwsLab, prefix: str) -> None:
+        super().__init__(lab.state.folder)
+        self._prefix = prefix
+
+    def record(self, entry_id: str, resource_id: str) -> None:
+        if resource_id.startswith(self._prefix):
+            raise Killed(resource_id)
+        super().record(entry_id, resource_id)
+
+
+@pytest.mark.parametrize("prefix", ["sg-", "snap-", "ami-", "i-"])
+def test_what_was_made_for_the_boot_but_never_recorded_is_swept(
+    aws_lab: AwsLab, guest: Any, monkeypatch: pytest.MonkeyPatch, prefix: str
+):
+    guest("work")
+    cloud = aws_lab.cloud("run-1")
+    disk = disk_of(cloud)
+    monkeypatch.setattr(module, "_clean_up", lambda *_: [])
+    with pytest.raises(Killed, match=prefix):
+        aws_lab.cloud("run-1", ledger=DiesAt(aws_lab, prefix)).boot_once(disk, deadline_seconds=60)
+    assert any(item.id.startswith(prefix) for item in cloud.list_ours(SITE))
+    sweep(aws_lab.cloud("sweep"), aws_lab.state, SITE, in_days(2))
+    assert cloud.list_ours(SITE) == []
+    assert aws_lab.state.ledger.open_entries() == []
+
+
+def test_a_snapshot_of_the_disk_that_was_never_recorded_is_found_or_swept(aws_lab: AwsLab):
+    cloud = aws_lab.cloud("run-1")
+    disk = disk_of(cloud)
+    dying = aws_lab.cloud("run-1", ledger=DiesAt(aws_lab, "snap-"))
+    with pytest.raises(Killed):
+        dying.snapshot(disk, "P")
+    made = {item.id for item in cloud.list_ours(SITE) if item.tags["imageport:role"] == "prepared"}
+    assert {cloud.snapshot(disk, "P")} == made
+    with pytest.raises(Killed):
+        aws_lab.cloud("run-2", ledger=DiesAt(aws_lab, "snap-")).snapshot(disk, "P")
+    sweep(aws_lab.cloud("sweep"), aws_lab.state, SITE, in_days(2))
+    assert cloud.list_ours(SITE) == []
+
+
 @pytest.mark.slow
 def test_a_denied_start_frees_the_disk_and_names_the_action(aws_lab: AwsLab, guest: Any):
     guest("work")

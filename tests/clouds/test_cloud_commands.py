@@ -82,7 +82,7 @@ def test_doctor_reports_every_missing_action_and_how_to_mend_it(
     assert main(["doctor", *arguments]) == 1
     written = capsys.readouterr().out
     assert "FAIL  ebs:CompleteSnapshot: denied" in written
-    assert "Grant ec2:RegisterImage (prepare (first boot))" in written
+    assert "Grant ec2:RegisterImage (for prepare (first boot))" in written
     assert SECRET not in written
 
 

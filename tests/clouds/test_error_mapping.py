@@ -15,6 +15,7 @@ from botocore.exceptions import (
 )
 
 from imageport.clouds.aws.error_mapping import asked, map_error
+from imageport.clouds.aws.settings import AwsSettings
 from imageport.errors import (
     CloudError,
     CloudRefused,
@@ -112,6 +113,13 @@ def test_a_denial_names_the_action_that_aws_names():
 def test_a_quota_says_where_to_raise_it():
     error = map_error(answer("VolumeLimitExceeded"), "ec2:CreateVolume", "snap-1")
     assert "Service Quotas" in error.hint
+
+
+def test_no_proxy_password_survives_in_an_error_or_in_the_settings():
+    proxy = "http://worker:5ecre7@proxy:3128"
+    error = map_error(EndpointConnectionError(endpoint_url=proxy), "s3:GetObject", "x")
+    assert "5ecre7" not in str(error)
+    assert "5ecre7" not in repr(AwsSettings(region="eu-central-1", proxy=proxy))
 
 
 @pytest.mark.parametrize(

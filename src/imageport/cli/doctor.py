@@ -124,7 +124,7 @@ def _cloud_checks(args: argparse.Namespace) -> list[Check]:
     return [
         Check(
             gap.action, passed=False, found=gap.found,
-            mend=f"Grant {gap.action} ({gap.needed_for}); docs/ has the least-privilege policy.",
+            mend=f"Grant {gap.action} (for {gap.needed_for}) to the worker's role or user.",
         )
         for gap in gaps
     ]  # fmt: skip

@@ -61,6 +61,7 @@ _NO_LOGIN = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalErr
 # botocore's own ConnectionError (no route, name, proxy) is no HTTPClientError.
 _NETWORK = (HTTPClientError, ConnectionFailed, IncompleteReadError, ResponseStreamingError)
 _SIGNED_URL = re.compile(r"(https?://[^\s?]+)\?\S+")
+_LOGIN_IN_URL = re.compile(r"(https?://)[^\s/@]+@")
 _NAMED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 
 LOGIN_HINT = "Check the credentials of the worker (role, profile or block) and its clock."
@@ -156,7 +157,7 @@ def _cannot(action: str, subject: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Cut query strings (a signed URL is a secret) and the encoded part of a denial."""
-    return _SIGNED_URL.sub(
-        r"\1?…", text.split("Encoded authorization failure", maxsplit=1)[0]
-    ).strip()[:300]
+    """Cut query strings (a signed URL is a secret), logins and the encoded part of a denial."""
+    plain = text.split("Encoded authorization failure", maxsplit=1)[0]
+    plain = _LOGIN_IN_URL.sub(r"\1…@", plain)
+    return _SIGNED_URL.sub(r"\1?…", plain).strip()[:300]

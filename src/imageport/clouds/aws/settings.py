@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imageport.errors import InputError
 
@@ -11,8 +11,9 @@ from imageport.errors import InputError
 class AwsSettings:
     """One account, region and network; credentials come from the boto3 session alone.
 
-    ``availability_zone`` is the zone of ``subnet_id``. Empty security groups mean: make one for
-    the run and delete it afterwards. ``encrypted`` without ``kms_key_id`` takes the account's
+    ``availability_zone`` is the zone of ``subnet_id``, from which the engine machine must reach S3
+    (a gateway endpoint is enough). Empty security groups mean: make one for the run and delete it
+    afterwards. ``encrypted`` without ``kms_key_id`` takes the account's
     default key.
     """
 
@@ -36,7 +37,8 @@ class AwsSettings:
     endpoint_url: str = ""
     keep_parent: bool = True
     ca_bundle: str = ""
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)
+    """May hold a user and a password, so it is never shown."""
     boot_egress_cidrs: tuple[str, ...] = ()
     """Destinations that the one boot may reach; empty is none."""
     expires_seconds: float = 6 * 3600.0

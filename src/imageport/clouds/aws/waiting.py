@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from imageport.cloud import Cancelled, never
-from imageport.errors import CloudError, CloudUnavailable, TransferCancelled
+from imageport.errors import CloudError, CloudThrottled, CloudUnavailable, TransferCancelled
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -73,14 +74,16 @@ def retried(
 ) -> Found:
     """Call again while the error says that it may pass: full jitter, at most 4 s apart.
 
-    For reading only; writes are paced and retried by the pipeline above their target.
+    Being too fast says nothing about the call: that is limited by time alone. For reading only;
+    writes are paced and retried by the pipeline above their target.
     """
     end = time.monotonic() + budget_seconds
-    for attempt in range(1, attempts + 1):
+    for attempt in itertools.count(1):
         try:
             return call()
         except CloudError as error:
-            if not error.retryable or attempt == attempts or time.monotonic() > end:
+            spent = attempt >= attempts and not isinstance(error, CloudThrottled)
+            if not error.retryable or spent or time.monotonic() > end:
                 raise
-        time.sleep(random.uniform(0, min(4.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
+        time.sleep(random.uniform(0, min(4.0, 0.1 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
     raise AssertionError  # the loop returns or raises
