@@ -1,13 +1,47 @@
-"""One laboratory for each module of long stories."""
+"""Laboratories for long stories: one with a whole sample image, one with a small disk."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from imageport.sandbox.sample.build import build_sample
+from imageport.sandbox.sample.recipe import Variant
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
+
+SMALL_DISK_MIB = 96
+DATA_MIB = 48
 
 
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
-    with open_laboratory(tmp_path_factory.mktemp("laboratory")) as opened:
+    def sample(path: Path) -> None:
+        build_sample(path, Variant.SMALL)
+
+    with open_laboratory(tmp_path_factory.mktemp("laboratory"), sample) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def disk_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    with open_laboratory(tmp_path_factory.mktemp("disks"), make_small_disk) as opened:
+        yield opened
+
+
+def make_small_disk(path: Path) -> None:
+    """A VHDX by QEMU: a partition table, 48 MiB of data in 96 MiB, no guest."""
+    raw = path.with_suffix(".raw")
+    with raw.open("wb") as file:
+        file.truncate(SMALL_DISK_MIB * 2**20)
+    run("sgdisk", "--clear", "--new=1:2048:0", raw)
+    run("qemu-img", "convert", "-O", "vhdx", "-o", "block_state_zero=off,block_size=8M", raw, path)
+    raw.unlink()
+    for mib in range(8, 8 + DATA_MIB):
+        run("qemu-io", "-f", "vhdx", "-c", f"write -q -P {mib} {mib}M 1M", path)
+
+
+def run(*argv: object) -> str:
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from imageport.cloud import Cancelled, Cloud, never
+from imageport.errors import ImageportError, LeaseLost
 from imageport.progress import EventSink, silent
 from imageport.state.leases import Lease
 from imageport.state.store import StateStore
@@ -36,3 +37,20 @@ class Workplace:
         """Hold the lease of an image at this target; `LeaseHeld` when another run has it."""
         with self.state.lease(f"{image}@{self.target}", self.run, LEASE_SECONDS) as lease:
             yield lease
+
+    def asked_under(self, lease: Lease) -> Cancelled:
+        """Return what a long step asks: raises `LeaseLost` when another run took over."""
+
+        def cancelled() -> bool:
+            lease.check()
+            return self.cancelled()
+
+        return cancelled
+
+
+def may_go_on(error: BaseException) -> bool:
+    """Tell whether what is half made must stay: for another try, or for the run that took over.
+
+    After everything else, a termination signal among it, nothing half-made outlives its run.
+    """
+    return isinstance(error, LeaseLost) or (isinstance(error, ImageportError) and error.retryable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from imageport.workflow.generations import (
     snapshot_of,
     usable,
 )
-from imageport.workflow.place import Workplace
+from imageport.workflow.place import Workplace, may_go_on
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.retention import retire_parent
 
@@ -52,7 +53,7 @@ def prepare(
     """
     uploaded = place.state.catalogue.get(uploaded_id)
     key = options_key(choices, payload_sha256(payload), engine_id())
-    with place.holding(uploaded.image):
+    with place.holding(uploaded.image) as lease:
         found = find_current(place, uploaded.image, uploaded.source_key, key)
         if found is not None:
             stage = Stage(STAGE, place.events, unit="steps")
@@ -60,7 +61,8 @@ def prepare(
             return found
         if usable(place, uploaded) is None:
             raise ResourceGone(f"Cannot prepare '{uploaded_id}': its snapshot is gone.")
-        return _Preparation(place, uploaded, choices, payload, key).run()
+        held = dataclasses.replace(place, cancelled=place.asked_under(lease))
+        return _Preparation(held, uploaded, choices, payload, key).run()
 
 
 def find_current(
@@ -94,11 +96,11 @@ class _Preparation:
         try:
             generation = self._steps(checkpoint, done)
         except BaseException as error:
-            # What may be tried again keeps its disk: the next try goes on from the checkpoint.
-            # Everything else, a termination signal among it, leaves nothing behind.
-            if not (isinstance(error, ImageportError) and error.retryable):
-                self._discard(done)
-                checkpoint.clear()
+            if not may_go_on(error):
+                # The first error is the one to report; the sweep takes what stays.
+                with contextlib.suppress(ImageportError):
+                    self._discard(done)
+                    checkpoint.clear()
             raise
         self._discard(done)
         checkpoint.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from imageport.citrix.names import is_version_of
@@ -17,7 +17,7 @@ from imageport.transfer.pipeline import TransferRequest, TransferResult, transfe
 from imageport.transfer.verify import VerifyLevel
 from imageport.workflow.checkpoints import Checkpoint
 from imageport.workflow.generations import now_text, snapshot_of, usable
-from imageport.workflow.place import Workplace
+from imageport.workflow.place import Workplace, may_go_on
 from imageport.workflow.retention import retire_superseded
 from imageport.workflow.sized_disk import SizedDisk
 
@@ -43,7 +43,7 @@ def publish(
         ShareFull, ShareRefused …: the store.
     """
     prepared = place.state.catalogue.get(prepared_id)
-    with place.holding(f"{prepared.image}>{store.location}"):
+    with place.holding(f"{prepared.image}>{store.location}") as lease:
         found = published_as(place, prepared_id, store, name)
         if found is not None:
             stage = Stage(STAGE, place.events)
@@ -51,7 +51,8 @@ def publish(
             return found
         if usable(place, prepared) is None:
             raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
-        publication = _Publishing(place, prepared, store, name, if_exists).run()
+        held = replace(place, cancelled=place.asked_under(lease))
+        publication = _Publishing(held, prepared, store, name, if_exists).run()
     retire_superseded(place, prepared.image)
     return publication
 
@@ -124,8 +125,7 @@ class _Publishing:
             result = self._moved(part)
             return self._finished(target, part, result)
         except BaseException as error:
-            # See upload: only what may be tried again keeps its half.
-            if not (isinstance(error, ImageportError) and error.retryable):
+            if not may_go_on(error):
                 with contextlib.suppress(ImageportError):
                     self._store.discard(part)
                     self._place.state.journals.delete(self._key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.errors import ImageportError, SourceChanged
@@ -24,7 +24,7 @@ from imageport.workflow.generations import (
     snapshot_of,
     usable,
 )
-from imageport.workflow.place import Workplace
+from imageport.workflow.place import Workplace, may_go_on
 
 STAGE = "upload"
 
@@ -60,12 +60,13 @@ def upload(
             raise SourceChanged(
                 f"Cannot upload '{vdisk}': its content is not the one that preflight saw."
             )
-        with place.holding(facts.image):
+        with place.holding(facts.image) as lease:
             found = find_uploaded(place, facts.image, source_key)
             if found is not None:
                 _say_current(place, found)
                 return found
-            return _upload(place, disk, facts, keep_parent=keep_parent)
+            held = replace(place, cancelled=place.asked_under(lease))
+            return _upload(held, disk, facts, keep_parent=keep_parent)
 
 
 def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation | None:
@@ -131,9 +132,7 @@ def _moved(
     try:
         return transfer(disk, target, request)
     except BaseException as error:
-        # What may be tried again keeps its half: the next try resumes. Everything else, a
-        # termination signal among it, leaves nothing behind.
-        if not (isinstance(error, ImageportError) and error.retryable):
+        if not may_go_on(error):
             with contextlib.suppress(ImageportError):
                 target.abort()
                 place.state.journals.delete(identity)
