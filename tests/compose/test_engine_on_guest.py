@@ -210,6 +210,7 @@ def test_verify_accepts_the_booted_image_and_tells_the_first_boot(life: Life) ->
     assert "is served by oem" in evidence["network_driver"]
 
 
+@pytest.mark.slow
 def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", Variant.NO_PVS)
     report = run_site_engine(

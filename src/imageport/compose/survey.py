@@ -18,6 +18,8 @@ from imageport.compose.refusals import (
 )
 from imageport.compose.registry import hive_path
 
+_OTHER_MOUNT = "/other"
+
 
 @dataclass(slots=True)
 class Survey:
@@ -62,48 +64,54 @@ def write_refusals(guest: Guest, found: Survey) -> list[Refusal]:
 
 def _find_windows(guest: Guest, found: Survey) -> None:
     encrypted: list[Partition] = []
-    systems: list[Partition] = []
+    others: list[Partition] = []
     for partition in guest.table.partitions:
         boot_sector = guest.read_partition(partition, 0, 512)
         if is_bitlocker(boot_sector):
             encrypted.append(partition)
-        elif partition.may_hold_ntfs and is_ntfs(boot_sector) and _holds_windows(guest, partition):
-            systems.append(partition)
-    if len(systems) == 1:
-        _take(guest, found, systems[0])
-    elif systems:
-        numbers = ", ".join(str(partition.number) for partition in systems)
+        elif partition.may_hold_ntfs and is_ntfs(boot_sector):
+            if found.windows is None:
+                _try(guest, found, partition, boot_sector)
+            elif _mount_windows(guest, partition, _OTHER_MOUNT):
+                guest.unmount(_OTHER_MOUNT)
+                others.append(partition)
+    if found.partition is not None and others:
+        numbers = ", ".join(str(system.number) for system in (found.partition, *others))
         found.refusals.append(refusal("unknown_guest", f"Windows lies in partitions {numbers}."))
-    elif encrypted:
+    elif found.windows is None and encrypted:
         number = encrypted[0].number
         found.refusals.append(refusal("bitlocker", f"Partition {number} is BitLocker-encrypted."))
-    elif not found.codes & {"dynamic_disk"}:
+    elif found.windows is None and not found.codes & {"dynamic_disk"}:
         found.refusals.append(refusal("unknown_guest", "No partition holds a Windows system."))
 
 
-def _holds_windows(guest: Guest, partition: Partition) -> bool:
-    try:
-        guest.mount(partition, WINDOWS_MOUNT)
-    except RuntimeError:
-        return False
-    try:
-        return MountedFiles(guest.handle, WINDOWS_MOUNT).exists(hive_path("SYSTEM"))
-    finally:
-        guest.unmount(WINDOWS_MOUNT)
-
-
-def _take(guest: Guest, found: Survey, partition: Partition) -> None:
-    found.partition = partition
-    boot_sector = guest.read_partition(partition, 0, 512)
+def _try(guest: Guest, found: Survey, partition: Partition, boot_sector: bytes) -> None:
+    """Take the partition as the system's if it is; what is wrong with its volume is noted."""
     marked = is_marked_dirty(
         boot_sector, lambda offset, length: guest.read_partition(partition, offset, length)
     )
+    refusals = []
     if marked:
-        found.refusals.append(refusal("dirty_ntfs", "The volume's dirty flag is set."))
+        refusals = [refusal("dirty_ntfs", "The volume's dirty flag is set.")]
     elif not guest.writable:  # on a writable disk the driver is asked last, by `write_refusals`
-        found.refusals += _driver_refusals(guest, partition)
-    guest.mount(partition, WINDOWS_MOUNT)
-    found.windows = MountedFiles(guest.handle, WINDOWS_MOUNT)
+        refusals = _driver_refusals(guest, partition)  # it must not be mounted then
+    files = _mount_windows(guest, partition, WINDOWS_MOUNT)
+    if files is not None:
+        found.partition, found.windows = partition, files
+        found.refusals += refusals
+
+
+def _mount_windows(guest: Guest, partition: Partition, mount: str) -> GuestFiles | None:
+    """Mount a volume and keep it mounted if Windows is on it."""
+    try:
+        guest.mount(partition, mount)
+    except RuntimeError:
+        return None
+    files = MountedFiles(guest.handle, mount)
+    if files.exists(hive_path("SYSTEM")):
+        return files
+    guest.unmount(mount)
+    return None
 
 
 def _driver_refusals(guest: Guest, partition: Partition) -> list[Refusal]:
