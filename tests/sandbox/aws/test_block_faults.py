@@ -78,6 +78,13 @@ def test_faults_of_ec2_and_s3_are_in_their_own_formats(account: Any, refused: An
     assert refused(account.s3.list_buckets)["code"] == "ServiceUnavailable"
 
 
+def test_too_many_calls_to_ec2_are_throttled_by_its_own_name(account: Any, refused: Any):
+    account.service.turn(control_rps=1)
+    account.ec2.describe_volumes()
+    found = refused(account.ec2.describe_volumes)
+    assert (found["code"], found["status"]) == ("RequestLimitExceeded", 503)
+
+
 @pytest.mark.parametrize(
     ("action", "code"),
     [

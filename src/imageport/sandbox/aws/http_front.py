@@ -15,6 +15,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from imageport.sandbox.aws.block_http import BlockHttp
 from imageport.sandbox.aws.emulator import Emulator
+from imageport.sandbox.aws.knobs import Rate
 
 CONTROL = "/imageport/"
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
@@ -36,6 +37,7 @@ class HttpFront:
         self._emulator = emulator
         self._blocks = BlockHttp(emulator)
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self._control_rate = Rate()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -65,6 +67,9 @@ class HttpFront:
             if f"ec2:{action}" in self._emulator.knobs.denied:
                 text = f"You are not authorized to perform: ec2:{action}"
                 return 403, _EC2_ERROR.format(code="UnauthorizedOperation", message=text)
+            if not self._control_rate.allows(self._emulator.knobs.control_rps):
+                text = "Request limit exceeded."
+                return 503, _EC2_ERROR.format(code="RequestLimitExceeded", message=text)
         if not self._emulator.faults.strikes():
             return None
         _read_body(environ)

@@ -16,6 +16,8 @@ class Knobs:
 
     throttle_rps: float = 0.0
     """Block writes per second and snapshot; 0 is no limit."""
+    control_rps: float = 0.0
+    """EC2 calls per second; 0 is no limit."""
     fault_rate: float = 0.0
     """Share of requests that end with a 5xx."""
     seed: int = 0
