@@ -8,7 +8,6 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.results import ResultRecord
 from prefect.tasks import Task
 from prefect.utilities.hashing import hash_objects
 
@@ -50,7 +49,8 @@ class StepKey(CachePolicy):
 
 def is_retryable(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Tell whether trying again may mend the failure: what the error itself says, nothing else."""
-    error = state.data.result if isinstance(state.data, ResultRecord) else state.data
+    # A persisted result stands in a record, anything else for itself.
+    error = getattr(state.data, "result", state.data)
     return isinstance(error, ImageportError) and error.retryable
 
 

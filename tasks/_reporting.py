@@ -53,7 +53,9 @@ class _Shown:
     event: Event
     artifact: UUID | None = None
     percent: float = -1.0
+    text: str = ""
     at: float = 0.0
+    logged: float = 0.0
 
 
 class _StageArtifacts:
@@ -107,18 +109,19 @@ class _StageArtifacts:
         return abs(reached - shown.percent) >= AT_LEAST_PERCENT or now - shown.at >= EVERY_SECONDS
 
     def _show(self, shown: _Shown, reached: float, now: float) -> None:
-        if shown.artifact is not None and reached == shown.percent:
-            return
         text = self._line(shown.event, now - shown.started)
+        if shown.artifact is not None and (reached, text) == (shown.percent, shown.text):
+            return
         if shown.artifact is None:
             key = artifact_key(shown.event.stage, self._image)
             made = create_progress_artifact(reached, key=key, description=text)
             shown.artifact = cast("UUID", made)
         else:
             update_progress_artifact(shown.artifact, reached, description=text)
-        if now - shown.at >= EVERY_SECONDS:
+        if now - max(shown.logged, shown.started) >= EVERY_SECONDS:
             self._logger.info(text)
-        shown.percent, shown.at = reached, now
+            shown.logged = now
+        shown.percent, shown.text, shown.at = reached, text, now
 
     def _percent(self, event: Event) -> float:
         return 100.0 if event.kind is EventKind.FINISHED else percent(event.done, event.total)

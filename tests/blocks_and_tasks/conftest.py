@@ -18,6 +18,7 @@ _SILENT = ("EVENT_PERSISTER", "TRIGGERS", "SCHEDULER", "LATE_RUNS", "FOREMAN")
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     names = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SILENT}
+    names |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:

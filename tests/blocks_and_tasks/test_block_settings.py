@@ -36,7 +36,7 @@ def a_site(**values: object) -> Site:
         {"password": "a", "password_file": "/run/secret"},
         {"password_variable": "A", "password_file": "/run/secret"},
     ],
-    ids=lambda values: "+".join(values),
+    ids="+".join,
 )
 def test_a_share_refuses_what_it_cannot_mean(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -175,7 +175,7 @@ def test_a_payload_is_taken_only_under_its_digest(tmp_path: Path) -> None:
         assert payload.read_bytes() == (tmp_path / "packed.zip").read_bytes()
     assert not payload.exists()
     (folder / "ena" / "ena.inf").write_text("[Version] ; changed")
-    with pytest.raises(InputError, match="payload_sha256|found sha256"), pinned.open_payload():
+    with pytest.raises(InputError, match="found sha256"), pinned.open_payload():
         pass
 
 

@@ -87,7 +87,8 @@ def test_a_good_state_is_not_tried_again() -> None:
 
 
 @pytest.mark.prefect
-def test_prefect_tries_again_what_may_mend_and_nothing_else(prefect_server: None) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_prefect_tries_again_what_may_mend_and_nothing_else() -> None:
     tries = {"throttled": 0, "bad": 0}
 
     @task(**{**RETRYING, "retry_delay_seconds": 0, "retry_jitter_factor": None})
@@ -113,14 +114,13 @@ def test_prefect_tries_again_what_may_mend_and_nothing_else(prefect_server: None
 
 
 @pytest.mark.prefect
-def test_a_result_is_taken_over_by_a_later_run_unless_it_is_refreshed(
-    prefect_server: None,
-) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_a_result_is_taken_over_by_a_later_run_unless_it_is_refreshed() -> None:
     ran: list[str] = []
 
     @task(cache_policy=StepKey(step="counted", inputs=("route", "key")), **REMEMBERED)
     def counted(route: Route, key: str, quiet: bool = True) -> Route:
-        ran.append(key)
+        ran.append(f"{key} {quiet}")
         return route
 
     @flow

@@ -53,7 +53,9 @@ class RunWatch:
             text = str(artifact.get("description") or "")
             found = _STAGE_LINE.match(text)
             ended = artifact.get("type") != "progress" or artifact.get("data") == 100.0
-            if ended or not found or self._shown.get(artifact["key"]) == text:
+            if ended or found is None or found["text"] == "started":
+                continue
+            if self._shown.get(artifact["key"]) == text:
                 continue
             self._shown[artifact["key"]] = text
             self._lines.say(found["stage"], found["text"], keep=False)

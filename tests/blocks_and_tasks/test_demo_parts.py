@@ -1,0 +1,103 @@
+"""The parts of the demo that need no site: which image, how a failure reads, what is summed up."""
+
+from pathlib import Path
+
+import pytest
+
+from imageport.cli.run_watch import error_of
+from imageport.errors import (
+    EngineFailed,
+    FileMissing,
+    GuestRefused,
+    ImageportError,
+    InputError,
+    ShareFull,
+)
+from imageport.sandbox.demo_image import chosen_image
+from imageport.sandbox.prefect_api import RunState
+
+
+def state(message: str) -> RunState:
+    return RunState("id", "FAILED", "Failed", message)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (
+            GuestRefused("Cannot plan 'gold': hibernated: hiberfil.sys.", hint="Boot it."),
+            GuestRefused,
+        ),
+        (ShareFull("Cannot write 'gold.vhdx': no space."), ShareFull),
+    ],
+    ids=["refused", "full"],
+)
+def test_a_failed_runs_text_gives_the_error_back(
+    error: ImageportError, kind: type[ImageportError]
+) -> None:
+    text = f"Flow run encountered an exception: {type(error).__name__}: {error}"
+    found = error_of(state(text), [])
+    assert type(found) is kind
+    assert found.message == error.message
+    assert found.hint == error.hint
+
+
+def test_a_child_runs_error_is_found_in_its_log() -> None:
+    log = [{"message": 'Finished in state Failed("ShareFull: Cannot x: full. [share-full]")'}]
+    assert type(error_of(state("Task run failed."), log)) is ShareFull
+
+
+def test_a_failure_without_a_code_is_told_as_it_is() -> None:
+    found = error_of(state("Flow run process exited."), [])
+    assert type(found) is EngineFailed
+    assert "Flow run process exited." in found.message
+
+
+def test_the_users_file_is_copied_with_its_times_and_left_alone(tmp_path: Path) -> None:
+    source = tmp_path / "Gold Image.vhdx"
+    source.write_bytes(b"vhdxfile" * 1000)
+    before = source.stat()
+    store = tmp_path / "store"
+    store.mkdir()
+    image = chosen_image(str(source))
+    assert image.name == "Gold Image"
+    image.put_into(store, lambda _event: None)
+    copied = store / "Gold Image.vhdx"
+    assert copied.read_bytes() == source.read_bytes()
+    assert copied.stat().st_mtime_ns == before.st_mtime_ns
+    assert source.stat().st_nlink == 1
+    first = copied.stat()
+    image.put_into(store, lambda _event: None)
+    assert copied.stat().st_ino == first.st_ino
+    source.write_bytes(b"changed")
+    image.put_into(store, lambda _event: None)
+    assert copied.read_bytes() == b"changed"
+
+
+def test_an_image_on_a_share_is_read_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEPORT_SMB_USER", "svc")
+    monkeypatch.setenv("IMAGEPORT_SMB_DOMAIN", "CORP")
+    image = chosen_image("smb://files/vdisks/pvs/Gold.VHDX")
+    assert image.name == "Gold"
+    assert image.store is not None
+    assert image.store.share_values() == {
+        "host": "files", "port": 445, "share": "vdisks", "folder": "pvs", "username": "svc",
+        "domain": "CORP", "password_variable": "IMAGEPORT_SMB_PASSWORD",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind"),
+    [
+        ("/nowhere/gold.vhdx", FileMissing),
+        (__file__, InputError),
+        ("smb://files/vdisks/gold.vhdx", InputError),
+    ],
+    ids=["missing", "no-vhdx", "no-user"],
+)
+def test_a_wrong_image_is_refused_before_anything_starts(
+    argument: str, kind: type[ImageportError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGEPORT_SMB_USER", raising=False)
+    with pytest.raises(kind):
+        chosen_image(argument)

@@ -1,0 +1,145 @@
+"""Run forms, deployments and automations agree with the code."""
+
+import importlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Crashed, Failed, Running
+
+from flows import _automations, register
+from flows._hand_over import ALREADY_THERE, completed
+from flows._marks import AUTO_RESUME, MOST_ATTEMPTS, TAG
+from flows.janitor import _has_ended
+from imageport.errors import InputError, TransferError
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYMENTS: list[dict[str, Any]] = DOCUMENT["deployments"]
+IDS = [item["entrypoint"] for item in DEPLOYMENTS]
+
+
+def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    assert isinstance(found, Flow)
+    return found
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=IDS)
+def test_every_parameter_of_a_run_form_is_explained(deployment: dict[str, Any]) -> None:
+    schema = flow_of(deployment).parameters
+    for name, value in schema.properties.items():
+        assert value.get("description", "").endswith("."), name
+        assert not value.get("writeOnly"), f"{name}: a secret would be stored in plain text"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=IDS)
+def test_a_deployment_gives_only_parameters_that_its_flow_has(deployment: dict[str, Any]) -> None:
+    known = set(flow_of(deployment).parameters.properties)
+    assert set(deployment.get("parameters", {})) <= known
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=IDS)
+def test_a_deployment_bears_the_name_of_its_work_pool(deployment: dict[str, Any]) -> None:
+    # run_deployment finds another site's deployment by that site's work pool.
+    assert deployment["name"] == deployment["work_pool"]["name"]
+    assert deployment["entrypoint"].startswith("flows.")
+
+
+def test_nothing_is_pulled_because_the_code_is_installed() -> None:
+    assert DOCUMENT["pull"] == []
+
+
+def test_every_flow_file_is_deployed() -> None:
+    files = {path.stem for path in (ROOT / "flows").glob("*.py") if not path.stem.startswith("_")}
+    deployed = {item["entrypoint"].split(".")[1] for item in DEPLOYMENTS}
+    assert files - {"register"} == deployed
+
+
+def test_disaster_recovery_and_the_janitor_run_by_themselves() -> None:
+    scheduled = {item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if "schedules" in item}
+    assert scheduled == {"dr_prestage", "janitor"}
+
+
+def test_only_runs_that_are_fenced_by_a_lease_are_resumed() -> None:
+    resumed = {
+        item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if AUTO_RESUME in item["tags"]
+    }
+    assert resumed == {"pvs_to_pvs", "publish_to_store"}
+
+
+def test_a_failing_janitor_starts_no_janitor() -> None:
+    tagged = {item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if TAG in item["tags"]}
+    assert "janitor" not in tagged
+    assert len(tagged) == len(DEPLOYMENTS) - 1
+
+
+def test_choices_are_dropdowns_and_options_a_group() -> None:
+    schema = flow_of(DEPLOYMENTS[0]).parameters
+    assert schema.definitions["IfExists"]["enum"]
+    assert schema.properties["if_exists"]["default"] in schema.definitions["IfExists"]["enum"]
+    assert schema.definitions["PrepareOptions"]["additionalProperties"] is False
+    assert schema.required == ["source", "target", "cloud", "image"]
+
+
+def test_pools_let_runs_outlive_their_worker_and_show_signs_of_life() -> None:
+    properties = register.pool_template()["variables"]["properties"]
+    assert properties["stream_output"]["default"] is False
+    assert properties["env"]["default"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+
+
+def test_automations_look_at_our_runs_only() -> None:
+    made = _automations.automations(uuid4())
+    assert len({automation.name for automation in made}) == 3
+    for automation in made:
+        related = automation.trigger.match_related  # type: ignore[union-attr]
+        tag = TAG if "resumed" not in automation.name else AUTO_RESUME
+        assert related["prefect.resource.id"] == [f"prefect.tag.{tag}"] or related[
+            "prefect.resource.id"
+        ] == (f"prefect.tag.{tag}")
+
+
+def a_run(state: State[Any], *, tags: list[str] | None = None, run_count: int = 1) -> FlowRun:
+    return FlowRun(
+        id=uuid4(), flow_id=uuid4(), name="x", state=state, tags=tags or [], run_count=run_count,
+        start_time=datetime.now(UTC),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "ended"),
+    [
+        (a_run(Cancelled()), True),
+        (a_run(Failed()), True),
+        (a_run(Running()), False),
+        (a_run(Crashed()), True),
+        (a_run(Crashed(), tags=[AUTO_RESUME]), False),
+        (a_run(Crashed(), tags=[AUTO_RESUME], run_count=MOST_ATTEMPTS), True),
+        (a_run(Cancelled(), tags=[AUTO_RESUME]), True),
+    ],
+    ids=["cancelled", "failed", "running", "crashed", "resumed-soon", "given-up", "stopped"],
+)
+def test_the_janitor_leaves_alone_what_will_go_on(run: FlowRun, ended: bool) -> None:
+    assert _has_ended(run) is ended
+
+
+def test_a_run_elsewhere_that_failed_is_an_error_here() -> None:
+    with pytest.raises(TransferError, match="Cannot publish 'gold' at the other site"):
+        completed(a_run(Failed(message="Cannot write: full. [share-full]")), "publish 'gold'")
+
+
+def test_a_run_elsewhere_says_whether_anything_moved() -> None:
+    same = State(type=StateType.COMPLETED, name=ALREADY_THERE, message="gold.vhdx")
+    assert completed(a_run(same), "x").already_there
+    assert not completed(a_run(State(type=StateType.COMPLETED, message="new")), "x").already_there
+
+
+def test_a_block_of_an_unknown_type_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="imageport-smb-shar"):
+        register.save_blocks([{"type": "imageport-smb-shar", "name": "x", "values": {}}])
