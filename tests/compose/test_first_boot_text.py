@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,6 +97,14 @@ def test_no_digit_stands_before_a_redirection() -> None:
             before = match[1]
             allowed = {"", ">", " "}
             assert before in allowed or line[match.start() : match.start() + 5] in {"2>&1", "2>nul"}
+
+
+def test_no_result_is_read_after_set_has_reset_it() -> None:
+    # In a .cmd file, unlike a .bat, a successful "set" makes ERRORLEVEL 0.
+    lines = [line for line in a_script().splitlines() if line and not line.startswith("rem ")]
+    for before, line in pairwise(lines):
+        if "errorlevel" in line.lower():
+            assert not before.lower().startswith("set "), line
 
 
 def test_every_label_that_is_used_exists_once() -> None:

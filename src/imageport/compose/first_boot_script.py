@@ -3,7 +3,8 @@ r"""``firstboot.cmd``: the plan as plain text for cmd.exe, runnable without any 
 Rules that keep it free of cmd.exe's traps: delayed expansion is off (paths may hold ``!``); no
 variable is set and read within one block, because cmd expands a block before it runs it, so there
 are labels instead of blocks; redirections stand before ``echo`` (``echo 1>file`` would redirect
-handle 1); only names checked by `FirstBootPlan.add` are written into it.
+handle 1); ERRORLEVEL is kept before anything else, because ``set`` resets it in a .cmd file (though
+not in a .bat); only names checked by `FirstBootPlan.add` are written into it.
 
 The service manager ends a process that never reports itself as started, so the service process
 only starts a child, which lives on.
@@ -132,9 +133,10 @@ goto note_gone
 goto note_gone
 
 :note_gone
-rem What counts is that it is no longer there, also when it never was.
+rem What counts is that it is no longer there (the query fails), also when it never was.
+set "FOUND=%ERRORLEVEL%"
 set "CODE=1"
-if errorlevel 1 set "CODE=0"
+if not "%FOUND%"=="0" set "CODE=0"
 goto note
 
 :note
