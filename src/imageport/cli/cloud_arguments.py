@@ -12,9 +12,12 @@ import boto3
 from imageport.cloud import Cloud
 from imageport.clouds.aws.cloud import AwsCloud
 from imageport.clouds.aws.settings import AwsSettings
+from imageport.clouds.registry import CLOUDS
 from imageport.state.store import StateStore
 from imageport.storage.locate import credentials_from_environment, open_folder
 from imageport.storage.memory import MemoryFolder
+
+REAL_CLOUDS = sorted(name for name in CLOUDS if name != "memory")
 
 
 def add_state_argument(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -28,7 +31,7 @@ def add_state_argument(parser: argparse.ArgumentParser, *, required: bool) -> No
 def add_cloud_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Declare the cloud account and the state store."""
     add_state_argument(parser, required=required)
-    parser.add_argument("--cloud", choices=["aws"], required=required, help="the target cloud")
+    parser.add_argument("--cloud", choices=REAL_CLOUDS, required=required, help="the target cloud")
     parser.add_argument("--site", default="", help="the site whose resources are meant")
     parser.add_argument("--region", default="", help="the cloud's region")
     parser.add_argument("--zone", default="", help="the availability zone")
