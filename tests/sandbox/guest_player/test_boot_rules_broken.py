@@ -126,6 +126,8 @@ def test_a_driver_named_through_systemroot_is_found(edited: Callable[[Edit], Pat
         (Variant.MBR, "hang", "No bootable option"),
         (Variant.BITLOCKER, "hang", "recovery key"),
         (Variant.DIRTY_HIVE, "bugcheck", "BAD_SYSTEM_CONFIG_INFO"),
+        (Variant.DIRTY_NTFS, "bugcheck", "INACCESSIBLE_BOOT_DEVICE"),
+        (Variant.HIBERNATED, "bugcheck", "another machine's hibernation"),
     ],
 )
 def test_an_image_as_it_comes_from_the_site_does_not_boot_here(

@@ -74,6 +74,10 @@ def test_it_is_taken_from_the_cache_when_the_recipe_is_the_same(tmp_path: Path, 
 
 
 def test_two_processes_that_need_it_at_once_build_it_once(tmp_path: Path):
+    samples = tmp_path / "cache/samples"
+    samples.mkdir(parents=True)
+    (samples / "small-0.vhdx").write_bytes(b"of a recipe of long ago")
+    os.utime(samples / "small-0.vhdx", (0, 0))
     environment = os.environ | {"IMAGEPORT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "imageport.sandbox.sample.build"]
     running = [
@@ -82,7 +86,7 @@ def test_two_processes_that_need_it_at_once_build_it_once(tmp_path: Path):
     ]
     assert [process.wait(120) for process in running] == [0, 0]
     run(["cmp", tmp_path / "0.vhdx", tmp_path / "1.vhdx"])  # its GUIDs are random at each build
-    kept = sorted(path.suffix for path in (tmp_path / "cache" / "samples").iterdir())
+    kept = sorted(path.suffix for path in samples.iterdir())
     assert kept == [".lock", ".vhdx"]
 
 

@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from imageport.sandbox.sample.windows_files import (
 from imageport.sandbox.sample.windows_registry import make_boot_store, make_windows_hives
 
 CACHE_VARIABLE = "IMAGEPORT_CACHE"
+_KEEP_SECONDS = 7 * 24 * 3600
 
 
 def build_sample(
@@ -68,7 +71,18 @@ def cached_sample(variant: Variant, *, cache: Path | None = None) -> Path:
             with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
                 finished = _build(variant, Path(work))
                 finished.replace(image)
+            _forget_old(folder)
     return image
+
+
+def _forget_old(folder: Path) -> None:
+    """Delete what earlier recipes and killed builds left, once nobody can still be at it."""
+    oldest = time.time() - _KEEP_SECONDS
+    for path in folder.iterdir():
+        if path.suffix == ".vhdx" and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+        elif path.name.startswith("build-") and path.stat().st_mtime < oldest:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _default_cache() -> Path:
