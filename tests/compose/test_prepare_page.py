@@ -1,0 +1,48 @@
+"""``docs/prepare.md`` names every step, option, reason to refuse and verdict item, no others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from imageport.compose import refusals, verdict
+from imageport.compose.contract import EngineOptions
+from imageport.compose.steps.order import STEPS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text(encoding="utf-8")
+PAYLOAD_CODES = {"driver_incomplete", "payload_missing"}
+
+
+def table(heading: str) -> list[list[str]]:
+    """Return the cells of the table below a heading."""
+    section = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows]
+
+
+def test_every_step_is_told_with_its_tier_in_order() -> None:
+    assert [(row[0], row[1]) for row in table("Steps")] == [(s.name, str(s.tier)) for s in STEPS]
+
+
+def test_every_option_is_told() -> None:
+    assert [row[0] for row in table("Options")] == [item.name for item in fields(EngineOptions)]
+
+
+def test_every_reason_to_refuse_is_told() -> None:
+    told = [row[0] for row in table("Reasons to refuse")]
+    assert sorted(told) == sorted(set(refusals._HINTS) | PAYLOAD_CODES)
+
+
+def test_every_verdict_item_is_told() -> None:
+    told = [row[0] for row in table("The readiness verdict")]
+    checks = verdict._ALWAYS + verdict._COMPOSED + verdict._BOOTED
+    assert sorted(told) == sorted({name for name, _ in checks})
+
+
+def test_the_bounds_and_defaults_are_those_of_the_code() -> None:
+    defaults = {row[0]: row[1] for row in table("Options")}
+    options = EngineOptions()
+    assert defaults["first_boot_deadline_seconds"] == str(options.first_boot_deadline_seconds)
+    assert defaults["first_boot_attempts"] == str(options.first_boot_attempts)
+    assert re.search(rf"less than {refusals.MIN_FREE_BYTES // 2**20} MiB", PAGE)
