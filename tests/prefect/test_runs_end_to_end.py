@@ -1,0 +1,85 @@
+"""The main job through Prefect: a real server, two workers, deployments and the REST API.
+
+The tests follow each other on one site, as days at a site do: the first brings the image.
+"""
+
+import pytest
+
+from imageport.model import GenerationRole
+from tests.prefect.running_site import IMAGE, RunningSite
+
+pytestmark = [pytest.mark.prefect, pytest.mark.guest]
+LONG = 1500.0
+
+
+@pytest.mark.timeout(1600)
+def test_a_run_started_over_rest_publishes_the_prepared_image(running_site: RunningSite) -> None:
+    run = running_site.start("pvs-to-pvs/onprem", image=IMAGE)
+    state = running_site.api.wait(run, LONG)
+    assert (state.type, state.name) == ("COMPLETED", "Completed"), state.message
+    generations = running_site.state().catalogue.list(target=running_site.target)
+    assert [item.role for item in generations] == [GenerationRole.UPLOADED, GenerationRole.PREPARED]
+    (publication,) = generations[1].publications
+    assert (running_site.folder("target-store") / publication.file_name).exists()
+    assert running_site.leftovers() == {}
+
+
+def test_the_publishing_run_worked_at_the_target_site(running_site: RunningSite) -> None:
+    runs = running_site.runs("publish-to-store")
+    assert [item["work_pool_name"] for item in runs] == ["cloud"]
+    assert runs[0]["state_type"] == "COMPLETED"
+
+
+def test_artifacts_show_progress_and_what_was_changed(running_site: RunningSite) -> None:
+    (run,) = running_site.runs("pvs-to-pvs")
+    children = running_site.api.child_runs(run["id"])
+    found = {item["key"]: item for item in running_site.api.artifacts([run["id"], *children])}
+    for stage in ("upload", "prepare", "publish"):
+        assert found[f"{stage}-{IMAGE}"]["data"] == 100.0
+    assert "ena" in str(found[f"changes-{IMAGE}"]["data"]).lower()
+    assert f"{IMAGE}" in str(found[f"published-{IMAGE}"]["data"])
+
+
+@pytest.mark.timeout(700)
+def test_a_second_run_of_the_unchanged_image_moves_nothing(running_site: RunningSite) -> None:
+    before = running_site.snapshots()
+    run = running_site.start("pvs-to-pvs/onprem", image=IMAGE)
+    state = running_site.api.wait(run, 600)
+    assert (state.type, state.name) == ("COMPLETED", "AlreadyThere"), state.message
+    assert state.message.startswith("Nothing had to move")
+    assert running_site.snapshots() == before
+
+
+@pytest.mark.timeout(700)
+def test_a_burst_finds_the_image_ready_and_the_same_key_is_the_same_run(
+    running_site: RunningSite,
+) -> None:
+    first = running_site.start("cloud-burst/cloud", key="burst-1", image=IMAGE)
+    again = running_site.start("cloud-burst/cloud", key="burst-1", image=IMAGE)
+    assert first == again
+    state = running_site.api.wait(first, 600)
+    assert (state.type, state.name) == ("COMPLETED", "AlreadyThere"), state.message
+    alone = running_site.start("cloud-burst/cloud", image=IMAGE, compare_with_source=False)
+    assert "not compared" in running_site.api.wait(alone, 300).message
+
+
+@pytest.mark.timeout(700)
+def test_prestaging_leaves_current_images_alone_and_says_which_failed(
+    running_site: RunningSite,
+) -> None:
+    values = {
+        "source": {"$ref": {"block_document_slug": "imageport-site/onprem"}},
+        "destinations": [
+            {
+                "site": {"$ref": {"block_document_slug": "imageport-site/cloud"}},
+                "cloud": {"$ref": {"block_document_slug": "imageport-aws-target/aws"}},
+            }
+        ],
+        "images": [IMAGE, "not-there"],
+        "options": {"drivers": ["ena"]},
+    }
+    run = running_site.api.start("dr-prestage/onprem", values)
+    state = running_site.api.wait(run, 600)
+    assert (state.type, state.name) == ("COMPLETED", "PartiallyStaged"), state.message
+    assert f"{IMAGE} to cloud: Nothing had to move" in state.message
+    assert "not-there to cloud: Cannot" in state.message
