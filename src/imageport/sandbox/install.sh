@@ -77,7 +77,7 @@ install_python_environment() { # in $1/.venv, from the hash-pinned lock
     fi
     printf 'Installing the Python environment …\n'
     [ -x "$root/.venv/bin/python" ] || "$uv" venv -q --python "$python" "$root/.venv"
-    (cd "$root" && "$uv" pip sync -q --python .venv/bin/python --require-hashes requirements.lock \
+    (cd "$root" && "$uv" pip sync -q --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock \
         && "$uv" pip install -q --python .venv/bin/python --no-deps -e .) \
         || fail "the Python environment could not be installed."
     printf '%s' "$stamp" >"$root/.venv/imageport.stamp"
