@@ -1,6 +1,6 @@
 """One boot of a disk, as a process of its own so that switching off is one signal.
 
-Real firmware starts the disk's loader; then the guest player does what Windows would have done.
+Real firmware starts the sample's loader; then the guest player does what Windows would have done.
 Standard output is the serial port.
 """
 
@@ -14,6 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from imageport.sandbox.firmware import boot_firmware
+
+SAMPLE_MARK = "IMAGEPORT-SAMPLE".encode("utf-16-le")
+"""What the sample's loader prints; it powers off instead of booting Windows."""
 
 
 def main(disk: Path, outcome: Path, deadline_seconds: float) -> None:
@@ -33,14 +36,30 @@ def _boot(disk: Path, serial: Path, deadline_seconds: float) -> str:
     # The player is independent code; it is not needed to list or to stop machines.
     from imageport.sandbox.guest_player.play import play  # noqa: PLC0415
 
-    firmware = boot_firmware(disk, serial, deadline_seconds)
-    _emit(firmware.serial_text.rstrip("\n") + "\n")
-    if not firmware.powered_off:
-        _emit("imageport sandbox: firmware found no loader that powers off\n")
-        return "hang"
+    if _starts_a_real_windows(disk, serial.with_name("loader.efi")):
+        _emit(
+            "imageport sandbox: the loader is Windows' own, which never powers off: not started\n"
+        )
+    else:
+        firmware = boot_firmware(disk, serial, deadline_seconds)
+        _emit(firmware.serial_text.rstrip("\n") + "\n")
+        if not firmware.powered_off:
+            _emit("imageport sandbox: firmware found no loader that powers off\n")
+            return "hang"
     played = play(disk, "")
     _emit(played.console_text)
     return played.outcome
+
+
+def _starts_a_real_windows(disk: Path, scratch: Path) -> bool:
+    """Tell an operator's own image, whose loader would go on to boot Windows, from the sample."""
+    from imageport.sandbox.guest_player.disk import read_esp_file, read_table  # noqa: PLC0415
+
+    table = read_table(disk)
+    esp = table.esp() if table is not None else None
+    if esp is None or not read_esp_file(disk, esp, "EFI/Boot/bootx64.efi", scratch):
+        return False
+    return SAMPLE_MARK not in scratch.read_bytes()
 
 
 def _switched_off(_signal: int, _frame: FrameType | None) -> None:
