@@ -5,6 +5,7 @@ One long story in order: each test uses what the ones before it made.
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from imageport.citrix.vdisk_store import IfExists
 from imageport.compose.contract import EngineReport
 from imageport.errors import NameTaken
 from imageport.progress import EventKind
-from imageport.sandbox.firmware import boot_firmware
+from imageport.sandbox.firmware import boot_firmware, probe_kvm
 from imageport.workflow.preflight import preflight
 from imageport.workflow.prepare import prepare
 from imageport.workflow.publish import publish
@@ -26,8 +27,6 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
 STORY: dict[str, Any] = {}
 """What one chapter leaves for the next."""
-
-NTFS_FIRST_BYTE_PARTITION = 3
 
 
 def run(*argv: object, **env: str) -> str:
@@ -43,6 +42,8 @@ def run(*argv: object, **env: str) -> str:
 
 
 def test_preflight_accepts_the_vdisk_and_says_what_it_is(laboratory: Laboratory) -> None:
+    source = laboratory.share("source-store") / "gold.vhdx"
+    STORY["source_digest"] = run("sha256sum", source).split()[0]
     place = laboratory.place("run-1")
     report = preflight(
         place,
@@ -170,3 +171,69 @@ def test_the_published_vdisk_boots_under_ovmf_with_empty_nvram(
     result = boot_firmware(raw, tmp_path / "serial.txt", 240.0)
     assert result.powered_off, result.serial_text
     STORY["raw"] = raw
+
+
+@pytest.mark.usefixtures("laboratory")
+def test_virt_inspector_recognises_the_published_windows() -> None:
+    backend = {} if probe_kvm() else {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"}
+    text = run("virt-inspector", "--format=raw", "-a", STORY["raw"], "--no-icon", **backend)
+    # Debian 12's libguestfs 1.48 calls every Windows 11 win10, as its registry does.
+    assert "<name>windows</name>" in text
+    assert "<product_name>Windows 1" in text
+    assert "<arch>x86_64</arch>" in text
+
+
+@pytest.fixture(scope="module")
+def windows_volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The published Windows partition, cut out and mounted by ntfs-3g read-only."""
+    folder = tmp_path_factory.mktemp("windows")
+    volume, mount = folder / "volume.raw", folder / "mount"
+    raw: Path = STORY["raw"]
+    lines = run("sgdisk", "-p", raw).splitlines()
+    first, last = next(map(int, line.split()[1:3]) for line in lines if line.endswith("Windows"))
+    run(
+        "dd", f"if={raw}", f"of={volume}", "bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes",
+        f"skip={first * 512}", f"count={(last - first + 1) * 512}",
+    )  # fmt: skip
+    STORY["volume"] = volume
+    mount.mkdir()
+    run("ntfs-3g", "-o", "ro", volume, mount)
+    yield mount
+    run("umount", mount)
+
+
+@pytest.mark.parametrize("control_set", ["ControlSet001", "ControlSet002"])
+def test_hivexget_reads_boot_drivers_and_vmware_services_in_every_control_set(
+    windows_volume: Path, control_set: str
+) -> None:
+    system = windows_volume / "Windows" / "System32" / "config" / "SYSTEM"
+
+    def value(service: str, name: str) -> str:
+        return run("hivexget", system, f"\\{control_set}\\Services\\{service}", name).strip()
+
+    assert value("stornvme", "Start") == "0"
+    assert value("VMTools", "Start") == "4"
+    listing = run("hivexget", system, f"\\{control_set}\\Services\\stornvme")
+    assert "StartOverride" not in listing
+
+
+def test_hivexget_reads_the_new_controllers_of_the_vda(windows_volume: Path) -> None:
+    software = windows_volume / "Windows" / "System32" / "config" / "SOFTWARE"
+    found = run("hivexget", software, r"\Citrix\VirtualDesktopAgent", "ListOfDDCs")
+    assert found.strip() == "ddc1.cloud.example"
+
+
+def test_no_hive_and_no_added_file_is_open_to_ordinary_users(windows_volume: Path) -> None:
+    for path in ("Windows/System32/config/SYSTEM", "Windows/System32/config/SOFTWARE"):
+        assert (windows_volume / path).exists()
+        text = run("ntfssecaudit", "-v", STORY["volume"], "/" + path)
+        assert "S-1-1-0" not in text, f"{path} grants Everyone something"
+
+
+def test_foreign_and_own_digest_of_the_source_agree_that_it_was_never_written(
+    laboratory: Laboratory,
+) -> None:
+    assert (
+        run("sha256sum", laboratory.share("source-store") / "gold.vhdx").split()[0]
+        == (STORY["source_digest"])
+    )
