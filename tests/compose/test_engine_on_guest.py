@@ -19,7 +19,10 @@ import pytest
 from imageport.cli.main import main
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
 from imageport.compose.site_engine import run_site_engine
+from imageport.errors import ShareUnreachable
 from imageport.formats.opening import open_disk
+from imageport.formats.virtual_disk import VirtualDisk
+from imageport.model import Extent, ExtentState
 from imageport.sandbox.guest_player.play import PlayedBoot, play
 from imageport.sandbox.guest_player.programs import PlayerError
 from imageport.sandbox.sample.build import build_raw_sample, cached_sample
@@ -253,6 +256,39 @@ def test_somebody_elses_disk_is_not_even_looked_into(tmp_path: Path, payload: Pa
     assert [item.code for item in report.refusals] == ["wrong_disk"]
     assert report.inspection.product_name == ""
     output("qemu-img", "compare", "-f", "raw", "-F", "vhdx", raw, cached_sample(Variant.SMALL))
+
+
+class DroppingDisk(VirtualDisk):
+    """A disk on a share that goes away: its size is known, nothing more can be read."""
+
+    location, format_name, sector_bytes = "smb://host/share/disk.vhdx", "vhdx", 512
+
+    @property
+    def size_bytes(self) -> int:
+        return 64 * 1024 * 1024
+
+    def extents(self) -> Iterator[Extent]:
+        yield Extent(0, self.size_bytes, ExtentState.DATA)
+
+    def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        del offset_bytes, length_bytes
+        raise ShareUnreachable(f"Cannot read '{self.location}': the connection dropped.")
+
+    def content_key(self) -> str:
+        return "x"
+
+    def check_unchanged(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.slow
+def test_a_share_that_drops_is_named_as_the_cause_and_may_be_retried() -> None:
+    with pytest.raises(ShareUnreachable, match="the connection dropped") as caught:
+        run_site_engine(DroppingDisk(), a_job(Action.PLAN))
+    assert caught.value.retryable
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def run_site_engine(
         InputError: ``compose`` on a `VirtualDisk`.
         EngineFailed: no report, or one with an error; ``fields['log']`` has the last lines.
         TransferCancelled: the operator cancelled.
+        ShareUnreachable …: reading the `VirtualDisk` failed; its own error, so that it is retried.
         MissingTool: this machine has no distribution Python.
     """
     if job.action is Action.COMPOSE and not isinstance(disk, Path):
@@ -67,7 +68,7 @@ def run_site_engine(
             (folder / "job.json").write_text(placed.to_json(), encoding="utf-8")
             stage = Stage("engine", events, unit="steps")
             _run(folder, payload, deadline_seconds, stage, cancelled)
-        return _report(folder)
+            return _report(folder)
 
 
 @contextmanager
@@ -76,7 +77,13 @@ def _served(disk: VirtualDisk | Path, folder: Path) -> Iterator[str]:
         yield str(disk.resolve())
         return
     with NbdView(disk, folder / "disk.sock") as view:
-        yield view.uri
+        try:
+            yield view.uri
+        except EngineFailed as error:
+            # The engine saw an input/output error; what the disk itself said is the cause.
+            if view.last_error is not None:
+                raise view.last_error from error
+            raise
 
 
 def _run(
