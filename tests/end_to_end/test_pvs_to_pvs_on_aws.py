@@ -189,8 +189,9 @@ def windows_volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("windows")
     volume, mount = folder / "volume.raw", folder / "mount"
     raw: Path = STORY["raw"]
-    lines = run("sgdisk", "-p", raw).splitlines()
-    first, last = next(map(int, line.split()[1:3]) for line in lines if line.endswith("Windows"))
+    rows = [line.split() for line in run("sgdisk", "-p", raw).splitlines()]
+    parts = [(int(row[1]), int(row[2])) for row in rows if row and row[0].isdecimal()]
+    first, last = max(parts, key=lambda part: part[1] - part[0])
     run(
         "dd", f"if={raw}", f"of={volume}", "bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes",
         f"skip={first * 512}", f"count={(last - first + 1) * 512}",
