@@ -74,7 +74,7 @@ class RunSummary:
             return [
                 "Bytes        nothing had to move: the image is unchanged and published already"
             ]
-        lines = []
+        lines: list[str] = []
         for name, stats in self.stages().items():
             head = "Bytes" if not lines else ""
             lines.append(f"{head:<12} {name}: {_figures(stats)}")
