@@ -16,6 +16,7 @@ from imageport.sandbox.prefect_api import PrefectApi, RunState
 
 POLL_SECONDS = 1.0
 _STAGE_LINE = re.compile(r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<text>.+)$", re.DOTALL)
+_AMOUNT = re.compile(r"started|\d+( of \d+)? \w+(, \d+ MiB/s)?(, \d+ s left)?")
 _CODE = re.compile(r"\[(?P<code>[a-z]+(?:-[a-z]+)*)\]")
 _WARNING = 30
 _INFO = 20
@@ -49,18 +50,18 @@ class RunWatch:
             time.sleep(POLL_SECONDS)
 
     def _show_progress(self, runs: list[str]) -> None:
+        """Show amounts from the artifacts; each is rewritten by the next."""
         for artifact in self._api.artifacts(runs):
             text = str(artifact.get("description") or "")
             found = _STAGE_LINE.match(text)
-            ended = artifact.get("type") != "progress" or artifact.get("data") == 100.0
-            if ended or found is None or found["text"] == "started":
+            if artifact.get("type") != "progress" or artifact.get("data") == 100.0 or not found:
                 continue
-            if self._shown.get(artifact["key"]) == text:
-                continue
-            self._shown[artifact["key"]] = text
-            self._lines.say(found["stage"], found["text"], keep=False)
+            if _AMOUNT.fullmatch(found["text"]) and self._shown.get(artifact["key"]) != text:
+                self._shown[artifact["key"]] = text
+                self._lines.say(found["stage"], found["text"], keep=False)
 
     def _show_logs(self, runs: list[str]) -> None:
+        """Show what stages say in the runs' logs; these lines stay."""
         while records := self._api.logs(runs, offset=self._logs_seen):
             self._logs_seen += len(records)
             for record in records:
@@ -68,10 +69,10 @@ class RunWatch:
 
     def _show_record(self, record: dict[str, Any]) -> None:
         found = _STAGE_LINE.match(str(record["message"]))
-        if record["level"] == _INFO and found and ";" not in found["text"].partition(" left")[0]:
-            self._lines.say(found["stage"], found["text"])
-        elif record["level"] == _WARNING:
+        if record["level"] == _WARNING:
             self._lines.say("warning", str(record["message"]).splitlines()[0])
+        elif record["level"] == _INFO and found and not _AMOUNT.fullmatch(found["text"]):
+            self._lines.say(found["stage"], found["text"])
 
 
 def error_of(state: RunState, logs: list[dict[str, Any]]) -> ImageportError:
