@@ -18,7 +18,10 @@ import uuid
 from typing import Any
 
 from smbprotocol import Dialects  # type: ignore[import-untyped]
-from smbprotocol.connection import Connection  # type: ignore[import-untyped]
+from smbprotocol.connection import (  # type: ignore[import-untyped]
+    Connection,
+    SigningAlgorithms,
+)
 from smbprotocol.exceptions import (  # type: ignore[import-untyped]
     SMBAuthenticationError,
     SMBException,
@@ -38,6 +41,7 @@ from imageport.errors import (
 )
 from imageport.storage.smb_errors import ACCESS_DENIED, error_of_status
 from imageport.storage.smb_location import SmbCredentials, SmbLocation
+from imageport.storage.smb_signature import HeaderApart, Parts, cmac, gmac, without_signature
 
 CREDIT_BYTES = 65536  # [MS-SMB2] 3.1.5.2: one credit pays for 64 KiB
 _ANSWER_SECONDS = 60
@@ -67,15 +71,14 @@ class _WatchedTcp(Tcp):  # type: ignore[misc]
     def _recv(self, length: int, timeout: float) -> tuple[Any, float]:
         """Receive exactly ``length`` bytes, or None at the end of the connection.
 
-        The base class asks the kernel for a new buffer of the rest with each piece; a megabyte
-        comes in a dozen pieces.
+        The base class asks the kernel for a dozen pieces of a megabyte and copies each; here it
+        fills one string. Who waits for a peer that stops midway closes the connection.
         """
         # [MS-SMB2] 2.1: the length has three bytes. "HTTP" read as one would reserve 1.2 GB.
         if length > self.MAX_SIZE:
             raise SMBException("the peer does not speak SMB")
-        buffer = bytearray(length)
-        rest = memoryview(buffer)
-        while rest:
+        pieces = []
+        while length:
             with self._close_lock:
                 if not self.connected:
                     return None, timeout
@@ -86,14 +89,15 @@ class _WatchedTcp(Tcp):  # type: ignore[misc]
                     raise TimeoutError(f"nothing came for {timeout:.0f} s")
                 timeout -= time.monotonic() - started
                 try:
-                    count = self._sock.recv_into(rest)
+                    piece = self._sock.recv(length, socket.MSG_WAITALL)
                 except ConnectionError:
-                    count = 0
-            if not count:
+                    piece = b""
+            if not piece:
                 self.close()
                 return None, timeout
-            rest = rest[count:]
-        return bytes(buffer), timeout
+            pieces.append(piece)  # more than one only where a signal came between
+            length -= len(piece)
+        return b"".join(pieces), timeout
 
 
 class StrictConnection(Connection):  # type: ignore[misc]
@@ -139,7 +143,22 @@ class StrictConnection(Connection):  # type: ignore[misc]
             signed = header["flags"].has_flag(Smb2Flags.SMB2_FLAGS_SIGNED)
             if session.encrypt_data or (session.signing_required and not signed):
                 raise SMBException("an answer was neither encrypted nor signed")
-        super().verify_signature(header, session_id, force)
+        super().verify_signature(HeaderApart(header), session_id, force)
+
+    def _generate_signature(
+        self, b_header: bytes | Parts, signing_key: bytes, message_id: int, *about: Any
+    ) -> bytes:
+        from_server, command = about
+        algorithm = self.signing_algorithm_id
+        if algorithm is None and self.dialect >= Dialects.SMB_3_0_0:
+            algorithm = SigningAlgorithms.AES_CMAC
+        if algorithm == SigningAlgorithms.AES_GMAC:
+            parts = without_signature(b_header)
+            return gmac(signing_key, parts, message_id, command, from_server=from_server)
+        if algorithm == SigningAlgorithms.AES_CMAC:
+            return cmac(signing_key, without_signature(b_header))
+        message = b"".join(b_header) if isinstance(b_header, tuple) else b_header
+        return bytes(super()._generate_signature(message, signing_key, message_id, *about))
 
     def _process_message_thread(self) -> None:
         try:

@@ -22,13 +22,14 @@ from smbprotocol.open import (  # type: ignore[import-untyped]
     SMB2QueryInfoRequest,
     SMB2QueryInfoResponse,
     SMB2ReadRequest,
-    SMB2ReadResponse,
     SMB2SetInfoRequest,
     SMB2WriteRequest,
     SMB2WriteResponse,
 )
 
+from imageport.errors import ShareError
 from imageport.storage.folder import FileStat
+from imageport.storage.smb_signature import HEADER_BYTES
 
 # [MS-SMB2] 2.2.13 and [MS-FSCC] 2.6
 ACCESS_READ = 0x80000000  # GENERIC_READ
@@ -47,6 +48,7 @@ _OUTPUT_BYTES = 65536
 LEAST_WINDOW_BYTES = 1024 * 1024
 """The ranges of 1 MiB fit into any answer: with 4 KiB clusters there are at most 128."""
 _INFO_FILE, _INFO_VOLUME = 1, 2
+_READ_ANSWER_SIZE, _READ_FIXED_BYTES = 17, 16
 _BASIC, _RENAME, _ALL, _END_OF_FILE, _FULL_SIZE = 4, 10, 18, 20, 7
 _DIRECTORY = 1
 _SET_SPARSE, _QUERY_ALLOCATED_RANGES = 0x000900C4, 0x000940CF
@@ -118,8 +120,19 @@ def read_request(handle: bytes, offset: int, length: int) -> Any:
 
 
 def read_bytes_of(answer: Any) -> bytes:
-    """Return what a READ brought."""
-    return bytes(_unpacked(SMB2ReadResponse(), answer)["buffer"].get_value())
+    """Return what a READ brought ([MS-SMB2] 2.2.20); the offset counts from the message's start.
+
+    By hand, because a structure of smbprotocol's copies the data once more.
+    """
+    body = answer["data"].get_value()
+    size, offset, length = struct.unpack_from("<HBxI", body)
+    start = offset - HEADER_BYTES
+    if size != _READ_ANSWER_SIZE or not _READ_FIXED_BYTES <= start <= len(body) - length:
+        raise ShareError(
+            f"Bad answer: found data at {offset}+{length}, needed it within "
+            f"{HEADER_BYTES + len(body)} bytes."
+        )
+    return bytes(body[start : start + length])
 
 
 def write_request(handle: bytes, offset: int, data: bytes) -> Any:
