@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from imageport.compose.contract import EngineOptions
+from imageport.compose.registry_value import Value
 from imageport.compose.steps.order import STEPS, option_refusals, recommended_names
 
 SETS = ("ControlSet001", "ControlSet002")
@@ -93,6 +95,27 @@ def test_held_services_are_disabled_and_the_plan_puts_them_back(guest: Any) -> N
         assert f"required restore-service {service} {start}\r\n" in plan
     assert "restore-value Services\\Netlogon\\Parameters DisablePasswordChange dword:0" in plan
     assert plan.rstrip().endswith("required remove-service ImageportFirstBoot")
+
+
+def test_a_control_set_in_which_a_service_differs_is_neither_held_nor_restored(guest: Any) -> None:
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        system = registry.hives["SYSTEM"]
+        system.ensure("ControlSet002\\Services\\BrokerAgent").set("Start", Value.dword(3))
+        registry.service("ControlSet002", "CcmExec").delete()
+        password = "ControlSet002\\Services\\Netlogon\\Parameters"
+        system.ensure(password).set("DisablePasswordChange", Value.dword(1))
+        system.commit()
+        guest.hive("SYSTEM").write_bytes(system.path.read_bytes())
+    guest.compose()
+    place = "ControlSet002\\Services\\BrokerAgent"
+    assert hivexget(guest.hive("SYSTEM"), place, "Start") == "3"
+    assert hivexget(guest.hive("SYSTEM"), "ControlSet001\\Services\\BrokerAgent", "Start") == "4"
+    script = guest.windows.read("Windows/ImageportFirstBoot/firstboot.cmd", 65536).decode()
+    assert "ControlSet001\\Services\\CcmExec" in script
+    assert "ControlSet001\\Services\\Netlogon\\Parameters" in script
+    for name in ("BrokerAgent", "CcmExec", "Netlogon\\Parameters"):
+        assert f"ControlSet002\\Services\\{name}" not in script
 
 
 def test_the_network_driver_must_install_at_first_boot(guest: Any) -> None:

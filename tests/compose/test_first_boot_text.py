@@ -133,6 +133,53 @@ def test_each_control_set_is_restored_and_cleared() -> None:
         assert f"call :delete_value 04 required {name}\\Services\\Netlogon\\Parameters" in script
 
 
+def test_only_the_control_sets_in_which_it_was_held_are_restored() -> None:
+    plan = FirstBootPlan(900, 2)
+    plan.add(RESTORE_SERVICE, "BrokerAgent", "2", control_sets=("ControlSet001",))
+    script = render_script(plan.ordered(), SETS).decode("ascii")
+    assert "ControlSet001\\Services\\BrokerAgent" in script
+    assert "ControlSet002\\Services\\BrokerAgent" not in script
+
+
+def reached(script: str, label: str) -> str:
+    """Return the text that runs from a label on, along plain ``goto`` and falling through."""
+    body = script.replace("\r\n", "\n")
+    text, seen = "", set()
+    while label not in seen:
+        seen.add(label)
+        part = body.split(f"\n:{label}\n", 1)[1]
+        for line in part.splitlines():
+            text += line + "\n"
+            if line.startswith(":"):
+                seen.add(line[1:])
+            if line.startswith("exit /b"):
+                return text
+            if line.startswith("goto "):
+                label = line.removeprefix("goto ")
+                break
+    return text
+
+
+@pytest.mark.parametrize("label", ["restore", "give_up", "watch"])
+def test_every_way_to_the_end_puts_back_what_was_held(label: str) -> None:
+    assert "Services\\BrokerAgent Start 2" in (way := reached(a_script(), label))
+    assert "DisablePasswordChange" in way
+    assert "Services\\ImageportFirstBoot" in way
+    assert 'move "%RESULT%"' in way
+    assert "shutdown.exe" in way
+    for end in ('if "%FAILED%"=="0" goto restore', "if %ATTEMPTS% GEQ 2 goto restore"):
+        assert end in a_script()
+
+
+def test_the_watch_writes_no_file_that_a_hanging_step_holds_open() -> None:
+    way = reached(a_script(), "watch")
+    switch = way.index('set "LOG=%HERE%watch.txt"')
+    assert "%LOG%" not in way[:switch]
+    for name in ("STEPS", "RESULT"):
+        assert way.index(f'set "{name}=%HERE%watch-') < way.index(f'"%{name}%"')
+    assert '>>"%HERE%' not in way
+
+
 def test_attempts_and_deadline_bound_the_script() -> None:
     script = a_script()
     assert "if %ATTEMPTS% GTR 2 goto give_up" in script
@@ -143,7 +190,8 @@ def test_the_end_is_said_on_the_serial_port_and_is_a_shutdown() -> None:
     script = a_script()
     assert ">COM1 echo imageport-firstboot: done" in script
     assert ">COM1 echo imageport-firstboot: failed" in script
-    assert 'shutdown.exe" /s /f /t 0' in script
+    assert 'set "HOW=/s"' in script
+    assert 'shutdown.exe" %HOW% /f /t 0' in script
 
 
 def test_programs_are_named_by_their_full_path() -> None:

@@ -33,6 +33,8 @@ class PlanStep:
     required: bool
     verb: str
     arguments: tuple[str, ...]
+    control_sets: tuple[str, ...] = ()
+    """Those it acts on, known to the script only; empty means all."""
 
     def line(self) -> str:
         """Return the line of plan.txt."""
@@ -48,7 +50,13 @@ class FirstBootPlan:
     attempts: int = 3
     steps: list[PlanStep] = field(default_factory=list)
 
-    def add(self, verb: str, *arguments: str, required: bool = True) -> None:
+    def add(
+        self,
+        verb: str,
+        *arguments: str,
+        required: bool = True,
+        control_sets: tuple[str, ...] = (),
+    ) -> None:
         """Add a step.
 
         Raises:
@@ -59,14 +67,20 @@ class FirstBootPlan:
                 raise InputError(f"Bad first-boot argument '{argument}': needed a plain name.")
         if len(self.steps) >= _MAX_STEPS:
             raise InputError(f"Bad first-boot plan: more than {_MAX_STEPS} steps.")
-        self.steps.append(PlanStep(len(self.steps) + 1, required, verb, arguments))
+        number = len(self.steps) + 1
+        self.steps.append(PlanStep(number, required, verb, arguments, control_sets))
 
     def ordered(self) -> FirstBootPlan:
         """Return the plan with steps in running order, numbered anew."""
         order = {verb: place for place, verb in enumerate(VERBS)}
         plan = FirstBootPlan(self.deadline_seconds, self.attempts)
         for step in sorted(self.steps, key=lambda step: (order[step.verb], step.number)):
-            plan.add(step.verb, *step.arguments, required=step.required)
+            plan.add(
+                step.verb,
+                *step.arguments,
+                required=step.required,
+                control_sets=step.control_sets,
+            )
         return plan
 
     def render(self) -> bytes:

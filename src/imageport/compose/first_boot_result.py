@@ -1,4 +1,4 @@
-"""What first boot left behind: ``result.txt``, ``attempts.txt`` and the end of ``log.txt``.
+"""What first boot left behind: ``result.txt``, ``attempts.txt`` and the end of the logs.
 
 Written by the guest, so read with bounds and believed only as far as it is well-formed.
 """
@@ -43,7 +43,8 @@ class FirstBootResult:
 
 def read_first_boot(files: GuestFiles) -> FirstBootResult:
     """Read what there is; nothing there is a result too."""
-    log = _text(files, "log.txt", _MAX_LOG_BYTES)[-_LOG_TAIL_CHARACTERS:]
+    logs = [_text(files, name, _MAX_LOG_BYTES) for name in ("log.txt", "watch.txt")]
+    log = "".join(logs)[-_LOG_TAIL_CHARACTERS:]
     attempts = _text(files, "attempts.txt", 16).strip()
     result = _text(files, "result.txt", _MAX_RESULT_BYTES)
     matches = [_LINE.fullmatch(line.strip()) for line in result.splitlines()]

@@ -33,6 +33,9 @@ setlocal EnableExtensions DisableDelayedExpansion
 set "HERE=%~dp0"
 set "SYS=%SystemRoot%\System32"
 set "LOG=%HERE%log.txt"
+set "STEPS=%HERE%steps.txt"
+set "RESULT=%HERE%result.tmp"
+set "HOW=/s"
 set "FAILED=0"
 set "REASON=none"
 if /i "%~1"=="run" goto run
@@ -48,7 +51,7 @@ if exist "%HERE%attempts.txt" set /p ATTEMPTS=<"%HERE%attempts.txt"
 set /a ATTEMPTS+=1
 >"%HERE%attempts.txt" echo %ATTEMPTS%
 >>"%LOG%" echo %DATE% %TIME% attempt %ATTEMPTS% of {attempts}
->"%HERE%steps.txt" echo attempts=%ATTEMPTS%
+>"%STEPS%" echo attempts=%ATTEMPTS%
 "%SYS%\mode.com" COM1: BAUD=115200 PARITY=N DATA=8 STOP=1 >nul 2>&1
 if %ATTEMPTS% GTR {attempts} goto give_up
 """
@@ -56,8 +59,8 @@ if %ATTEMPTS% GTR {attempts} goto give_up
 _BETWEEN = r"""if "%FAILED%"=="0" goto restore
 if %ATTEMPTS% GEQ {attempts} goto restore
 >>"%LOG%" echo %DATE% %TIME% a required step failed, starting again
-"%SYS%\shutdown.exe" /r /f /t 0
-exit /b 0
+set "HOW=/r"
+goto power
 
 :give_up
 set "FAILED=1"
@@ -69,30 +72,44 @@ set "REASON=attempts"
 
 _TAIL = r""">>"%LOG%" echo %DATE% %TIME% finished, failed=%FAILED%
 if "%FAILED%"=="0" goto say_done
->"%HERE%result.tmp" echo state=failed
->>"%HERE%result.tmp" type "%HERE%steps.txt"
+>"%RESULT%" echo state=failed
+>>"%RESULT%" type "%STEPS%"
 >COM1 echo {failed_text} %REASON%
 goto finish
 
 :say_done
->"%HERE%result.tmp" echo state=done
->>"%HERE%result.tmp" type "%HERE%steps.txt"
+>"%RESULT%" echo state=done
+>>"%RESULT%" type "%STEPS%"
 >COM1 echo {done_text}
 
 :finish
-move /y "%HERE%result.tmp" "%HERE%result.txt" >nul
-"%SYS%\shutdown.exe" /s /f /t 0
-exit /b 0
+if not exist "%HERE%result.txt" move "%RESULT%" "%HERE%result.txt" >nul
+
+:power
+rem A system that is still starting refuses to shut down: asked again for some minutes.
+set "TRIES=20"
+:power_again
+"%SYS%\shutdown.exe" %HOW% /f /t 0 >nul 2>&1
+if not errorlevel 1 exit /b 0
+"%SYS%\ping.exe" -n 16 127.0.0.1 >nul
+set /a TRIES-=1
+if %TRIES% GTR 0 goto power_again
+exit /b 1
 
 :watch
 rem ping is the clock that works without a console and without a network.
 "%SYS%\ping.exe" -n {deadline} 127.0.0.1 >nul
 if exist "%HERE%result.txt" exit /b 0
+rem Whatever hangs holds the log open, and cmd runs nothing whose output it cannot open: so this
+rem has files of its own. What was held is put back here too.
+set "LOG=%HERE%watch.txt"
+set "STEPS=%HERE%watch-steps.txt"
+set "RESULT=%HERE%watch-result.tmp"
+set "FAILED=1"
+set "REASON=deadline"
 >>"%LOG%" echo %DATE% %TIME% deadline of {deadline} s passed
->"%HERE%result.tmp" echo state=failed
-if exist "%HERE%steps.txt" >>"%HERE%result.tmp" type "%HERE%steps.txt"
->COM1 echo {failed_text} deadline
-goto finish
+copy /y "%HERE%steps.txt" "%STEPS%" >nul 2>&1
+goto restore
 
 :wait_devices
 rem The device installation service runs only while devices are being installed.
@@ -142,14 +159,14 @@ goto note
 :note
 >>"%LOG%" echo %DATE% %TIME% step %~1 ended with %CODE%
 if "%CODE%"=="0" goto note_ok
->>"%HERE%steps.txt" echo step.%~1=failed %CODE%
+>>"%STEPS%" echo step.%~1=failed %CODE%
 if /i not "%~2"=="required" exit /b 0
 set "FAILED=1"
-set "REASON=step-%~1"
+if "%REASON%"=="none" set "REASON=step-%~1"
 exit /b 0
 
 :note_ok
->>"%HERE%steps.txt" echo step.%~1=ok
+>>"%STEPS%" echo step.%~1=ok
 exit /b 0
 """
 
@@ -177,6 +194,7 @@ def _calls(steps: list[PlanStep], control_sets: tuple[str, ...]) -> str:
 
 
 def _call(step: PlanStep, control_sets: tuple[str, ...]) -> list[str]:
+    control_sets = step.control_sets or control_sets
     need = "required" if step.required else "optional"
     head = f"{step.number:02d} {need}"
     if step.verb == WAIT_DEVICES:

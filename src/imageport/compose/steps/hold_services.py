@@ -31,8 +31,9 @@ class HoldServices(Step):
             before = context.registry.start_of(current, service)
             if before is None or before == _DISABLED:
                 continue
-            context.plan.add(RESTORE_SERVICE, service, str(before))
-            for control_set in _alike(context, service, before):
+            held = _alike(context, service, before)
+            context.plan.add(RESTORE_SERVICE, service, str(before), control_sets=held)
+            for control_set in held:
                 path = service_path(control_set, service)
                 context.recorder.set_value("SYSTEM", path, "Start", Value.dword(_DISABLED))
         self._hold_machine_password(context, current)
@@ -45,17 +46,24 @@ class HoldServices(Step):
         if before == 1:
             return
         value = "absent" if before is None else f"dword:{before}"
-        context.plan.add(RESTORE_VALUE, _PASSWORD_KEY, _PASSWORD_SWITCH, value)
-        for control_set in context.registry.control_sets:
+        held = tuple(
+            name
+            for name in context.registry.control_sets
+            if context.registry.service(name, "Netlogon") is not None
+            and context.registry.number("SYSTEM", f"{name}\\{_PASSWORD_KEY}", _PASSWORD_SWITCH)
+            == before
+        )
+        arguments = (_PASSWORD_KEY, _PASSWORD_SWITCH, value)
+        context.plan.add(RESTORE_VALUE, *arguments, control_sets=held)
+        for control_set in held:
             key = f"{control_set}\\{_PASSWORD_KEY}"
-            if context.registry.service(control_set, "Netlogon") is not None:
-                context.recorder.set_value("SYSTEM", key, _PASSWORD_SWITCH, Value.dword(1))
+            context.recorder.set_value("SYSTEM", key, _PASSWORD_SWITCH, Value.dword(1))
 
 
-def _alike(context: Context, service: str, start: int) -> list[str]:
+def _alike(context: Context, service: str, start: int) -> tuple[str, ...]:
     """Return the control sets in which the service starts as in the current one.
 
-    First boot restores one start type everywhere, so a set that differs is left alone.
+    A step restores one start type, so a set that differs is neither held nor restored.
     """
     sets = context.registry.control_sets
-    return [name for name in sets if context.registry.start_of(name, service) == start]
+    return tuple(name for name in sets if context.registry.start_of(name, service) == start)
