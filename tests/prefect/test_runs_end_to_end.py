@@ -50,6 +50,7 @@ def test_a_second_run_of_the_unchanged_image_moves_nothing(running_site: Running
     assert running_site.snapshots() == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_a_burst_finds_the_image_ready_and_the_same_key_is_the_same_run(
     running_site: RunningSite,
@@ -63,6 +64,7 @@ def test_a_burst_finds_the_image_ready_and_the_same_key_is_the_same_run(
     assert "not compared" in running_site.api.wait(alone, 300).message
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_prestaging_leaves_current_images_alone_and_says_which_failed(
     running_site: RunningSite,
