@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from imageport.cli.progress_lines import ProgressLines
@@ -49,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; progress goes to stderr, the result to stdout."""
-    signal.signal(signal.SIGTERM, _interrupt)
     image = chosen_image(args.image)
     lines = ProgressLines(sys.stderr)
     site = EmbeddedSite(args.root, events=lines, source=image.store)
@@ -119,7 +116,3 @@ def _where_the_ui_is(facts: Any, *, kept: bool) -> str:
     if kept:
         return "\n" + describe(facts)
     return f"UI           it was at {facts.ui_url}; `./demo --keep` leaves it up"
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

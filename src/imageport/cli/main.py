@@ -1,7 +1,7 @@
 """Entry point of ``imageport``: one table of subcommands, one place that prints errors.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 the image was refused or its verdict
-failed · 4 failed in a way that trying again may mend · 130 interrupted.
+failed · 4 failed in a way that trying again may mend · 130 interrupted or told to end.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
-from types import ModuleType
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 
 from imageport import __version__
 from imageport.errors import (
@@ -43,13 +47,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser, modules = _parser(argv)
     args = parser.parse_args(argv)
     try:
-        return int(modules[args.command].run(args))
+        with _unwound_by_signals():
+            return int(modules[args.command].run(args))
     except ImageportError as error:
         _print_error(error, as_json=getattr(args, "json", False))
         return _exit_code(error)
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted; nothing is left running.\n")
         return 130
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Make SIGTERM and a closed terminal act as Ctrl-C: engines and services must not outlive us.
+
+    Only the first one counts, so that a second does not cut the clean-up short.
+    """
+    earlier = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+                earlier[number] = signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _parser(argv: list[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
