@@ -7,6 +7,7 @@ Nothing here is special to the embedded site: it is what the recipes in docs/api
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +55,12 @@ class PrefectApi:
     ) -> str:
         """Create a run of ``flow/deployment`` and return its id.
 
-        The same key returns the run that it created before.
+        The same key returns the run that it created before. Without one a fresh key is sent, so
+        that a call repeated after a lost answer starts no second run.
         """
         found = self._call("GET", f"/deployments/name/{deployment}")
-        body: dict[str, Any] = {"parameters": parameters}
-        if idempotency_key:
-            body["idempotency_key"] = idempotency_key
+        key = idempotency_key or uuid.uuid4().hex
+        body = {"parameters": parameters, "idempotency_key": key}
         run = self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)
         return str(run["id"])
 

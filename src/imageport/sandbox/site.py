@@ -142,7 +142,12 @@ class EmbeddedSite:
         self._detached = True
 
     def stop(self) -> None:
-        """End everything that belongs to the site; may be called twice."""
+        """End everything that belongs to the site; may be called twice.
+
+        Without the folder's lock nothing of the site is ours: another process runs it.
+        """
+        if self._lock is None:
+            return
         for name in ("control", "aws", "samba"):
             service = getattr(self, name, None)
             if service is not None:
