@@ -7,7 +7,7 @@ fail() { printf 'Cannot set up imageport: %s\n' "$*" >&2; exit 1; }
 become_root() { # "$@" = the script and its arguments
     [ "$(id -u)" -eq 0 ] && return
     command -v sudo >/dev/null || fail "needs root or sudo (apt packages, file server, guest disks)."
-    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,PIP_INDEX_URL,UV_INDEX_URL -- "$@"
+    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,IMAGEPORT_SANDBOX,IMAGEPORT_SMB_USER,IMAGEPORT_SMB_PASSWORD,IMAGEPORT_SMB_DOMAIN,PIP_INDEX_URL,UV_INDEX_URL -- "$@"
 }
 
 # What the product uses (inspection, engine, nbd checks) and what the embedded site runs on.
@@ -30,16 +30,16 @@ install_apt_packages() {
     [ "${#missing[@]}" -eq 0 ] && return 0
     command -v apt-get >/dev/null || fail "needs ${missing[*]}; there is no apt-get here."
     printf 'Installing %s …\n' "${missing[*]}"
-    local policy=/usr/sbin/policy-rc.d log=/tmp/imageport-apt.$$.log made_policy=
+    local policy=/usr/sbin/policy-rc.d log=/tmp/imageport-apt.$$.log 
     # A demo must not open port 445 to the network: nothing that apt installs here is started.
-    if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; made_policy=1; fi
+    if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
             --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-        [ -n "$made_policy" ] && rm -f "$policy"
         tail -n 20 "$log" >&2
         fail "apt-get install failed; the whole log is $log."
     fi
-    [ -n "$made_policy" ] && rm -f "$policy"
+    # The trap above also fires on Ctrl-C: left behind, that file would keep services from starting.
+    if [ -n "$(trap -p EXIT)" ]; then rm -f "$policy"; trap - EXIT; fi
     if printf '%s\n' "${missing[@]}" | grep -qx samba && command -v systemctl >/dev/null; then
         systemctl disable --quiet smbd nmbd samba-ad-dc 2>/dev/null || true
     fi
