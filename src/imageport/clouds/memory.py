@@ -155,8 +155,8 @@ class MemoryCloud(Cloud):
             "snapshot", ROLE_PREPARED, self._intents.run, disk.id, name=name
         )
         with self.account.lock:
-            reference = intent.entry.resource_id
-            if reference not in self.account.snapshots:
+            reference = self._found_snapshot(intent.entry.resource_id, intent.token)
+            if not reference:
                 volume = self._volume(disk)
                 reference = self.account.new_id("snap")
                 self.account.snapshots[reference] = MemorySnapshot(
@@ -219,6 +219,13 @@ class MemoryCloud(Cloud):
             if volume.tags.get(TAG_TOKEN) == token:
                 return volume
         return None
+
+    def _found_snapshot(self, reference: str, token: str) -> str:
+        """Return the snapshot of a killed call likewise; "" if there is none."""
+        if reference:
+            return reference if reference in self.account.snapshots else ""
+        made = self.account.snapshots.values()
+        return next((item.id for item in made if item.tags.get(TAG_TOKEN) == token), "")
 
     def _volume(self, disk: CloudDisk) -> MemoryVolume:
         found = self.account.volumes.get(disk.id)
