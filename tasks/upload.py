@@ -14,7 +14,7 @@ from tasks.models import GenerationResult, Route
 @task(
     name="upload",
     task_run_name="upload {image}",
-    cache_policy=StepKey(step="upload", inputs=("route", "image", "source_key")),
+    cache_policy=StepKey(step="upload", inputs=("route", "image", "source_key", "keep_parent")),
     **REMEMBERED,
     **RETRYING,
 )

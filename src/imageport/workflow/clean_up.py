@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from imageport.cloud import Cloud
 from imageport.clouds.sweep import sweep
+from imageport.errors import LeaseHeld
 from imageport.state.store import StateStore
 
 
@@ -16,7 +17,14 @@ def clean_up(
 
     With ``run``, everything of that ended run at once; without, everything of the site that is
     past its expiry. Never what the catalogue holds, never what a live lease protects.
+
+    Raises:
+        LeaseHeld: the ended run was killed so lately that its lease has not run out; try again.
+        CloudError: see `sweep`.
     """
+    held = [lease for lease, owner in state.leases.holders().items() if run and owner == run]
+    if held:
+        raise LeaseHeld(f"Cannot clean up after run '{run}': it still holds '{held[0]}'.")
     moment = now or datetime.now(UTC)
     if run:
         # An ended run renews nothing any more: its resources count as expired now.

@@ -54,15 +54,17 @@ def prepare(
     uploaded = place.state.catalogue.get(uploaded_id)
     key = options_key(choices, payload_sha256(payload), engine_id())
     with place.holding(uploaded.image) as lease:
+        held = dataclasses.replace(place, cancelled=place.asked_under(lease))
+        preparation = _Preparation(held, uploaded, choices, payload, key)
         found = find_current(place, uploaded.image, uploaded.source_key, key)
         if found is not None:
+            preparation.tidy_up()
             stage = Stage(STAGE, place.events, unit="steps")
             stage.finish(f"nothing had to be done: {snapshot_of(found)} is prepared")
             return found
         if usable(place, uploaded) is None:
             raise ResourceGone(f"Cannot prepare '{uploaded_id}': its snapshot is gone.")
-        held = dataclasses.replace(place, cancelled=place.asked_under(lease))
-        return _Preparation(held, uploaded, choices, payload, key).run()
+        return preparation.run()
 
 
 def find_current(
@@ -88,9 +90,7 @@ class _Preparation:
     key: str
 
     def run(self) -> Generation:
-        checkpoint = Checkpoint(
-            self.place.state.folder, STAGE, self.uploaded.id, self.key, self.place.run
-        )
+        checkpoint = self._checkpoint()
         self.stage = Stage(STAGE, self.place.events, total=5, unit="steps")
         done = self._taken_up(checkpoint)
         try:
@@ -102,11 +102,20 @@ class _Preparation:
                     self._discard(done)
                     checkpoint.clear()
             raise
-        self._discard(done)
-        checkpoint.clear()
-        retire_parent(self.place, self.uploaded)
+        self.tidy_up()
         self.stage.finish(f"{snapshot_of(generation)} is prepared")
         return generation
+
+    def tidy_up(self) -> None:
+        """Delete what P does not need any more; for a run that was killed right after P, too."""
+        checkpoint = self._checkpoint()
+        self._discard(checkpoint.load())
+        checkpoint.clear()
+        retire_parent(self.place, self.uploaded)
+
+    def _checkpoint(self) -> Checkpoint:
+        work = (STAGE, self.uploaded.id, self.key, self.place.run)
+        return Checkpoint(self.place.state.folder, *work)
 
     def _taken_up(self, checkpoint: Checkpoint) -> dict[str, Any]:
         done = checkpoint.load()

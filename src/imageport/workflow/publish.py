@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from imageport.citrix.names import is_version_of
-from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore
-from imageport.errors import ImageportError, ResourceGone, VerificationFailed
+from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore, token_of
+from imageport.errors import FileLocked, ImageportError, ResourceGone, VerificationFailed
 from imageport.formats.file_target import VhdxFileTarget
 from imageport.progress import Stage
 from imageport.state.records import Generation, Publication
@@ -44,17 +44,20 @@ def publish(
     """
     prepared = place.state.catalogue.get(prepared_id)
     with place.holding(f"{prepared.image}>{store.location}") as lease:
+        held = replace(place, cancelled=place.asked_under(lease))
+        publishing = _Publishing(held, prepared, store, name, if_exists)
         found = published_as(place, prepared_id, store, name)
         if found is not None:
+            publishing.tidy_up()
             stage = Stage(STAGE, place.events)
             stage.finish(f"nothing had to move: {found.file_name} is already there")
-            return found
-        if usable(place, prepared) is None:
-            raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
-        held = replace(place, cancelled=place.asked_under(lease))
-        publication = _Publishing(held, prepared, store, name, if_exists).run()
+        else:
+            if usable(place, prepared) is None:
+                raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
+            found = publishing.run()
+    # Also when nothing moved: a run that was killed after its file was published ends here.
     retire_superseded(place, prepared.image)
-    return publication
+    return found
 
 
 def published_as(
@@ -77,7 +80,7 @@ def published_as(
 
 
 class _Publishing:
-    """One file into one store; the chosen name is kept so that a second try takes the same."""
+    """One file into one store; once the file is whole, a second try gives it the name it has."""
 
     def __init__(
         self,
@@ -101,9 +104,13 @@ class _Publishing:
         if publication is None:
             publication = self._write()
         self._place.state.catalogue.add_publication(self._prepared.id, publication)
+        self.tidy_up()
+        return publication
+
+    def tidy_up(self) -> None:
+        """Forget how far the work had come; for a run that was killed when it was done, too."""
         self._checkpoint.clear()
         self._place.state.journals.delete(self._key)
-        return publication
 
     def _taken_up(self, saved: dict[str, Any]) -> Publication | None:
         """Return the publication of a run that was killed after the rename; ends its work."""
@@ -121,16 +128,32 @@ class _Publishing:
     def _write(self) -> Publication:
         target = self._store.choose_target(self._name, if_exists=self._if_exists)
         part = self._store.begin_file(target, self._prepared.id)
+        self._discard_older_halves(part)
         try:
             result = self._moved(part)
             return self._finished(target, part, result)
         except BaseException as error:
             if not may_go_on(error):
                 with contextlib.suppress(ImageportError):
-                    self._store.discard(part)
-                    self._place.state.journals.delete(self._key)
-                    self._checkpoint.clear()
+                    self._give_up(target, part)
             raise
+
+    def _give_up(self, target: TargetName, part: str) -> None:
+        """Leave nothing behind, unless the file has its name: then the next run lists it."""
+        whole = self._store.folder.stat(part) is None and "publication" in self._checkpoint.load()
+        if whole and self._store.folder.stat(target.file_name) is not None:
+            return
+        self._store.discard(part)
+        self.tidy_up()
+
+    def _discard_older_halves(self, part: str) -> None:
+        """Delete what a killed run began of this generation under a number since taken."""
+        token = token_of(self._prepared.id)
+        for left in self._store.leftovers():
+            own = left.token == token and is_version_of(left.file_name, self._name)
+            if own and left.part_name != part:
+                with contextlib.suppress(FileLocked):  # the server still holds a dead handle
+                    self._store.discard(left.part_name)
 
     def _moved(self, part: str) -> TransferResult:
         snapshot = self._place.cloud.open_snapshot(snapshot_of(self._prepared))

@@ -15,9 +15,21 @@ def retire_superseded(place: Workplace, image: str) -> list[str]:
     """Delete generations of an image at this target that newer ones replace; return their ids.
 
     EBS snapshots share unchanged blocks but do not depend on each other: deleting a parent
-    leaves its children whole.
+    leaves its children whole. An upload that was not to be kept goes too, if the run that
+    prepared it was killed before it could delete it.
     """
-    retired = []
+    prepared = place.state.catalogue.list(
+        image=image, target=place.target, role=GenerationRole.PREPARED
+    )
+    parents = {generation.parent_id for generation in prepared}
+    uploads = place.state.catalogue.list(
+        image=image, target=place.target, role=GenerationRole.UPLOADED
+    )
+    retired = [
+        uploaded.id
+        for uploaded in uploads
+        if uploaded.id in parents and retire_parent(place, uploaded)
+    ]
     for role, kept in ((GenerationRole.UPLOADED, 1), (GenerationRole.PREPARED, KEPT_PREPARED)):
         found = place.state.catalogue.list(image=image, target=place.target, role=role)
         for generation in sorted(found, key=lambda item: item.created)[:-kept]:
@@ -26,10 +38,12 @@ def retire_superseded(place: Workplace, image: str) -> list[str]:
     return retired
 
 
-def retire_parent(place: Workplace, uploaded: Generation) -> None:
-    """Delete an upload whose operator does not want to pay for keeping it."""
-    if not uploaded.details.get("keep_parent", True):
+def retire_parent(place: Workplace, uploaded: Generation) -> bool:
+    """Delete an upload whose operator does not want to pay for keeping it; True if it went."""
+    unwanted = not uploaded.details.get("keep_parent", True)
+    if unwanted:
         retire(place, uploaded)
+    return unwanted
 
 
 def retire(place: Workplace, generation: Generation) -> None:

@@ -63,8 +63,9 @@ def upload(
         with place.holding(facts.image) as lease:
             found = find_uploaded(place, facts.image, source_key)
             if found is not None:
+                place.state.journals.delete(found.id)  # a run killed when it was done left it
                 _say_current(place, found)
-                return found
+                return _kept_as_wished(place, found, keep_parent=keep_parent)
             held = replace(place, cancelled=place.asked_under(lease))
             return _upload(held, disk, facts, keep_parent=keep_parent)
 
@@ -82,7 +83,7 @@ def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation |
 def _upload(
     place: Workplace, disk: VirtualDisk, facts: SourceFacts, *, keep_parent: bool
 ) -> Generation:
-    parent = _parent(place, facts.image)
+    parent = _parent(place, facts.image, disk.size_bytes)
     identity = generation_id(
         GenerationRole.UPLOADED, facts.image, place.target, facts.source_key, parent.reference
     )
@@ -139,15 +140,24 @@ def _moved(
         raise
 
 
-def _parent(place: Workplace, image: str) -> Parent:
+def _parent(place: Workplace, image: str, size_bytes: int) -> Parent:
+    """Return the newest upload; none when it is larger, since no cloud makes a smaller child."""
     newest = place.state.catalogue.latest(image, place.target, GenerationRole.UPLOADED)
     generation = usable(place, newest)
     if generation is None:
         return Parent()
     manifest = place.state.manifests.get(generation.id)
-    if manifest is None:
+    if manifest is None or manifest.size_bytes > size_bytes:
         return Parent()
     return Parent(generation.id, snapshot_of(generation), manifest)
+
+
+def _kept_as_wished(place: Workplace, found: Generation, *, keep_parent: bool) -> Generation:
+    """Return U with the operator's last word on whether it stays after prepare."""
+    if found.details.get("keep_parent", True) == keep_parent:
+        return found
+    details = {**found.details, "keep_parent": keep_parent}
+    return place.state.catalogue.update(found.id, details=details)
 
 
 def _say_current(place: Workplace, found: Generation) -> None:
