@@ -28,6 +28,10 @@ SECRET = "Passw0rd-that-nobody-may-read"
             "HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Internet Settings",
             "ProxyServer",
         ),
+        (
+            "HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Internet Settings\\Connections",
+            "WinHttpSettings",
+        ),
         ("HKLM\\SYSTEM\\ControlSet001\\Control\\Lsa\\Data", "x"),
         ("HKLM\\SECURITY\\Policy\\Secrets\\$MACHINE.ACC", "CurrVal"),
         ("HKLM\\SOFTWARE\\Vendor", "ApiSecret"),
@@ -57,6 +61,23 @@ def test_a_deleted_key_reports_its_content_without_secrets(guest: Any) -> None:
     assert "Login\\User=REG_SZ someone" in last.before
     assert last.after == ""
     assert SECRET not in json.dumps([str(change) for change in recorder.changes])
+
+
+def test_names_that_are_secrets_are_not_shown_either(guest: Any) -> None:
+    snmp = "ControlSet001\\Services\\SNMP\\Parameters"
+    with ExitStack() as stack:
+        recorder = Recorder(registry := guest.registry(stack, writable=True), guest.windows)
+        for name in (SECRET, f"with\\{SECRET}"):
+            recorder.set_value("SYSTEM", f"{snmp}\\ValidCommunities", name, Value.dword(4))
+        trap = f"{snmp}\\TrapConfiguration\\{SECRET}"
+        recorder.set_value("SYSTEM", trap, "1", Value.text("10.0.0.1"))
+        recorder.delete_value("SYSTEM", f"{snmp}\\ValidCommunities", SECRET)
+        recorder.delete_key("SYSTEM", snmp)
+        assert registry.key("SYSTEM", snmp) is None
+    assert len(recorder.changes) == 5
+    assert SECRET not in json.dumps([str(change) for change in recorder.changes])
+    assert all("sha256:" in change.name for change in recorder.changes[:2])
+    assert recorder.changes[2].name == "1"
 
 
 def test_what_is_already_so_is_no_change(guest: Any) -> None:

@@ -14,13 +14,30 @@ from imageport.compose.registry_value import Value
 
 _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
-    r"|\\Internet Settings\\.*(Proxy|AutoConfigURL)|\\Policy\\Secrets\\|\\Control\\Lsa\\"
+    r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
+    r"|\\Policy\\Secrets\\|\\Control\\Lsa\\"
     r"|password|passwd|secret|credential|private.?key",
     re.IGNORECASE,
 )
 """Where automatic logon, SNMP, proxies and LSA keep what nobody may read in a report."""
 _NOT_SENSITIVE = re.compile(r"\\(DisablePasswordChange|MaximumPasswordAge)$", re.IGNORECASE)
 """Switches about passwords, which hold none."""
+
+
+_NAMED_BY_SECRET = re.compile(
+    r"(?<=\\ValidCommunities\\).+|(?<=\\TrapConfiguration\\)[^\\]+", re.IGNORECASE
+)
+"""SNMP keeps its communities, which are passwords, as names of values and of keys."""
+
+
+def shown_path(path: str) -> str:
+    """Return a registry path as reports show it: names that are secrets only as their digest."""
+    return _NAMED_BY_SECRET.sub(lambda match: Value.text(match[0]).digest(), path)
+
+
+def shown_name(path: str, name: str) -> str:
+    """Return the name of a value or key below ``path`` as reports show it."""
+    return shown_path(f"{path}\\{name}")[len(shown_path(path)) + 1 :]
 
 
 def shown(path: str, name: str, value: Value) -> str:
@@ -78,29 +95,32 @@ class Recorder:
     def add_folder(self, path: str, access: Access) -> None:
         """Add a folder with its explicit descriptor."""
         self.files.add_folder(path, access)
-        self._note("folder", _shown_path(path), "", "", "folder")
+        self._note("folder", _shown_file(path), "", "", "folder")
         self._note_descriptor(path, access, is_folder=True)
 
     def add_file(self, path: str, content: bytes, access: Access) -> None:
         """Add a file with its explicit descriptor."""
         self.files.add_file(path, content, access)
-        self._note("file", _shown_path(path), "", "", Addition(path, content, access).digest())
+        self._note("file", _shown_file(path), "", "", Addition(path, content, access).digest())
         self._note_descriptor(path, access, is_folder=False)
 
     def _note_descriptor(self, path: str, access: Access, *, is_folder: bool) -> None:
         text = describe(access.descriptor(is_folder=is_folder))
-        self._note("descriptor", _shown_path(path), "", "", text)
+        self._note("descriptor", _shown_file(path), "", "", text)
 
     def _note(self, kind: str, path: str, name: str, before: str, after: str) -> None:
-        self.changes.append(Change(self.step, self.tier, kind, path, name, before, after))
+        where = shown_path(path), shown_name(path, name) if name else ""
+        self.changes.append(Change(self.step, self.tier, kind, *where, before, after))
 
 
-def _shown_path(path: str) -> str:
+def _shown_file(path: str) -> str:
     return "\\" + path.replace("/", "\\")
 
 
 def _content(key: Key, path: str) -> list[str]:
-    own = [f"{name or '@'}={shown(path, name, value)}" for name, value in key.values().items()]
+    values = key.values().items()
+    own = [f"{shown_name(path, n) or '@'}={shown(path, n, value)}" for n, value in values]
     for child in key.children():
-        own += [f"{child.name}\\{line}" for line in _content(child, f"{path}\\{child.name}")]
+        name = shown_name(path, child.name)
+        own += [f"{name}\\{line}" for line in _content(child, f"{path}\\{child.name}")]
     return own
