@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,25 @@ def test_an_incomplete_package_is_refused_by_the_missing_file(ena: Path, lost: s
     assert not packages
     assert [item.code for item in refusals] == ["driver_incomplete"]
     assert lost in refusals[0].reason
+
+
+def test_every_package_that_is_wrong_is_named_and_the_others_are_kept(ena: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(ena / "ena", ena / name)
+        (ena / name / "ena.inf").rename(ena / name / f"{name}.inf")
+        (ena / name / "ena.sys").unlink()
+    packages, refusals = find_packages(ena, ())
+    assert [package.name for package in packages] == ["ena"]
+    assert [item.reason.split("'")[1] for item in refusals] == ["a.inf", "b.inf"]
+
+
+def test_two_packages_of_one_name_are_refused_and_one_named_twice_is_not(ena: Path) -> None:
+    assert find_packages(ena, ("ena", "."))[1] == []
+    shutil.copytree(ena / "ena", ena / "older")
+    _, refusals = find_packages(ena, ())
+    assert [item.code for item in refusals] == ["driver_incomplete"]
+    assert "found 'ena.inf' in folders 'ena' and 'older'" in refusals[0].reason
+    assert find_packages(ena, ("older",))[1] == []
 
 
 def test_an_unsigned_package_is_refused(ena: Path) -> None:

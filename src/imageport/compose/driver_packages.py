@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -47,12 +46,15 @@ def find_packages(
     refusals: list[Refusal] = []
     for folder in folders or (".",):
         try:
-            place = inside(payload, folder)
-            for path in _infs(place):
-                package = _package(path)
-                packages.setdefault(package.name, package)
+            paths = _infs(inside(payload, folder))
         except InputError as error:
             refusals.append(_refusal("driver_incomplete", error.message))
+            continue
+        for path in paths:
+            try:
+                _take(packages, _package(path))
+            except InputError as error:
+                refusals.append(_refusal("driver_incomplete", error.message))
     return [packages[name] for name in sorted(packages)], refusals
 
 
@@ -73,11 +75,21 @@ def inside(payload: Path, name: str) -> Path:
     return place
 
 
-def _infs(folder: Path) -> Iterator[Path]:
+def _take(packages: dict[str, DriverPackage], package: DriverPackage) -> None:
+    """Add a package; the name is its place in the guest, so only one may have it."""
+    known = packages.setdefault(package.name, package)
+    if known.folder.resolve() != package.folder.resolve():
+        raise InputError(
+            f"Bad payload: found '{package.inf_name}' in folders '{known.folder.name}' and "
+            f"'{package.folder.name}', needed one: name the right folder in the options."
+        )
+
+
+def _infs(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".inf")
     if len(found) > _MAX_PACKAGES:
         raise InputError(f"Bad payload: found {len(found)} INF files, needed {_MAX_PACKAGES}.")
-    return iter(found)
+    return found
 
 
 def _package(path: Path) -> DriverPackage:
