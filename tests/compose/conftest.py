@@ -104,7 +104,8 @@ class FolderGuest:
         with ExitStack() as stack:
             registry = self.registry(stack)
             inspection = inspect(registry, self.windows, self.table)
-            evidence = Evidence(registry, self.windows, self.esp, self.table, inspection)
+            guid = self.table.partitions[-1].guid
+            evidence = Evidence(registry, self.windows, self.esp, self.table, inspection, guid)
             items = judge(evidence, job, TARGETS[job.options.cloud])
         return {item.name: item for item in items}
 

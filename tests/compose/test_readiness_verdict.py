@@ -78,6 +78,21 @@ def _break_identity(guest: Any) -> None:
     guest.table = replace(guest.table, disk_guid="00000000-0000-4000-8000-000000000000")
 
 
+def _break_partition(guest: Any) -> None:
+    efi, windows = guest.table.partitions
+    guest.table = replace(
+        guest.table, partitions=(replace(efi, guid=windows.guid), replace(windows, guid=efi.guid))
+    )
+
+
+def _break_depth(guest: Any) -> None:
+    (guest.windows.root / FIRST_BOOT / "1/2/3/4/5/6/7").mkdir(parents=True)
+    for depth in range(1, 8):
+        path = "/".join([FIRST_BOOT, *"1234567"[:depth]]).lower()
+        closed = Access.ADMINISTRATORS_ONLY.descriptor(is_folder=True)
+        guest.windows.descriptors[path] = closed
+
+
 def _break_pvs(guest: Any) -> None:
     merge(guest.hive("SYSTEM"), '[\\ControlSet001\\Services\\BNDevice]\n"Start"=dword:00000004\n')
 
@@ -115,6 +130,8 @@ def _break_service(guest: Any) -> None:
         (_break_winload, "boot_store", "winload.efi is missing"),
         (_break_boot_store, "boot_store", "names no default entry"),
         (_break_identity, "boot_store", "elsewhere"),
+        (_break_partition, "boot_store", "elsewhere"),
+        (_break_depth, "descriptors", "found more folders in it"),
         (_break_pvs, "pvs_target", "service BNDevice is disabled"),
         (_break_dependency, "dependencies", "LanmanWorkstation depends on PvsVmAgent"),
         (_break_descriptor, "descriptors", "firstboot.cmd is open to S-1-5-32-545"),

@@ -129,7 +129,7 @@ def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str) 
     with Hive(path) as hive:
         files = EveryFile(tmp_path)
         table = PartitionTable("gpt", "", ())
-        evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection())
+        evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection(), "")
         job = EngineJob(Action.COMPOSE, EngineDisk(""))
         for check in (class_filters_resolve, boot_driver_files, driver_database, dependencies):
             finding = check(evidence, job, TARGETS["aws"])

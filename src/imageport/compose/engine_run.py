@@ -70,8 +70,7 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
         if work.job.action is Action.INSPECT or found.refusals:
             return _refused(work, inspection, found)
         if work.job.action is Action.VERIFY:
-            evidence = Evidence(registry, found.windows, found.esp, guest.table, inspection)
-            return _verify(work, evidence)
+            return _verify(work, _evidence(guest, found, registry, found.windows, inspection))
         return _compose(guest, work, found, registry, inspection)
 
 
@@ -117,7 +116,7 @@ def _compose(
     again = work.folder / "judged"
     again.mkdir()
     with open_registry(files, again, writable=False) as after:
-        evidence = Evidence(after, files, found.esp, guest.table, inspection)
+        evidence = _evidence(guest, found, after, files, inspection)
         verdict = judge(evidence, work.job, work.target)
     return EngineReport(
         action=work.job.action,
@@ -137,6 +136,13 @@ def _apply(guest: Guest, work: _Work, found: Survey, pending: PendingFiles) -> G
     pending.apply()
     guest.handle.sync()
     return MountedFiles(guest.handle, WINDOWS_MOUNT)
+
+
+def _evidence(
+    guest: Guest, found: Survey, registry: Registry, files: GuestFiles, inspection: Inspection
+) -> Evidence:
+    windows_guid = found.partition.guid if found.partition else ""
+    return Evidence(registry, files, found.esp, guest.table, inspection, windows_guid)
 
 
 def _verify(work: _Work, evidence: Evidence) -> EngineReport:

@@ -32,6 +32,8 @@ class Evidence:
     esp: GuestFiles | None
     table: PartitionTable
     inspection: Inspection
+    windows_guid: str
+    """GUID of the partition that Windows lies in."""
 
     def binary_of(self, control_set: str, service: str) -> str:
         """Return the file that a service runs, as a path from the volume's root."""

@@ -164,13 +164,12 @@ def _must_load(evidence: Evidence, service: str) -> bool:
 
 def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
     finding = Finding(facts=[f"default entry {entry.identifier} loads {entry.loader_path}"])
-    guids = {partition.guid for partition in evidence.table.partitions}
     for what, device in (("loader", entry.loader_device), ("system", entry.system_device)):
         if device == "boot":
             continue
         if isinstance(device, str):
             finding.problems.append(f"the {what} device is {device}")
-        elif device[0] != evidence.table.disk_guid or device[1] not in guids:
+        elif device != (evidence.table.disk_guid, evidence.windows_guid):
             finding.problems.append(f"the {what} device names partition {device[1]} elsewhere")
     path = guest_path(entry.loader_path)
     if not evidence.files.exists(path):

@@ -15,6 +15,7 @@ from imageport.compose.inspection import pvs_target_version
 from imageport.compose.installed_drivers import infs_for, package_of, services_of
 from imageport.compose.registry import EDITED_HIVES, hive_header, hive_path, service_path
 from imageport.compose.steps.disable_vmware_services import VMWARE_SERVICES
+from imageport.errors import EngineFailed
 
 _DISABLED = 4
 _DRIVER_STORE = "Windows/System32/DriverStore/FileRepository"
@@ -181,9 +182,12 @@ def _startable(evidence: Evidence, control_set: str, names: tuple[str, ...]) -> 
 
 
 def _below(files: GuestFiles, folder: str, depth: int) -> Iterator[str]:
-    """Yield a folder and all below it."""
+    """Yield a folder and all below it; what lies too deep to be judged fails the item."""
     if not files.exists(folder):
         return
     yield folder
-    for name in files.names(folder) if depth else []:
+    names = files.names(folder)
+    if names and not depth:
+        raise EngineFailed(f"Cannot judge what lies below '{folder}': found more folders in it.")
+    for name in names:
         yield from _below(files, f"{folder}/{name}", depth - 1)
