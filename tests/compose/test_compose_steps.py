@@ -97,6 +97,17 @@ def test_held_services_are_disabled_and_the_plan_puts_them_back(guest: Any) -> N
     assert plan.rstrip().endswith("required remove-service ImageportFirstBoot")
 
 
+def test_the_current_control_set_is_the_one_that_the_loader_takes(guest: Any) -> None:
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        assert registry.current_control_set == "ControlSet001"
+        select = registry.hives["SYSTEM"].ensure("Select")
+        select.set("Default", Value.dword(2))
+        assert registry.current_control_set == "ControlSet002"
+        select.delete_value("Default")
+        assert registry.current_control_set == "ControlSet001"
+
+
 def test_a_control_set_in_which_a_service_differs_is_neither_held_nor_restored(guest: Any) -> None:
     with ExitStack() as stack:
         registry = guest.registry(stack, writable=True)

@@ -47,9 +47,10 @@ class Registry:
     @property
     def current_control_set(self) -> str:
         """Return the control set that the next boot takes."""
-        value = self.value("SYSTEM", "Select", "Current")
-        number = value.as_number() if value else None
-        return f"ControlSet{number or 1:03d}"
+        # Default is what the loader takes; Current is only what the last boot took.
+        chosen = [self.number("SYSTEM", "Select", name) for name in ("Default", "Current")]
+        number = next((number for number in chosen if number), 1)
+        return f"ControlSet{number:03d}"
 
     def key(self, hive: str, path: str) -> Key | None:
         """Return a key, None when it or its hive is missing."""
