@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 SHEBANG = b"#!/usr/bin/python3\n"
-HOST_SIDE = {"build_engine.py", "site_engine.py", "report_page.py"}
+HOST_SIDE = {"build_engine.py", "local_files.py", "site_engine.py", "report_page.py"}
 _OUTSIDE_COMPOSE = ("__init__.py", "errors.py")
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold; any fixed one would do."""

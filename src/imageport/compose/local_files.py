@@ -1,4 +1,7 @@
-"""A volume that is a folder of this machine: what the steps' tests run on, without a guest."""
+"""A volume that is a folder of this machine: what the steps' tests run on, without a guest.
+
+Host side only; it does not travel in the engine.
+"""
 
 from __future__ import annotations
 
