@@ -245,7 +245,7 @@ class VerificationFailed(TransferError):
 
 
 class TransferCancelled(TransferError):
-    """The operator cancelled; a later run resumes from the journal."""
+    """The operator cancelled; whoever started the step removes what is half made."""
 
     code = "cancelled"
 

@@ -67,6 +67,20 @@ def test_three_generations_read_back_exactly(
         parent, reference = result.manifest, result.reference
 
 
+def test_a_child_that_may_become_encrypted_writes_the_zeros_that_its_parent_left_out():
+    shelf = Shelf()
+    disk = SyntheticDisk([(2 * B, DATA, 1), (3 * B, ZERO, 0), (2 * B, DATA, 0)])
+    plain = send(disk, MemoryTarget(shelf, unwritten_reads_zero=True))
+    assert not plain.manifest.is_written(3)
+    target = MemoryTarget(shelf, parent=plain.reference, unwritten_reads_zero=False)
+    child = send(disk, target, parent=plain.manifest, verify=VerifyLevel.FULL)
+    for index, data in target.read_back(range(7)):
+        assert data == disk.block(index), index
+    assert child.manifest.is_written(3)
+    assert not child.manifest.absent_reads_zero
+    assert child.stats.bytes_sent == 5 * B
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LAYOUTS)
 def test_only_data_is_read_and_read_once(layout: Layout):

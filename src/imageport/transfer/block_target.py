@@ -16,11 +16,14 @@ class TargetTraits:
     written. ``fills_holes``: a target known to be encrypted gets zeros for HOLE blocks inside a
     partition too; on one that only may become so they are left out, because no guest ever wrote
     there and writing them would multiply a sparse image.
+    ``keeps_parent_zeros``: what no ancestor ever wrote still reads as zeros here if it did so on
+    the parent. False where this target is or may become encrypted, whatever the parent was.
     """
 
     name: str
     unwritten_reads_zero: bool
     fills_holes: bool = True
+    keeps_parent_zeros: bool = True
     initial_in_flight: int = 4
     max_in_flight: int = 16
     max_requests_per_second: float = 0.0

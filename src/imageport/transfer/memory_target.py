@@ -130,6 +130,7 @@ class MemoryTarget(BlockTarget):
         self.traits = TargetTraits(
             name="memory",
             unwritten_reads_zero=unwritten_reads_zero,
+            keeps_parent_zeros=unwritten_reads_zero,
             max_in_flight=max_in_flight,
         )
         self._parent = parent

@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imageport.errors import (
     ImageportError,
@@ -77,8 +78,9 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
 
     After success the journal is kept until the caller has recorded the result and deletes it;
     until then a repeated call finds the committed target. Cancelled transfers, and those that
-    failed with a retryable error, keep journal and target for the next call; after any other
-    error both are removed. Never closes ``source`` or ``target``.
+    failed with a retryable error, keep journal and target: the caller knows whether there will be
+    a next call, and aborts the target if not. After any other error both are removed. Never
+    closes ``source`` or ``target``.
     """
     running = _Transfer(source, target, request)
     try:
@@ -106,13 +108,17 @@ class _Transfer:
     """The steps of one transfer and what they share."""
 
     def __init__(self, source: VirtualDisk, target: BlockTarget, request: TransferRequest) -> None:
+        parent = request.parent
+        if parent is not None and not target.traits.keeps_parent_zeros:
+            request = replace(request, parent=parent.doubting_absent())
         self._source = source
         self._target = target
         self._request = request
         self._stop = Stop()
         self.opened = False
         """Journal and target are ours; before that they may be another process's."""
-        self._polled = self._checked = time.monotonic()
+        self._polled = -math.inf  # the first block asks: who cancelled early waits for nothing
+        self._checked = time.monotonic()
         self._partitions = request.partitions
         if self._partitions is None:
             self._partitions = read_layout(source).partitions
@@ -188,7 +194,7 @@ class _Transfer:
                 raise TransferCancelled(
                     f"Cannot finish the {self._request.stage} of '{self._source.location}': "
                     "it was cancelled.",
-                    hint="Start it again: it goes on where it ended.",
+                    hint="Start it again when it is wanted.",
                 )
         if now - self._checked >= CHECK_SOURCE_SECONDS:
             self._checked = now

@@ -43,11 +43,12 @@ def traits_of(settings: AwsSettings, *, parent: str = "", encrypted: bool = Fals
     Not known to be unencrypted for ever counts as "may become encrypted" (by a later launch or
     copy): then a block that was never written reads as garbage.
     """
-    known = "no" if settings.unencrypted_for_ever else "yes" if encrypted else "maybe"
+    known = "yes" if encrypted else "no" if settings.unencrypted_for_ever else "maybe"
     return TargetTraits(
         name="ebs-snapshot",
-        unwritten_reads_zero=settings.unencrypted_for_ever and not parent and not encrypted,
+        unwritten_reads_zero=known == "no" and not parent,
         fills_holes=encrypted,
+        keeps_parent_zeros=known == "no",
         initial_in_flight=16,
         max_in_flight=64,
         max_requests_per_second=REQUESTS_PER_SECOND,
