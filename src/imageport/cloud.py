@@ -96,6 +96,10 @@ class Cloud(ABC):
     def exists(self, reference: str) -> bool:
         """Tell whether a committed upload or snapshot is still there and usable."""
 
+    def fits_as_parent(self, reference: str) -> bool:
+        """Tell whether a child of this upload comes out as the settings want it."""
+        return self.exists(reference)
+
     @abstractmethod
     def make_disk(self, reference: str, disk_guid: str) -> CloudDisk:
         """Make a working disk from a snapshot."""

@@ -251,7 +251,7 @@ def test_a_delta_holds_only_what_was_put_over_its_parent(aws_lab: AwsLab):
         ({}, "", False, False, "maybe"),
         ({}, "", True, False, "yes"),
         ({"unencrypted_for_ever": True}, "", False, True, "no"),
-        ({"unencrypted_for_ever": True}, "", True, False, "no"),
+        ({"unencrypted_for_ever": True}, "", True, False, "yes"),
         ({"unencrypted_for_ever": True}, "snap-1", False, False, "no"),
     ],
 )
@@ -262,6 +262,7 @@ def test_only_a_parentless_snapshot_that_stays_unencrypted_reads_zero_where_noth
     assert traits.unwritten_reads_zero is zero
     assert traits.fills_holes is known
     assert traits.attributes["encrypted"] == encrypted
+    assert traits.keeps_parent_zeros is (encrypted == "no")
 
 
 def test_an_account_that_encrypts_by_default_gets_its_holes_filled(aws_lab: AwsLab):
@@ -328,3 +329,21 @@ def test_the_pipeline_moves_an_image_and_its_delta_through_a_bad_day(aws_lab: Aw
         target.close()
     aws_lab.service.turn(fault_rate=0.0)
     assert len(cloud.list_ours(SITE)) == 2  # every failed request was made good, none doubled
+
+
+def test_only_an_encrypted_parent_fits_where_encryption_is_asked_for(aws_lab: AwsLab):
+    references = {}
+    for encrypted in (False, True):
+        account = aws_lab.account(f"run-{encrypted}", encrypted=encrypted)
+        target = EbsSnapshotTarget(account, f"gold-{encrypted}")
+        target.begin(plan_of(BLOCKS), f"token-{encrypted}")
+        put_all(target, BLOCKS)
+        references[encrypted] = target.commit(DIGESTS)
+    plain, strict = aws_lab.aws_cloud("run-1"), aws_lab.aws_cloud("run-1", encrypted=True)
+    assert [plain.fits_as_parent(references[encrypted]) for encrypted in (False, True)] == [
+        True, True,
+    ]  # fmt: skip
+    assert not strict.fits_as_parent(references[False])
+    assert strict.fits_as_parent(references[True])
+    aws_lab.ec2.delete_snapshot(SnapshotId=references[True])
+    assert not strict.fits_as_parent(references[True])

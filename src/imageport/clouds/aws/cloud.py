@@ -56,6 +56,16 @@ class AwsCloud(Cloud):
         facts = snapshots.describe_snapshot(self._account, reference)
         return facts is not None and facts.state == "completed"
 
+    def fits_as_parent(self, reference: str) -> bool:
+        """Tell whether the snapshot is there, and encrypted if its child must be.
+
+        A child inherits its parent's encryption; asking for another one is refused by AWS.
+        """
+        facts = snapshots.describe_snapshot(self._account, reference)
+        if facts is None or facts.state != "completed":
+            return False
+        return facts.encrypted or not self.settings.encrypted
+
     def make_disk(self, reference: str, disk_guid: str) -> CloudDisk:
         """Make a gp3 volume from the snapshot."""
         return disks.make_disk(self._account, reference, disk_guid)
