@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from imageport.clouds.memory import MemoryCloud
 from imageport.clouds.memory_blocks import MemorySnapshotTarget
 from imageport.errors import CloudUnavailable, LeaseHeld, SourceChanged, TransferCancelled
 from imageport.model import BLOCK_BYTES, MIB, GenerationRole
@@ -38,6 +39,18 @@ def test_a_smaller_vdisk_is_sent_without_the_larger_parent(site: SmallSite):
     site.write_vdisk(1, 2, size_bytes=4 * MIB)
     second = site.uploaded("run-2")
     assert (second.parent_id, second.size_bytes) == ("", 4 * MIB)
+
+
+def test_an_upload_that_no_child_may_follow_is_kept_and_not_built_upon(
+    site: SmallSite, monkeypatch: pytest.MonkeyPatch
+):
+    first = site.uploaded("run-1")
+    monkeypatch.setattr(MemoryCloud, "fits_as_parent", lambda *_: False)
+    site.write_vdisk(1, 2, 0, 9)
+    second = site.uploaded("run-2")
+    assert second.parent_id == ""
+    assert stats_of(second).bytes_sent == stats_of(first).bytes_sent
+    assert first.handle["snapshot_id"] in site.account.snapshots
 
 
 def test_an_upload_that_lost_the_cloud_goes_on_where_it_was(

@@ -141,10 +141,13 @@ def _moved(
 
 
 def _parent(place: Workplace, image: str, size_bytes: int) -> Parent:
-    """Return the newest upload; none when it is larger, since no cloud makes a smaller child."""
+    """Return the newest upload, unless its child would come out otherwise than is wanted.
+
+    No cloud makes a child smaller than its parent, or encrypts one that the parent was not.
+    """
     newest = place.state.catalogue.latest(image, place.target, GenerationRole.UPLOADED)
     generation = usable(place, newest)
-    if generation is None:
+    if generation is None or not place.cloud.fits_as_parent(snapshot_of(generation)):
         return Parent()
     manifest = place.state.manifests.get(generation.id)
     if manifest is None or manifest.size_bytes > size_bytes:
