@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from imageport.citrix.manifest import parse_manifest
-from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import NameTaken, ShareRefused
+from imageport.citrix.vdisk_store import IfExists, VdiskStore
+from imageport.compose.contract import EngineOptions
+from imageport.errors import NameTaken, ShareRefused, VerificationFailed
 from imageport.model import MIB
 from imageport.state.records import Generation
+from imageport.storage.memory import MemoryFolder
+from imageport.workflow.choices import PrepareChoices
+from imageport.workflow.prepare import prepare
 from imageport.workflow.publish import publish, published_as
 from imageport.workflow.verify import verify_publication
 from tests.workflow.small_site import SmallSite
@@ -93,3 +97,37 @@ def test_a_published_file_that_somebody_replaced_is_published_anew(
     site.published(prepared)
     site.store.folder.set_last_write("gold.vhdx", 10**18)
     assert site.published(prepared, "run-2").file_name == "gold.1.vhdx"
+
+
+def test_an_earlier_image_chosen_again_is_not_left_under_the_later_version(
+    site: SmallSite, prepared: Generation
+):
+    other = PrepareChoices(engine=EngineOptions(list_of_ddcs=("ddc1.example",)))
+    later = prepare(site.place("run-2"), prepared.parent_id, other)
+    names = [site.published(item).file_name for item in (prepared, later, later, prepared)]
+    assert names == ["gold.vhdx", "gold.1.vhdx", "gold.1.vhdx", "gold.2.vhdx"]
+    assert site.published(prepared).file_name == "gold.2.vhdx"
+
+
+def test_one_image_in_two_stores_is_verified_in_each(site: SmallSite, prepared: Generation):
+    other = VdiskStore(MemoryFolder("other-store"))
+    first = site.published(prepared)
+    second = publish(site.place(), prepared.id, other, "gold")
+    other.folder.set_last_write(second.file_name, 10**18)
+    assert second.file_name == first.file_name
+    assert verify_publication(site.place(), prepared.id, site.store, "gold.vhdx")
+    with pytest.raises(VerificationFailed, match="other-store"):
+        verify_publication(site.place(), prepared.id, other, "gold.vhdx")
+
+
+def test_a_published_block_that_rotted_is_found(site: SmallSite, prepared: Generation):
+    site.published(prepared)
+    written = site.store.folder.stat("gold.vhdx")
+    assert written is not None
+    content = site.store.folder.read_bytes("gold.vhdx", 64 * MIB)
+    at = content.index(bytes([3]) * 4096)
+    with site.store.folder.open_write("gold.vhdx") as file:
+        file.write_at(at, b"rot")
+    site.store.folder.set_last_write("gold.vhdx", written.last_write_ns)
+    with pytest.raises(VerificationFailed, match="gold"):
+        verify_publication(site.place(), prepared.id, site.store, "gold.vhdx")

@@ -7,10 +7,11 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from imageport.citrix.names import is_version_of
+from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore, token_of
 from imageport.errors import FileLocked, ImageportError, ResourceGone, VerificationFailed
 from imageport.formats.file_target import VhdxFileTarget
+from imageport.model import GenerationRole
 from imageport.progress import Stage
 from imageport.state.records import Generation, Publication
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
@@ -63,11 +64,16 @@ def publish(
 def published_as(
     place: Workplace, prepared_id: str, store: VdiskStore, name: str = ""
 ) -> Publication | None:
-    """Return where the generation lies in this store, if the file is still what was written."""
-    for publication in reversed(place.state.catalogue.get(prepared_id).publications):
+    """Return where the generation lies in this store, if the file is still what was written.
+
+    A version under a later one of ours does not count: devices are given the later one.
+    """
+    prepared = place.state.catalogue.get(prepared_id)
+    newest = _newest_version(place, prepared.image, store, name) if name else 0
+    for publication in reversed(prepared.publications):
         if publication.store != store.location:
             continue
-        if name and not is_version_of(publication.file_name, name):
+        if name and _version(publication.file_name, name) != newest:
             continue
         stat = store.folder.stat(publication.file_name)
         if (
@@ -77,6 +83,28 @@ def published_as(
         ):
             return publication
     return None
+
+
+def _newest_version(place: Workplace, image: str, store: VdiskStore, name: str) -> int:
+    """Return the highest version that the catalogue published and the store still has."""
+    return max(
+        (
+            _version(publication.file_name, name)
+            for generation in place.state.catalogue.list(
+                image=image, target=place.target, role=GenerationRole.PREPARED
+            )
+            for publication in generation.publications
+            if publication.store == store.location
+            and store.folder.stat(publication.file_name) is not None
+        ),
+        default=0,
+    )
+
+
+def _version(file_name: str, name: str) -> int:
+    """Return the version that a disk file is of a vDisk; -1 when it is none."""
+    found = file_of(name.removesuffix(".vhdx"), file_name)
+    return found.version if found is not None and found.is_disk else -1
 
 
 class _Publishing:

@@ -41,7 +41,8 @@ def verify_publication(
         VerificationFailed: size, time or blocks differ from the catalogue.
     """
     prepared = place.state.catalogue.get(prepared_id)
-    record = [p for p in prepared.publications if p.file_name == file_name]
+    place_in_store = (store.location, file_name)
+    record = [p for p in prepared.publications if (p.store, p.file_name) == place_in_store]
     stat = store.folder.stat(file_name)
     if not record or stat is None or stat.last_write_ns != record[-1].last_write_ns:
         raise VerificationFailed(
@@ -66,7 +67,11 @@ def _compared(
     stage = Stage(STAGE, place.events, total=len(chosen) * BLOCK_BYTES)
     for start in range(0, len(chosen), BATCH_BLOCKS):
         batch = chosen[start : start + BATCH_BLOCKS]
-        check_blocks(lambda indexes: _blocks_of(disk, indexes), manifest, batch)
+        try:
+            check_blocks(lambda indexes: _blocks_of(disk, indexes), manifest, batch)
+        except VerificationFailed as error:
+            error.message = f"Bad vDisk '{disk.location}': {error.message}"
+            raise
         stage.advance(len(batch) * BLOCK_BYTES)
     words = f"{len(chosen):,} of {len(holding):,} blocks with data compared under the final name"
     stage.finish(words)
