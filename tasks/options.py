@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from imageport.compose.contract import EngineOptions
 from imageport.workflow.choices import PrepareChoices
+
+BOOT_MARGIN_SECONDS = 1800.0
+"""Firmware, Plug and Play and shutdown around the steps, which have a deadline of their own."""
 
 
 class TargetCloud(StrEnum):
@@ -54,7 +58,7 @@ class PrepareOptions(BaseModel):
         description="Hardware ids of which one must have a driver; empty takes the cloud's own.",
     )
     first_boot_deadline_seconds: int = Field(
-        default=1200, ge=60, le=14400, description="How long the steps of the one boot may take."
+        default=1200, ge=60, le=7200, description="How long the steps of the one boot may take."
     )
     first_boot_attempts: int = Field(
         default=3, ge=1, le=10, description="How often a step of the one boot is tried."
@@ -64,4 +68,10 @@ class PrepareOptions(BaseModel):
         """Return the library's own options."""
         values = self.model_dump(mode="json")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return PrepareChoices(engine=EngineOptions(**{**values, **lists}))
+        defaults = PrepareChoices()
+        boot_seconds = self.first_boot_deadline_seconds + BOOT_MARGIN_SECONDS
+        return replace(
+            defaults,
+            engine=EngineOptions(**{**values, **lists}),
+            boot_deadline_seconds=max(defaults.boot_deadline_seconds, boot_seconds),
+        )

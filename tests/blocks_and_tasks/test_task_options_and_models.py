@@ -21,6 +21,14 @@ def test_the_forms_defaults_are_the_engines() -> None:
     assert PrepareOptions().choices() == PrepareChoices()
 
 
+def test_the_boot_machine_waits_longer_than_first_boot_may_take() -> None:
+    for seconds in (60, 1200, 7200):
+        choices = PrepareOptions(first_boot_deadline_seconds=seconds).choices()
+        assert choices.boot_deadline_seconds >= seconds + 1800
+    with pytest.raises(ValidationError):
+        PrepareOptions(first_boot_deadline_seconds=7201)
+
+
 def test_what_is_chosen_reaches_the_engine() -> None:
     chosen = PrepareOptions(
         drivers=("ena",),
