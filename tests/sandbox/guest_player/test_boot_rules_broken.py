@@ -84,7 +84,14 @@ BROKEN: dict[str, tuple[Edit, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+SHORT = {"override", "not at boot", "not in database", "filter gone", "kernel gone", "SYSTEM dirty"}
+"""One of each kind; the others break the same rule on another subject."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [fault if fault in SHORT else pytest.param(fault, marks=pytest.mark.slow) for fault in BROKEN],
+)
 def test_windows_does_not_come_up(fault: str, edited: Callable[[Edit], Path]):
     edit, screen = BROKEN[fault]
     boot = play(edited(edit), "")
@@ -123,10 +130,14 @@ def test_a_driver_named_through_systemroot_is_found(edited: Callable[[Edit], Pat
     [
         (Variant.SMALL, "bugcheck", "INACCESSIBLE_BOOT_DEVICE"),
         (Variant.NO_ESP_LOADER, "hang", "No bootable option"),
-        (Variant.MBR, "hang", "No bootable option"),
+        pytest.param(Variant.MBR, "hang", "No bootable option", marks=pytest.mark.slow),
         (Variant.BITLOCKER, "hang", "recovery key"),
-        (Variant.DIRTY_HIVE, "bugcheck", "BAD_SYSTEM_CONFIG_INFO"),
-        (Variant.DIRTY_NTFS, "bugcheck", "INACCESSIBLE_BOOT_DEVICE"),
+        pytest.param(
+            Variant.DIRTY_HIVE, "bugcheck", "BAD_SYSTEM_CONFIG_INFO", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            Variant.DIRTY_NTFS, "bugcheck", "INACCESSIBLE_BOOT_DEVICE", marks=pytest.mark.slow
+        ),
         (Variant.HIBERNATED, "bugcheck", "another machine's hibernation"),
     ],
 )
