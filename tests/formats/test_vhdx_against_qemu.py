@@ -66,7 +66,10 @@ def assert_extents_tell_the_truth(disk: VhdxDisk) -> None:
     assert at == disk.size_bytes
 
 
-@pytest.mark.parametrize("block_mib", [1, 2, 32, 256])
+@pytest.mark.parametrize(
+    "block_mib",
+    [1, pytest.param(2, marks=pytest.mark.slow), 32, pytest.param(256, marks=pytest.mark.slow)],
+)
 def test_what_qemu_converts_we_read(folder: LocalFolder, block_mib: int) -> None:
     write_raw(folder, layout(block_mib))
     option = f"block_size={block_mib}M"

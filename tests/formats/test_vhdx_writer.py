@@ -242,7 +242,7 @@ def _session(file: CrashingFile, writer: VhdxWriter | None = None) -> list[tuple
     return kept
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_power_cut_at_any_operation_loses_nothing_that_was_flushed(
     in_memory: Callable[[bytes], ByteFile], seed: int
 ) -> None:
