@@ -132,8 +132,6 @@ def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list
             "subnet_id": facts.subnet_id,
             "bucket": BUCKET,
             "endpoint_url": facts.aws_endpoint,
-            # Nobody encrypts a copy here, so 7 GiB of zeros need not be sent.
-            "unencrypted_for_ever": True,
         })
     )  # fmt: skip
     return documents
