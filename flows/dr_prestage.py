@@ -6,6 +6,7 @@ import asyncio
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
@@ -80,10 +81,12 @@ async def _bring(
     }
     what = f"{image} to {destination.site.name}"
     key = f"{flow_run.get_id()}:{what}:{destination.cloud.saved_name}"
-    async with places:
-        run = await run_elsewhere(f"pvs-to-pvs/{source.work_pool}", parameters, key)
     try:
+        async with places:
+            run = await run_elsewhere(f"pvs-to-pvs/{source.work_pool}", parameters, key)
         return f"{what}: {completed(run, what).text}", True
+    except ObjectNotFound:
+        return f"{what}: there is no deployment pvs-to-pvs/{source.work_pool}", False
     except ImageportError as error:
         return f"{what}: {error.message}", False
 

@@ -7,6 +7,7 @@ from prefect.artifacts import create_table_artifact
 
 from imageport.model import GenerationRole
 from imageport.workflow.clean_up import clean_up as run_clean_up
+from imageport.workflow.clean_up import clear_store
 from imageport.workflow.generations import is_current
 from imageport.workflow.publish import published_as
 from tasks._places import load_site, workplace
@@ -65,6 +66,9 @@ def inventory(route: Route) -> None:
 
 @task(name="clean-up", **RETRYING)
 def clean_up(route: Route, run: str = "") -> list[str]:
-    """Delete what ended runs left in the cloud; returns what was deleted."""
-    with workplace(route, load_site(route.target)) as place:
-        return run_clean_up(place.state, place.cloud, place.site, run=run)
+    """Delete what ended runs left in cloud and target store; returns what was deleted."""
+    here = load_site(route.target)
+    with workplace(route, here) as place:
+        deleted = run_clean_up(place.state, place.cloud, place.site, run=run)
+        with here.store.open_store() as store:
+            return deleted + clear_store(place.state, store, at_once=bool(run))

@@ -69,7 +69,9 @@ class PrepareOptions(BaseModel):
         values = self.model_dump(mode="json")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         defaults = PrepareChoices()
-        boot_seconds = self.first_boot_deadline_seconds + BOOT_MARGIN_SECONDS
+        # The engine's deadline counts for each try.
+        tries = self.first_boot_deadline_seconds * self.first_boot_attempts
+        boot_seconds = tries + BOOT_MARGIN_SECONDS
         return replace(
             defaults,
             engine=EngineOptions(**{**values, **lists}),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from imageport.errors import LeaseHeld
 from imageport.model import GenerationRole
-from imageport.workflow.clean_up import clean_up
+from imageport.workflow.clean_up import RESUME_SECONDS, clean_up, clear_store
+from imageport.workflow.publish import publish
 from imageport.workflow.retention import retire_superseded
 from tests.workflow.small_site import SmallSite
 
@@ -64,3 +67,44 @@ def test_the_janitor_takes_nothing_that_the_catalogue_holds(site: SmallSite):
     before = set(site.account.snapshots)
     assert clean_up(site.state, site.place("run-2").cloud, "site-b", run="run-1") == []
     assert set(site.account.snapshots) == before
+
+
+def half_file(site: SmallSite, age_seconds: float) -> str:
+    store = site.store
+    name = store.begin_file(store.choose_target("gold"), "p-of-a-killed-run")
+    with store.folder.create(name) as file:
+        file.write_at(0, b"half")
+    store.folder.set_last_write(name, int((time.time() - age_seconds) * 1e9))
+    return name
+
+
+def test_the_janitor_takes_a_half_file_that_nobody_comes_back_for(site: SmallSite):
+    name = half_file(site, RESUME_SECONDS + 60)
+    assert clear_store(site.state, site.store) == [name]
+    assert site.store.leftovers() == []
+
+
+def test_the_janitor_leaves_a_half_file_whose_run_may_be_resumed(site: SmallSite):
+    name = half_file(site, 30)
+    assert clear_store(site.state, site.store) == []
+    assert clear_store(site.state, site.store, at_once=True) == [name]
+
+
+def test_the_janitor_takes_no_half_file_while_somebody_publishes(site: SmallSite):
+    half_file(site, RESUME_SECONDS + 60)
+    store = site.store
+    with site.place("other").holding(f"gold>{store.location}"):
+        assert clear_store(site.state, store, at_once=True) == []
+    assert len(store.leftovers()) == 1
+
+
+def test_nothing_is_retired_while_another_run_works_on_the_image(site: SmallSite):
+    site.write_vdisk(1)
+    site.brought("run-1")
+    site.write_vdisk(2)
+    prepared = site.prepared(site.uploaded("run-2"), "run-2")
+    with site.place("run-3").holding("gold"):
+        publish(site.place("run-2"), prepared.id, site.store, "gold")
+    assert len(site.kept(GenerationRole.UPLOADED)) == 2
+    publish(site.place("run-2"), prepared.id, site.store, "gold")
+    assert len(site.kept(GenerationRole.UPLOADED)) == 1

@@ -164,6 +164,10 @@ class PrefectApi:
                 time.sleep(0.5 * 2**attempt)
                 continue
             break
+        if answer.is_server_error:
+            raise CloudUnavailable(
+                f"Cannot {method} '{path}': the Prefect server answered {answer.status_code}."
+            )
         if answer.is_error:
             raise InputError(
                 f"Cannot {method} '{path}': the Prefect server answered {answer.status_code}: "

@@ -11,10 +11,10 @@ from imageport.compose.contract import EngineOptions
 class PrepareChoices:
     """The engine's options and how long its two long steps may take.
 
-    The one boot waits for Plug and Play and may restart; an hour is three times what the slowest
-    documented import took (Daisy's bootstrap limit is 20 minutes).
+    The one boot may try its steps three times, 20 minutes each (the limit that Daisy's bootstrap
+    has), with half an hour for firmware, Plug and Play and shutdown around them.
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
     engine_deadline_seconds: float = 1800.0
-    boot_deadline_seconds: float = 3600.0
+    boot_deadline_seconds: float = 5400.0

@@ -17,8 +17,8 @@ def generation_id(role: GenerationRole, *facts: str) -> str:
 
 
 def now_text() -> str:
-    """Return the time as the catalogue keeps it: UTC, ISO 8601, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time as the catalogue keeps it: UTC, ISO 8601, milliseconds, so that it sorts."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def snapshot_of(generation: Generation) -> str:

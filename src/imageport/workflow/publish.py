@@ -9,7 +9,13 @@ from typing import Any
 
 from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore, token_of
-from imageport.errors import FileLocked, ImageportError, ResourceGone, VerificationFailed
+from imageport.errors import (
+    FileLocked,
+    ImageportError,
+    LeaseHeld,
+    ResourceGone,
+    VerificationFailed,
+)
 from imageport.formats.file_target import VhdxFileTarget
 from imageport.model import GenerationRole
 from imageport.progress import Stage
@@ -56,8 +62,10 @@ def publish(
             if usable(place, prepared) is None:
                 raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
             found = publishing.run()
-    # Also when nothing moved: a run that was killed after its file was published ends here.
-    retire_superseded(place, prepared.image)
+    # Also when nothing moved: a run that was killed after its file was published ends here. A run
+    # that works on the image now may need what is superseded, and retires it when it publishes.
+    with contextlib.suppress(LeaseHeld), place.holding(prepared.image):
+        retire_superseded(place, prepared.image)
     return found
 
 
