@@ -131,3 +131,11 @@ def test_a_published_block_that_rotted_is_found(site: SmallSite, prepared: Gener
     site.store.folder.set_last_write("gold.vhdx", written.last_write_ns)
     with pytest.raises(VerificationFailed, match="gold"):
         verify_publication(site.place(), prepared.id, site.store, "gold.vhdx")
+
+
+def test_the_same_image_under_another_name_is_another_vdisk(site: SmallSite, prepared: Generation):
+    site.published(prepared)
+    other = publish(site.place(), prepared.id, site.store, "silver")
+    assert other.file_name == "silver.vhdx"
+    assert "silver.vhdx" in site.files()
+    assert published_as(site.place(), prepared.id, site.store, "bronze") is None

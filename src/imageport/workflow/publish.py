@@ -81,7 +81,7 @@ def published_as(
     for publication in reversed(prepared.publications):
         if publication.store != store.location:
             continue
-        if name and _version(publication.file_name, name) != newest:
+        if name and not (0 <= _version(publication.file_name, name) == newest):
             continue
         stat = store.folder.stat(publication.file_name)
         if (
