@@ -267,6 +267,8 @@ def test_the_engine_machine_ends_by_itself_when_nobody_watches(aws_lab: AwsLab):
         with pytest.raises(Killed):
             dying.run_engine(disk, job("crash"), deadline_seconds=60)
     (machine,) = [item for item in cloud.list_ours(SITE) if item.kind == "instance"]
+    running = aws_lab.ec2.get_waiter("instance_running")
+    running.wait(InstanceIds=[machine.id], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     aws_lab.ec2.attach_volume(VolumeId=disk.id, InstanceId=machine.id, Device="/dev/sdf")
     end = time.monotonic() + 30
     while time.monotonic() < end:
