@@ -3,7 +3,7 @@
 A record is a file ``<id>.<counter>.json``; every change writes the next counter under a name of
 its own and renames it into place without replacing. Of two writers that start from the same
 counter one gets `NameTaken`, reads again and repeats its change, so no update is lost and a reader
-never sees half a file. The highest counter is the record. Nothing here compares clocks.
+never sees half a file. The highest counter is the record. Nothing here compares two clocks.
 
 The last `KEPT_STATES` counters stay. A listing is no snapshot: a file that is renamed into place or
 deleted while the listing runs may or may not be in it. Because the highest counter at its start is
@@ -17,11 +17,19 @@ import contextlib
 import json
 import re
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imageport.errors import FileMissing, ImageportError, InputError, NameTaken, StateError
+from imageport.errors import (
+    FileLocked,
+    FileMissing,
+    ImageportError,
+    InputError,
+    NameTaken,
+    StateError,
+)
 from imageport.storage.folder import FileStat, Folder
 
 SCHEMA = 1
@@ -33,6 +41,8 @@ KEPT_STATES = 8
 OLD_NS = 24 * 3600 * 10**9
 """What is a day older than the newest file of the folder has no writer any more; both times are the
 file server's."""
+CLAIM_NS = 5 * 10**9
+"""A live writer renames within a second; both times are the file server's."""
 ATTEMPTS = 200
 """Each lost race means that somebody else's change arrived, so this many are never needed."""
 
@@ -130,12 +140,14 @@ class RecordFolder:
 
         ``change`` may be called several times and must not have other effects.
         """
-        for _attempt in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             stored = self.read(record_id)
             if stored is None:
                 return None
             with contextlib.suppress(NameTaken):
                 return self.replace(stored, change(stored))
+            # All together longer than `CLAIM_NS`: the other writer may have died over its claim.
+            time.sleep(min(0.25, 0.005 * attempt))
         raise self._contended(record_id)
 
     def remove(self, record_id: str) -> None:
@@ -189,9 +201,9 @@ class RecordFolder:
             indent=1,
             sort_keys=True,
         )
-        part = self._part()
+        created = self._folder.create(part := self._claim(name))
         try:
-            with self._folder.create(part) as file:
+            with created as file:
                 file.write_at(0, text.encode())
                 file.flush()
             self._folder.rename(part, name)
@@ -201,6 +213,24 @@ class RecordFolder:
         stored = Stored(record_id, counter, document, f"{self._folder.location}/{name}", removed)
         self._settle(stored)
         return stored
+
+    def _claim(self, name: str) -> str:
+        """Return the name that a state grows under.
+
+        Where a rename only checks that the new name is free and then renames, two of them at the
+        same time could both succeed. There the name is the same for all writers of a counter, so
+        that creating it (which is exclusive everywhere) claims the counter.
+        """
+        if self._folder.renames_atomically:
+            return self._part()
+        part = f"{name}{_PART}"
+        self._make_folder()
+        stat = self._folder.stat(part)
+        if stat is not None and self.server_now_ns() - stat.last_write_ns > CLAIM_NS:
+            # Its writer died between its two steps.
+            with contextlib.suppress(FileLocked):
+                self._folder.delete(part)
+        return part
 
     def _settle(self, stored: Stored) -> None:
         """Remove states that are old enough; refuse the write if it was one of those.
@@ -266,10 +296,13 @@ class RecordFolder:
         except FileMissing:
             return []
 
-    def _part(self) -> str:
+    def _make_folder(self) -> None:
         if not self._made:
             self._folder.make_folder(self._path)
             self._made = True
+
+    def _part(self) -> str:
+        self._make_folder()
         return f"{self._path}/{secrets.token_hex(12)}{_PART}"
 
     def _name(self, record_id: str, counter: int) -> str:

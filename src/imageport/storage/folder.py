@@ -35,6 +35,8 @@ class Folder(ABC):
 
     location: str
     """Where it lies, for messages; never holds a secret."""
+    renames_atomically: bool = True
+    """Whether of two renames to one free name at the same time surely only one succeeds."""
 
     @abstractmethod
     def list(self, name: str = "") -> list[FileStat]:

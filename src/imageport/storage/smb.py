@@ -39,6 +39,9 @@ class SmbFolder(Folder):
     ``patience_seconds`` is how long a lost connection is tried again; the first one is tried once.
     """
 
+    # Samba looks whether the new name is free, then renames with a call that replaces.
+    renames_atomically = False
+
     def __init__(
         self,
         location: SmbLocation,
