@@ -91,13 +91,16 @@ def tell(title: str, values: dict[str, Any]) -> None:
 
 def sampled_blocks_are_equal(aws: AwsService, first: str, second: str) -> bool:
     """Compare blocks of both snapshots by the API; one that is not stored is zeros."""
-    ebs: Any = boto3.client(
-        "ebs",
-        endpoint_url=aws.endpoint,
-        region_name=REGION,
-        aws_access_key_id="AKIATEST",
-        aws_secret_access_key="test",
-    )
+    place: dict[str, Any] = {
+        "endpoint_url": aws.endpoint,
+        "region_name": REGION,
+        "aws_access_key_id": "AKIATEST",
+        "aws_secret_access_key": "test",
+    }
+    ebs: Any = boto3.client("ebs", **place)
+    # Completion is asynchronous; a pending snapshot cannot be listed.
+    completed: Any = boto3.client("ec2", **place).get_waiter("snapshot_completed")
+    completed.wait(SnapshotIds=[first, second], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
     def tokens(snapshot: str) -> dict[int, str]:
         found: dict[int, str] = {}
