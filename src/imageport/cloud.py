@@ -61,6 +61,20 @@ class PermissionGap:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceProblem:
+    """One thing about the account, region or settings that would stop this image there."""
+
+    subject: str
+    """What is wrong: a setting, a machine type, a quota, the disk's size."""
+    found: str
+    needed: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"Bad {self.subject}: found {self.found}, needed {self.needed}."
+
+
+@dataclass(frozen=True, slots=True)
 class CostLine:
     """One line of the estimate, in US dollars by a dated price table."""
 
@@ -87,6 +101,14 @@ class Cloud(ABC):
     @abstractmethod
     def check_permissions(self) -> list[PermissionGap]:
         """Try every action that a run needs, changing nothing; empty when all is granted."""
+
+    @abstractmethod
+    def check_place(self, image: str, size_bytes: int) -> list[PlaceProblem]:
+        """Look for all that would stop this image later: names, sizes, region, machines, quotas.
+
+        Changes nothing. What the credentials may not look at is no problem of the place
+        (`check_permissions` names it); an unreachable cloud raises.
+        """
 
     @abstractmethod
     def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from imageport.cloud import CloudDisk
-from imageport.clouds.aws import engine_vm, vm_bootstrap
+from imageport.clouds import vm_bootstrap
+from imageport.clouds.aws import engine_vm
 from imageport.clouds.aws.engine_vm import user_data
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions

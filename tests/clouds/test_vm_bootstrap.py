@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from imageport.clouds.aws import vm_bootstrap
+from imageport.clouds import vm_bootstrap
 from imageport.clouds.aws.engine_vm import user_data
-from imageport.clouds.aws.vm_bootstrap import deliver, fetch, find_disk, put
+from imageport.clouds.vm_bootstrap import deliver, fetch, find_disk, put
 
 SECRET = "X-Amz-Signature=5ecre7"
 
@@ -120,8 +120,8 @@ def test_a_delivery_that_fails_does_not_show_the_url(
     bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ):
     bucket.failures = 1
-    put(bucket.signed("report"), b"{}")
-    put(f"nonsense?{SECRET}", b"{}")
+    put(bucket.signed("report"), b"{}", {"x-ms-blob-type": "BlockBlob"})
+    put(f"nonsense?{SECRET}", b"{}", {})
     assert bucket.objects["report"] == b"{}"
     written = capsys.readouterr().err
     assert "delivery failed" in written
@@ -143,15 +143,16 @@ def test_without_a_report_only_the_log_is_delivered(bucket: Bucket, tmp_path: Pa
     assert bucket.requests == ["PUT log"]
 
 
-def test_the_disk_is_found_by_its_serial_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_disk_is_found_by_its_own_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMAGEPORT_DEVICE_ROOT", str(tmp_path))
     by_id = tmp_path / "dev/disk/by-id"
     by_id.mkdir(parents=True)
     (by_id / "nvme-Amazon_Elastic_Block_Store_vol0other").touch()
+    names = ["disk/azure/scsi1/lun0", "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0mine"]
     with pytest.raises(TimeoutError, match="vol0mine"):
-        find_disk("vol0mine", 0.0)
+        find_disk(names, 0.0)
     (by_id / "nvme-Amazon_Elastic_Block_Store_vol0mine").touch()
-    assert find_disk("vol0mine", 0.0).name.endswith("vol0mine")
+    assert find_disk(names, 0.0).name.endswith("vol0mine")
 
 
 ENGINE = """
@@ -205,7 +206,7 @@ def setup_of(bucket: Bucket, tmp_path: Path, action: str) -> dict[str, object]:
         "engine": {"url": bucket.signed("engine"), "sha256": sha256(bucket.objects["engine"])},
         "payload": {"url": bucket.signed("payload"), "sha256": sha256(bucket.objects["payload"])},
         "job": {"action": action, "disk": {"path": ""}},
-        "volume": "vol01",
+        "devices": ["disk/by-id/nvme-Amazon_Elastic_Block_Store_vol01"],
         "device_seconds": 5,
         "engine_seconds": 30,
         "report_url": bucket.signed("report"),
@@ -267,4 +268,4 @@ def test_a_machine_that_cannot_fetch_its_job_still_switches_itself_off(
     )  # fmt: skip
     assert (tmp_path / "asked").read_text().splitlines() == ["-h +7", "-h now"]
     assert "report" not in bucket.objects
-    assert setup["volume"] == "vol01"
+    assert setup["device_seconds"] == 5

@@ -14,6 +14,7 @@ from imageport.cloud import (
     CloudResource,
     CostLine,
     PermissionGap,
+    PlaceProblem,
     never,
 )
 from imageport.clouds.intents import Intents
@@ -59,6 +60,7 @@ class MemoryBehaviour:
     """What a new volume holds where its snapshot has no block: garbage as on an encrypted cloud,
     or ``bytes(BLOCK_BYTES)``."""
     expires_seconds: float = 6 * 3600.0
+    problems: tuple[PlaceProblem, ...] = ()
 
 
 class MemoryCloud(Cloud):
@@ -83,6 +85,10 @@ class MemoryCloud(Cloud):
     def check_permissions(self) -> list[PermissionGap]:
         """Return nothing: everything is allowed here."""
         return []
+
+    def check_place(self, image: str, size_bytes: int) -> list[PlaceProblem]:
+        """Return what the behaviour says, about an image that has a name and a size."""
+        return list(self.behaviour.problems) if image and size_bytes else []
 
     def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:
         """Return a new snapshot as target."""

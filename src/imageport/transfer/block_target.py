@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from imageport.model import BLOCK_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,10 @@ class TargetTraits:
     written. ``fills_holes``: a target known to be encrypted gets zeros for HOLE blocks inside a
     partition too; on one that only may become so they are left out, because no guest ever wrote
     there and writing them would multiply a sparse image.
+    ``starts_from_parent``: a target made with a parent shows the parent's blocks where nothing is
+    put. False where every target starts empty and `BlockTarget.take_from_parent` brings over what
+    did not change, without sending it.
+    ``put_blocks``: most blocks of one put; runs are aligned to it.
     ``keeps_parent_zeros``: what no ancestor ever wrote still reads as zeros here if it did so on
     the parent. False where this target is or may become encrypted, whatever the parent was.
     """
@@ -24,9 +30,13 @@ class TargetTraits:
     unwritten_reads_zero: bool
     fills_holes: bool = True
     keeps_parent_zeros: bool = True
+    starts_from_parent: bool = True
+    put_blocks: int = 1
     initial_in_flight: int = 4
     max_in_flight: int = 16
     max_requests_per_second: float = 0.0
+    """0 = no limit known."""
+    max_bytes_per_second: float = 0.0
     """0 = no limit known."""
     verify_by_read_back: bool = True
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +82,30 @@ class BlockTarget(ABC):
     @abstractmethod
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Write one block of exactly BLOCK_BYTES with its SHA-256; putting again is harmless."""
+
+    def put_run(self, first_index: int, data: bytes | memoryview, digests: Sequence[bytes]) -> None:
+        """Write adjacent blocks in one request, at most ``traits.put_blocks`` of them.
+
+        ``digests`` has the SHA-256 of each. Only asked of targets with ``put_blocks`` > 1.
+        """
+        view = memoryview(data)
+        for number, digest in enumerate(digests):
+            start = number * BLOCK_BYTES
+            self.put(first_index + number, view[start : start + BLOCK_BYTES], digest)
+
+    def take_from_parent(self, first_index: int, count: int) -> None:
+        """Let adjacent blocks hold what the parent holds there, without sending it.
+
+        Only asked where ``traits.starts_from_parent`` is false; at most ``put_blocks`` at once.
+        """
+        raise NotImplementedError(f"{type(self).__name__} starts from its parent")
+
+    def lost(self, indexes: Collection[int]) -> set[int]:
+        """Return which of these blocks, put by an earlier call, the target does not hold.
+
+        Asked once after `resume`. A target that cannot be asked trusts the journal.
+        """
+        return set[int]().intersection(indexes)
 
     def flush(self) -> None:
         """Make every block put so far durable; called before the journal counts them.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imageport.sandbox.aws.left_mounts import mounts_below
+from imageport.sandbox.machines.left_mounts import mounts_below
 from imageport.sandbox.sample.build import build_raw_sample
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]

@@ -14,6 +14,7 @@ from imageport.cloud import (
     CloudResource,
     CostLine,
     PermissionGap,
+    PlaceProblem,
     never,
 )
 from imageport.clouds.aws import boot_once, disks, engine_vm, inventory, prices, snapshots
@@ -22,6 +23,7 @@ from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.ebs_snapshot_disk import EbsSnapshotDisk
 from imageport.clouds.aws.ebs_snapshot_target import EbsSnapshotTarget
 from imageport.clouds.aws.permissions import check_permissions
+from imageport.clouds.aws.place import check_place
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.compose.contract import EngineJob, EngineReport
 from imageport.formats.virtual_disk import VirtualDisk
@@ -46,6 +48,10 @@ class AwsCloud(Cloud):
     def check_permissions(self) -> list[PermissionGap]:
         """Try every action of a run by requests that AWS must refuse after it allowed them."""
         return check_permissions(self._account)
+
+    def check_place(self, image: str, size_bytes: int) -> list[PlaceProblem]:
+        """Look at zone, subnet, machine types, sizes and quotas."""
+        return check_place(self._account, image, size_bytes)
 
     def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:
         """Return a new EBS snapshot as target."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imageport.cloud import Cancelled, CloudDisk, never
-from imageport.clouds.aws import vm_bootstrap
+from imageport.clouds import vm_bootstrap
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.disks import attach, attached_to, wait_free
 from imageport.clouds.aws.engine_image import EngineImage, find_engine_image
@@ -38,6 +38,8 @@ from imageport.errors import CloudError, EngineFailed
 from imageport.progress import Stage
 
 DEVICE = "/dev/sdf"
+DEVICE_BY_ID = "disk/by-id/nvme-Amazon_Elastic_Block_Store_"
+"""A volume's NVMe serial is its id without the dash."""
 DEVICE_SECONDS = 300
 GRACE_SECONDS = 600.0
 """Boot, packages and delivery around the engine's own time."""
@@ -132,7 +134,7 @@ def _setup(run: EngineRun, folder: JobFolder, seconds: float) -> bytes:
     setup: dict[str, Any] = {
         "engine": {"url": folder.url("get_object", "engine.pyz", seconds), "sha256": built.sha256},
         "job": json.loads(run.job.to_json()),
-        "volume": run.disk.id.replace("-", ""),
+        "devices": [DEVICE_BY_ID + run.disk.id.replace("-", "")],
         "device_seconds": DEVICE_SECONDS,
         "engine_seconds": run.deadline_seconds,
         "report_url": folder.url("put_object", REPORT, seconds),

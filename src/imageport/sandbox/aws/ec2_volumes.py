@@ -14,10 +14,10 @@ from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 
 from imageport.model import GIB
 from imageport.sandbox.aws.client_tokens import idempotent
-from imageport.sandbox.aws.emulator import Emulator, current
+from imageport.sandbox.aws.emulator import Emulator, current, device_name
 from imageport.sandbox.aws.moto_patches import replaces, replaces_property
 from imageport.sandbox.aws.snapshot_store import assemble
-from imageport.sandbox.aws.sparse_files import create_sparse
+from imageport.sandbox.machines.sparse_files import create_sparse
 
 _moto_create_volume = EBSBackend.create_volume
 _moto_attach_volume = EBSBackend.attach_volume
@@ -136,7 +136,8 @@ def _attach_volume(
         def finish() -> None:
             if volume.attachment is attachment and attachment.status == "attaching":
                 attachment.status = "attached"
-                emulator.hypervisor.plug(instance_id, volume_id, emulator.volume_path(volume_id))
+                device = device_name(volume_id)
+                emulator.hypervisor.plug(instance_id, device, emulator.volume_path(volume_id))
 
         emulator.later(finish)
     return attachment
@@ -185,7 +186,7 @@ def _detach_volume(
                 f"Unable to detach root volume '{volume_id}' from instance '{instance.id}'",
             )
         attachment.status = "detaching"
-        emulator.hypervisor.unplug(instance.id, volume_id)
+        emulator.hypervisor.unplug(instance.id, device_name(volume_id))
         emulator.later(lambda: let_go(volume))
     return attachment  # type: ignore[no-any-return]
 

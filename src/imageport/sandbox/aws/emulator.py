@@ -7,13 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imageport.errors import EngineFailed
-from imageport.sandbox.aws.hypervisor import Hypervisor
 from imageport.sandbox.aws.knobs import Faults, Knobs
-from imageport.sandbox.aws.left_mounts import clear_folder
 from imageport.sandbox.aws.snapshot_store import SnapshotStore
+from imageport.sandbox.machines.hypervisor import Hypervisor
+from imageport.sandbox.machines.left_mounts import clear_folder
 
 ACCOUNT = "123456789012"
 """The account that moto gives every caller."""
+
+
+def device_name(volume_id: str) -> str:
+    """Return the name below ``/dev`` that udev gives a volume: its id is the NVMe serial.
+
+    Source: Amazon EC2 User Guide, "Amazon EBS volumes and NVMe".
+    """
+    return f"disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
 
 
 class Emulator:
@@ -26,7 +34,7 @@ class Emulator:
         self.snapshots = SnapshotStore(root / "snapshots", knobs)
         self.volumes = root / "volumes"
         clear_folder(self.volumes)  # volumes and machines end with the emulator; snapshots stay
-        self.hypervisor = Hypervisor(root / "machines", knobs)
+        self.hypervisor = Hypervisor(root / "machines", knobs, "aws")
         self.lock = threading.RLock()
         self.volume_states: dict[str, str] = {}
         """``creating``, ``available``, ``error`` of a volume that no machine holds."""

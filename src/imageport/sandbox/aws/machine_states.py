@@ -13,8 +13,8 @@ from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from imageport.sandbox.aws.ec2_images import ENGINE_NAMES
 from imageport.sandbox.aws.ec2_volumes import let_go
-from imageport.sandbox.aws.emulator import ACCOUNT, current
-from imageport.sandbox.aws.hypervisor import MachinePlan
+from imageport.sandbox.aws.emulator import ACCOUNT, current, device_name
+from imageport.sandbox.machines.hypervisor import MachinePlan
 
 CODES = {
     "pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64,
@@ -170,7 +170,7 @@ def _plan(instance: Instance) -> MachinePlan:
         id=instance.id,
         script=script,
         root=emulator.volume_path(root_id) if root_id else None,
-        volumes={item: emulator.volume_path(item) for item in volumes.values()},
+        devices={device_name(item): emulator.volume_path(item) for item in volumes.values()},
         problems=tuple(network_problems(instance)),
     )
 
@@ -190,7 +190,7 @@ def _end(instance: Instance, reason: str) -> None:
         volume = backend.volumes.get(mapping.volume_id)
         if volume is None:
             continue
-        emulator.hypervisor.unplug(instance.id, volume.id)
+        emulator.hypervisor.unplug(instance.id, device_name(volume.id))
         let_go(volume)
         if mapping.delete_on_termination:
             emulator.volume_states.pop(volume.id, None)

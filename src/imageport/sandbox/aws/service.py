@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from imageport.sandbox.aws.knobs import Knobs
-from imageport.sandbox.aws.left_mounts import remove_folder
+from imageport.sandbox.machines.left_mounts import remove_folder
 from imageport.sandbox.processes import SERVICE_MARK, Child, end_marked
 
 START_SECONDS = 180.0

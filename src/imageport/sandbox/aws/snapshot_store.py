@@ -12,8 +12,8 @@ from pathlib import Path
 
 from imageport.model import BLOCK_BYTES, GIB, ZERO_DIGEST
 from imageport.sandbox.aws.knobs import Knobs
-from imageport.sandbox.aws.sparse_files import create_sparse, data_blocks, read_block
 from imageport.sandbox.aws.stored_snapshot import SnapshotFacts, StoredSnapshot, facts_of
+from imageport.sandbox.machines.sparse_files import create_sparse, data_blocks, read_block
 
 GARBAGE_EVERY = 251
 """Of so many unwritten blocks of an encrypted volume one is garbage: 32 MiB of 8 GiB."""

@@ -34,6 +34,7 @@ from imageport.sandbox.guest_player.first_boot import (
     script_fault,
     service_fault,
 )
+from imageport.sandbox.guest_player.programs import PlayerError
 from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
 
 Outcome = Literal["shutdown", "bugcheck", "hang"]
@@ -50,16 +51,19 @@ class PlayedBoot:
     outcome: Outcome
 
 
-def play(disk: Path, firmware_serial: str) -> PlayedBoot:
+def play(disk: Path, firmware_serial: str, *, platform: str = "aws") -> PlayedBoot:
     """Boot the raw disk file once, changing it as Windows would.
 
     Args:
         disk: the machine's root disk, exclusively ours.
         firmware_serial: what real firmware printed for the same disk, first part of the console.
+        platform: whose hardware the machine has.
 
     Raises:
         PlayerError: the boot could not be played on this machine (no root, a program missing).
     """
+    if platform != "aws":
+        raise PlayerError(f"Cannot play a boot on '{platform}': its hardware is not known.")
     lines, outcome = _play(disk)
     text = firmware_serial.rstrip("\n") + "\n" if firmware_serial else ""
     return PlayedBoot(text + "".join(line + "\n" for line in lines), outcome)

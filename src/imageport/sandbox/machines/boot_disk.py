@@ -19,20 +19,20 @@ SAMPLE_MARK = "IMAGEPORT-SAMPLE".encode("utf-16-le")
 """What the sample's loader prints; it powers off instead of booting Windows."""
 
 
-def main(disk: Path, outcome: Path, deadline_seconds: float) -> None:
+def main(disk: Path, outcome: Path, deadline_seconds: float, platform: str) -> None:
     """Boot ``disk`` and write how it ended to ``outcome``; one that cannot be played hangs."""
     # As an exception, so that what the player mounted is unmounted when the machine goes off.
     signal.signal(signal.SIGTERM, _switched_off)
     ended = "hang"
     try:
-        ended = _boot(disk, outcome.with_name("serial.txt"), deadline_seconds)
+        ended = _boot(disk, outcome.with_name("serial.txt"), deadline_seconds, platform)
     except Exception:
         # The console is the only place where anyone looks.
         _emit(f"imageport sandbox: the boot was not played\n{traceback.format_exc()}")
     outcome.write_text(json.dumps({"outcome": ended}))
 
 
-def _boot(disk: Path, serial: Path, deadline_seconds: float) -> str:
+def _boot(disk: Path, serial: Path, deadline_seconds: float, platform: str) -> str:
     # The player is independent code; it is not needed to list or to stop machines.
     from imageport.sandbox.guest_player.play import play  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def _boot(disk: Path, serial: Path, deadline_seconds: float) -> str:
         if not firmware.powered_off:
             _emit("imageport sandbox: firmware found no loader that powers off\n")
             return "hang"
-    played = play(disk, "")
+    played = play(disk, "", platform=platform)
     _emit(played.console_text)
     return played.outcome
 
@@ -72,4 +72,4 @@ def _emit(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4])

@@ -1,8 +1,8 @@
 """Runs inside the engine machine as its user data: standard library only, no imageport.
 
-Finds the disk by its volume serial, fetches engine and payload, checks their digests, runs the
-engine, delivers log and report, and shuts the machine down, which terminates it. Its text is sent
-as it stands (`imageport.clouds.aws.engine_vm`), so it stays below EC2's 16 KiB.
+Finds the disk where its cloud shows it, fetches engine and payload, checks their digests, runs the
+engine, delivers log and report, and shuts the machine down. Its text is sent as it stands, so it
+stays below EC2's 16 KiB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-BY_ID = "dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_"
 PYTHON = "/usr/bin/python3"
 PACKAGES = ("python3-guestfs", "libguestfs-tools", "linux-image-amd64")
 LOG_BYTES = 256 * 1024
@@ -57,10 +56,10 @@ def carry_out(setup: dict[str, Any], work: Path) -> None:
             archive.extractall(work / "payload")
         argv += ["--payload", str(work / "payload")]
     job = setup["job"]
-    job["disk"]["path"] = str(find_disk(setup["volume"], setup["device_seconds"]))
+    job["disk"]["path"] = str(find_disk(setup["devices"], setup["device_seconds"]))
     (work / "job.json").write_text(json.dumps(job))
     install_guestfs(work)
-    say(work, f"engine starts on {setup['volume']}")
+    say(work, f"engine starts on {job['disk']['path']}")
     with (work / "log.txt").open("ab") as log:
         done = subprocess.run(
             argv, stdout=log, stderr=log, timeout=setup["engine_seconds"], check=False, cwd=work
@@ -68,15 +67,17 @@ def carry_out(setup: dict[str, Any], work: Path) -> None:
     say(work, f"engine ended with {done.returncode}")
 
 
-def find_disk(serial: str, seconds: float) -> Path:
-    """Wait for the device whose serial is the volume's id without its dash."""
-    device = Path(os.environ.get("IMAGEPORT_DEVICE_ROOT", "") or "/") / (BY_ID + serial)
+def find_disk(devices: list[str], seconds: float) -> Path:
+    """Wait for the first of the names below ``/dev`` under which the cloud may show the disk."""
+    root = Path(os.environ.get("IMAGEPORT_DEVICE_ROOT", "") or "/", "dev")
     end = time.monotonic() + seconds
-    while not device.exists():
+    while True:
+        for name in devices:
+            if (root / name).exists():
+                return root / name
         if time.monotonic() > end:
-            raise TimeoutError(f"no device {device} after {seconds} s")
+            raise TimeoutError(f"no device {' or '.join(devices)} after {seconds} s")
         time.sleep(0.5)
-    return device
 
 
 def install_guestfs(work: Path) -> None:
@@ -119,20 +120,23 @@ def deliver(setup: dict[str, Any], work: Path) -> None:
     """Put the log, then the report: the caller ends this machine when it sees the report."""
     log, report = work / "log.txt", work / "report.json"
     tail = log.read_bytes()[-LOG_BYTES:] if log.exists() else b""
+    headers = setup.get("put_headers", {})
     if "log_url" in setup:
-        put(setup["log_url"], tail)
+        put(setup["log_url"], tail, headers)
     if "report_url" in setup and report.exists():
-        put(setup["report_url"], report.read_bytes())
+        put(setup["report_url"], report.read_bytes(), headers)
     else:
         sys.stderr.write(tail[-4000:].decode(errors="replace"))
 
 
-def put(url: str, data: bytes) -> None:
-    """Upload to the one key that the URL is for."""
+def put(url: str, data: bytes, headers: dict[str, str]) -> None:
+    """Upload to the one key that the URL is for, with what headers its cloud wants."""
     for pause in (1, 2, 4, 8, 0):
         try:
             request = urllib.request.Request(url, data=data, method="PUT")  # noqa: S310 - presigned
             request.add_header("Content-Type", "application/octet-stream")
+            for name, value in headers.items():
+                request.add_header(name, value)
             with urllib.request.urlopen(request, timeout=60):  # noqa: S310 - a presigned URL
                 return
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -141,7 +145,7 @@ def put(url: str, data: bytes) -> None:
 
 
 def say(work: Path, text: str) -> None:
-    """Write to the log and to the console, which AWS keeps when all else fails."""
+    """Write to the log and to the console, which the cloud keeps when all else fails."""
     with (work / "log.txt").open("a") as log:
         log.write(text.rstrip() + "\n")
     sys.stderr.write(f"imageport: {text.rstrip()}\n")

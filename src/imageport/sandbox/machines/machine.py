@@ -11,16 +11,35 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from imageport.sandbox.aws.device_folder import DeviceFolder
-from imageport.sandbox.aws.knobs import Knobs
-from imageport.sandbox.aws.machine_programs import program_environment, write_programs
+from imageport.sandbox.machines.device_folder import DeviceFolder
+from imageport.sandbox.machines.machine_programs import program_environment, write_programs
 from imageport.sandbox.processes import MACHINE_MARK, end_marked
 
 LOOK_SECONDS = 0.2
 END_SECONDS = 4.0
 """How long a process may take to end when its machine is switched off."""
+
+
+class BootSettings(Protocol):
+    """What a test may change about a boot; read at each one."""
+
+    boot_command: list[str]
+    """Program that stands in for firmware and guest; empty runs the real ones."""
+    firmware_seconds: float
+    """How long a booted disk may take to power off by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootPlan:
+    """A disk to boot, and on which cloud's hardware."""
+
+    root: Path
+    settings: BootSettings
+    platform: str
 
 
 class Machine(ABC):
@@ -155,20 +174,21 @@ class BootMachine(_ProcessMachine):
     """A machine that boots its root: real firmware, then the guest player in Windows' place."""
 
     def __init__(
-        self, machine_id: str, folder: Path, boot: tuple[Path, Knobs], ended: Callable[[], None]
+        self, machine_id: str, folder: Path, boot: BootPlan, ended: Callable[[], None]
     ) -> None:
         super().__init__(machine_id, folder, ended)
-        self._root, self._knobs = boot
+        self._boot = boot
         self._outcome = folder / "outcome.json"
         self._outcome.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Switch it on."""
-        command = self._knobs.boot_command or [
-            sys.executable, "-m", "imageport.sandbox.aws.boot_disk",
+        settings = self._boot.settings
+        command = settings.boot_command or [
+            sys.executable, "-m", "imageport.sandbox.machines.boot_disk",
         ]  # fmt: skip
-        seconds = str(self._knobs.firmware_seconds)
-        argv = [*command, str(self._root), str(self._outcome), seconds]
+        argv = [*command, str(self._boot.root), str(self._outcome)]
+        argv += [str(settings.firmware_seconds), self._boot.platform]
         self._run(argv, dict(os.environ), self.folder)
 
     def _watch(self) -> None:

@@ -1,6 +1,6 @@
-"""The machines of the emulated cloud: what runs on them, what they see, how they end.
+"""The machines of an emulated cloud: what runs on them, what they see, how they end.
 
-Knows nothing of EC2: it gets a plan per machine and says when a guest shut down by itself.
+Knows no cloud: it gets a plan per machine and says when a guest shut down by itself.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imageport.sandbox.aws.knobs import Knobs
-from imageport.sandbox.aws.left_mounts import clear_folder
-from imageport.sandbox.aws.machines import BootMachine, IdleMachine, Machine, ProgramMachine
-from imageport.sandbox.aws.sparse_files import holds_anything
+from imageport.sandbox.machines.left_mounts import clear_folder
+from imageport.sandbox.machines.machine import (
+    BootMachine,
+    BootPlan,
+    BootSettings,
+    IdleMachine,
+    Machine,
+    ProgramMachine,
+)
+from imageport.sandbox.machines.sparse_files import holds_anything
 
 PYTHON_SCRIPT = "#!/usr/bin/python3"
 
@@ -27,8 +33,8 @@ class MachinePlan:
     script: str = ""
     """User data that the image's own system would run."""
     root: Path | None = None
-    volumes: dict[str, Path] = field(default_factory=dict)
-    """Volume id → disk, for all that are attached."""
+    devices: dict[str, Path] = field(default_factory=dict)
+    """Name below ``/dev`` → disk, for all that are attached."""
     problems: tuple[str, ...] = ()
     """Why a guest on this machine would not be alone."""
 
@@ -36,9 +42,10 @@ class MachinePlan:
 class Hypervisor:
     """Runs machines as processes of this computer; may be used from several threads."""
 
-    def __init__(self, root: Path, knobs: Knobs) -> None:
+    def __init__(self, root: Path, boot: BootSettings, platform: str) -> None:
         self._root = root
-        self._knobs = knobs
+        self._boot = boot
+        self._platform = platform
         self._lock = threading.RLock()
         self._machines: dict[str, Machine] = {}
         self._ending: dict[str, threading.Thread] = {}
@@ -54,8 +61,8 @@ class Hypervisor:
         with self._lock:
             machine = self._make(plan, folder)
             self._machines[plan.id] = machine
-            for volume_id, disk in plan.volumes.items():
-                machine.devices.plug(volume_id, disk)
+            for name, disk in plan.devices.items():
+                machine.devices.plug(name, disk)
         # What it takes to start (a first look at KVM, for one) must not hold up the API.
         threading.Thread(target=machine.start, name=f"start-{plan.id}", daemon=True).start()
 
@@ -74,17 +81,17 @@ class Hypervisor:
             thread = self._ending.get(machine_id)
         return thread is None or not thread.is_alive()
 
-    def plug(self, machine_id: str, volume_id: str, disk: Path) -> None:
-        """Show a volume to a machine that is on."""
+    def plug(self, machine_id: str, device: str, disk: Path) -> None:
+        """Show a disk to a machine that is on, as ``/dev/DEVICE``."""
         with self._lock:
             if machine_id in self._machines:
-                self._machines[machine_id].devices.plug(volume_id, disk)
+                self._machines[machine_id].devices.plug(device, disk)
 
-    def unplug(self, machine_id: str, volume_id: str) -> None:
-        """Take a volume away."""
+    def unplug(self, machine_id: str, device: str) -> None:
+        """Take a disk away."""
         with self._lock:
             if machine_id in self._machines:
-                self._machines[machine_id].devices.unplug(volume_id)
+                self._machines[machine_id].devices.unplug(device)
 
     def console(self, machine_id: str) -> str:
         """Return what the machine wrote to its serial port since it was switched on last."""
@@ -93,7 +100,7 @@ class Hypervisor:
         return "" if machine is None else machine.console()
 
     def forget(self, machine_id: str) -> None:
-        """Remove the files of a terminated machine; its console text stays, as in AWS."""
+        """Remove the files of a terminated machine; its console text stays, as in a cloud."""
         with self._lock:
             machine = self._machines.get(machine_id)
         if machine is not None:
@@ -133,7 +140,8 @@ class Hypervisor:
             return IdleMachine(plan.id, folder)
         if plan.problems:
             return self._refuse(plan, folder)
-        return BootMachine(plan.id, folder, (plan.root, self._knobs), ended)
+        boot = BootPlan(plan.root, self._boot, self._platform)
+        return BootMachine(plan.id, folder, boot, ended)
 
     def _refuse(self, plan: MachinePlan, folder: Path) -> Machine:
         """Leave the guest off: booting it in this network is what must never happen."""
