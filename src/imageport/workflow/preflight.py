@@ -10,15 +10,14 @@ from imageport.citrix.vdisk_store import VdiskStore
 from imageport.cloud import CostLine
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport, Inspection
 from imageport.compose.site_engine import run_site_engine
-from imageport.errors import GuestRefused, PermissionMissing
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, ExtentState
 from imageport.payload import unpacked_payload
 from imageport.progress import Stage
 from imageport.workflow.choices import PrepareChoices
-from imageport.workflow.engine_outcome import require_ok
 from imageport.workflow.facts import opened_source
 from imageport.workflow.place import Workplace
+from imageport.workflow.preflight_outcome import require_startable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,12 @@ def preflight(
     """Inspect the vDisk at the site and ask the cloud; changes nothing anywhere.
 
     Raises:
-        GuestRefused: with every reason at once, missing permissions among them.
+        GuestRefused: with every reason at once, missing permissions and a place that does not
+            fit among them.
         PermissionMissing: the image is fine, the credentials are not; names every action.
+        InputError: image and credentials are fine, the place is not: sizes, names, quotas.
     """
-    stage = Stage("preflight", place.events, total=3, unit="steps")
+    stage = Stage("preflight", place.events, total=4, unit="steps")
     with opened_source(store, vdisk, accept_lock=accept_lock) as (facts, disk):
         data = sum(e.length_bytes for e in disk.extents() if e.state is ExtentState.DATA)
         stage.advance(1, f"{disk.format_name}, {data // MIB} of {disk.size_bytes // MIB} MiB used")
@@ -59,8 +60,10 @@ def preflight(
         disk.check_unchanged()
     stage.advance(1, _guest_line(report))
     missing = [f"{gap.action} ({gap.needed_for})" for gap in place.cloud.check_permissions()]
-    _raise_problems(report, facts.image, missing)
-    stage.advance(1, "every permission that the run needs is granted")
+    stage.advance(1, f"{len(missing)} permissions are missing" if missing else "all permitted")
+    problems = place.cloud.check_place(facts.image, facts.size_bytes)
+    require_startable(report, facts.image, missing, problems)
+    stage.advance(1, f"{place.cloud.scope} has room and machines for it")
     estimate = tuple(place.cloud.estimate(data, facts.size_bytes))
     stage.finish(f"about {sum(line.usd for line in estimate):.2f} USD")
     return PreflightReport(
@@ -102,20 +105,6 @@ def _plan(
             deadline_seconds=choices.engine_deadline_seconds,
             events=place.events,
             cancelled=place.cancelled,
-        )
-
-
-def _raise_problems(report: EngineReport, image: str, missing: list[str]) -> None:
-    try:
-        require_ok(report, image)
-    except GuestRefused as refused:
-        if missing:
-            refused.message += f" Permissions missing as well: {', '.join(missing)}."
-            refused.fields["permissions"] = missing
-        raise
-    if missing:
-        raise PermissionMissing(
-            f"Cannot start '{image}': the credentials lack {', '.join(missing)}.", actions=missing
         )
 
 
