@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from imageport.cloud import CloudDisk
-from imageport.clouds import vm_bootstrap
-from imageport.clouds.aws import engine_vm
-from imageport.clouds.aws.engine_vm import user_data
+from imageport.clouds import engine_setup, vm_bootstrap
+from imageport.clouds.engine_setup import user_data
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.errors import (
@@ -32,7 +31,7 @@ from tests.clouds.stand_in_engine import build_stand_in
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine_vm, "build_engine", build_stand_in)
+    monkeypatch.setattr(engine_setup, "build_engine", build_stand_in)
 
 
 def job(mode: str = "work", action: Action = Action.COMPOSE) -> EngineJob:
@@ -145,7 +144,7 @@ def test_an_engine_without_a_report_fails_with_its_log_and_leaves_nothing(
 def test_an_engine_that_hangs_is_ended_at_its_deadline(
     aws_lab: AwsLab, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(engine_vm, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(engine_setup, "GRACE_SECONDS", 1.0)
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
     with pytest.raises(EngineFailed, match=r"no report after 2 s|ended without a report"):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from imageport.clouds import vm_bootstrap
-from imageport.clouds.aws.engine_vm import user_data
+from imageport.clouds.engine_setup import user_data
 from imageport.clouds.vm_bootstrap import deliver, fetch, find_disk, put
 
 SECRET = "X-Amz-Signature=5ecre7"

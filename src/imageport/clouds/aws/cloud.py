@@ -25,6 +25,7 @@ from imageport.clouds.aws.ebs_snapshot_target import EbsSnapshotTarget
 from imageport.clouds.aws.permissions import check_permissions
 from imageport.clouds.aws.place import check_place
 from imageport.clouds.aws.settings import AwsSettings
+from imageport.clouds.engine_setup import EngineRun
 from imageport.compose.contract import EngineJob, EngineReport
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.progress import EventSink, Stage, silent
@@ -88,7 +89,7 @@ class AwsCloud(Cloud):
     ) -> EngineReport:
         """Run the engine on an on-demand instance with the volume attached."""
         stage = Stage(f"engine {job.action}", events, unit="steps")
-        run = engine_vm.EngineRun(disk, job, payload, deadline_seconds)
+        run = EngineRun(disk, job, payload, deadline_seconds)
         report = engine_vm.run_engine(self._account, run, stage, cancelled)
         stage.finish("ok" if report.ok else report.error)
         return report

@@ -7,17 +7,12 @@ machine that nobody watches any more ends by itself.
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from imageport.cloud import Cancelled, CloudDisk, never
-from imageport.clouds import vm_bootstrap
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.disks import attach, attached_to, wait_free
-from imageport.clouds.aws.engine_image import EngineImage, find_engine_image
+from imageport.clouds.aws.engine_image import find_engine_image
 from imageport.clouds.aws.instances import (
     ENDING,
     LaunchPlan,
@@ -31,30 +26,14 @@ from imageport.clouds.aws.instances import (
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, engine_group, is_own
 from imageport.clouds.aws.waiting import wait_until
+from imageport.clouds.engine_setup import REPORT, DeviceNames, EngineRun, ReportWatch, write_setup
 from imageport.clouds.intents import Intent
-from imageport.compose.build_engine import build_engine
-from imageport.compose.contract import EngineJob, EngineReport
-from imageport.errors import CloudError, EngineFailed
+from imageport.compose.contract import EngineReport
 from imageport.progress import Stage
 
 DEVICE = "/dev/sdf"
 DEVICE_BY_ID = "disk/by-id/nvme-Amazon_Elastic_Block_Store_"
 """A volume's NVMe serial is its id without the dash."""
-DEVICE_SECONDS = 300
-GRACE_SECONDS = 600.0
-"""Boot, packages and delivery around the engine's own time."""
-TAIL_CHARACTERS = 4000
-REPORT, LOG = "report.json", "log.txt"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRun:
-    """One engine job on one disk."""
-
-    disk: CloudDisk
-    job: EngineJob
-    payload: Path | None
-    deadline_seconds: float
 
 
 def run_engine(
@@ -93,13 +72,6 @@ def run_engine(
             stage.note(f"left for the sweep: {left}")
 
 
-def user_data(setup_url: str, setup_sha256: str, minutes: int) -> str:
-    """Return the script that the machine runs at its first boot."""
-    source = Path(vm_bootstrap.__file__).read_text()
-    call = f"run_job({setup_url!r}, {setup_sha256!r}, {minutes})"
-    return f"#!{vm_bootstrap.PYTHON}\n{source}\n\n{call}\n"
-
-
 def _launch(
     account: Account, intent: Intent, run: EngineRun, folder: JobFolder, place: tuple[str, Stage]
 ) -> str:
@@ -109,44 +81,17 @@ def _launch(
         stage.note(
             f"no engine image named: {image.id} installs its packages at boot (laboratory default)"
         )
-    seconds = run.deadline_seconds + GRACE_SECONDS
-    setup_sha256 = folder.write("setup.json", _setup(run, folder, seconds))
-    script = user_data(
-        folder.url("get_object", "setup.json", seconds), setup_sha256, int(seconds // 60) + 1
-    )
+    names = DeviceNames((DEVICE_BY_ID + run.disk.id.replace("-", ""),))
     root: dict[str, Any] = {"DeviceName": image.root_device, "Ebs": {"DeleteOnTermination": True}}
     plan = LaunchPlan(
         image_id=image.id,
         instance_type=account.settings.engine_instance_type,
         security_group_id=group_id,
         shutdown_behavior="terminate",
-        user_data=script,
+        user_data=write_setup(run, folder, names),
         block_devices=(root,),
     )
     return launch(account, intent, plan)
-
-
-def _setup(run: EngineRun, folder: JobFolder, seconds: float) -> bytes:
-    """Write engine and payload to the folder; return the document that leads to them."""
-    with tempfile.TemporaryDirectory() as scratch:
-        built = build_engine(Path(scratch, "engine.pyz"))
-        folder.write_file("engine.pyz", built.path)
-    setup: dict[str, Any] = {
-        "engine": {"url": folder.url("get_object", "engine.pyz", seconds), "sha256": built.sha256},
-        "job": json.loads(run.job.to_json()),
-        "devices": [DEVICE_BY_ID + run.disk.id.replace("-", "")],
-        "device_seconds": DEVICE_SECONDS,
-        "engine_seconds": run.deadline_seconds,
-        "report_url": folder.url("put_object", REPORT, seconds),
-        "log_url": folder.url("put_object", LOG, seconds),
-    }
-    if run.payload is not None:
-        sha256 = folder.write_file("payload.zip", run.payload)
-        setup["payload"] = {
-            "url": folder.url("get_object", "payload.zip", seconds),
-            "sha256": sha256,
-        }
-    return json.dumps(setup).encode()
 
 
 def _connect(account: Account, disk: CloudDisk, instance_id: str, cancelled: Cancelled) -> None:
@@ -158,49 +103,13 @@ def _connect(account: Account, disk: CloudDisk, instance_id: str, cancelled: Can
 def _await_report(
     account: Account, run: EngineRun, folder: JobFolder, instance_id: str, cancelled: Cancelled
 ) -> EngineReport:
-    ended: list[str] = []
-
-    def check() -> bytes | None:
-        report = folder.read(REPORT)
-        if report is not None or not instance_id or ended:
-            return report if report is not None else b""
+    def ended() -> str:
         facts = describe_instance(account, instance_id)
-        if facts is None or facts.state in ENDING | {"stopped"}:
-            # Look once more: the report may have come between the two questions.
-            ended.append("the machine ended without a report" if facts else "the machine is gone")
-        return None
+        if facts is None:
+            return "the machine is gone"
+        over = facts.state in ENDING | {"stopped"}
+        return "the machine ended without a report" if over else ""
 
-    found = wait_until(
-        check,
-        run.deadline_seconds + GRACE_SECONDS,
-        cancelled=cancelled,
-        pulse=account.live,
-    )
-    if not found:
-        cause = ended[0] if ended else f"no report after {run.deadline_seconds:.0f} s"
-        raise _engine_failed(account, run, folder, instance_id, cause)
-    try:
-        return EngineReport.from_json(found)
-    except ValueError as error:
-        raise _engine_failed(account, run, folder, instance_id, str(error)) from error
-
-
-def _engine_failed(
-    account: Account, run: EngineRun, folder: JobFolder, instance_id: str, cause: str
-) -> EngineFailed:
-    log = (folder.read(LOG) or b"").decode(errors="replace")
-    if not log and instance_id:
-        try:
-            log = console_text(account, instance_id)
-        except CloudError as error:
-            log = f"(no console text: {error.message})"
-    return EngineFailed(
-        f"Cannot {run.job.action} '{run.disk.id}': {cause}.",
-        hint="Read the log in this error; a missing package or device shows there.",
-        log=log[-TAIL_CHARACTERS:],
-        instance=instance_id,
-        disk=asdict(run.disk),
-    )
-
-
-__all__ = ["EngineImage", "EngineRun", "run_engine", "user_data"]
+    watch = ReportWatch(run, folder, instance_id, ended)
+    found = wait_until(watch.check, run.machine_seconds, cancelled=cancelled, pulse=account.live)
+    return watch.report(found, lambda: console_text(account, instance_id))

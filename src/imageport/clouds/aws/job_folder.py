@@ -67,18 +67,25 @@ class JobFolder:
         except ResourceGone:
             return None
 
-    def url(self, operation: str, name: str, seconds: float) -> str:
-        """Return a URL that can do ``get_object`` or ``put_object`` on this one key."""
-        parameters: dict[str, Any] = {"Bucket": self._bucket, "Key": self.prefix + name}
-        with asked("s3:GetObject", self.prefix + name):
-            return self._account.clients.s3.generate_presigned_url(
-                operation, Params=parameters, ExpiresIn=int(seconds)
-            )
+    def read_url(self, name: str, seconds: float) -> str:
+        """Return a URL that can read this one key."""
+        return self._url("get_object", name, seconds)
+
+    def write_url(self, name: str, seconds: float) -> str:
+        """Return a URL that can write this one key."""
+        return self._url("put_object", name, seconds)
 
     def delete(self) -> None:
         """Delete every object of the job."""
         delete_prefix(self._account, self.prefix)
         self._account.mark(self.prefix, "deleted")
+
+    def _url(self, operation: str, name: str, seconds: float) -> str:
+        parameters: dict[str, Any] = {"Bucket": self._bucket, "Key": self.prefix + name}
+        with asked("s3:GetObject", self.prefix + name):
+            return self._account.clients.s3.generate_presigned_url(
+                operation, Params=parameters, ExpiresIn=int(seconds)
+            )
 
 
 def delete_prefix(account: Account, prefix: str) -> None:
