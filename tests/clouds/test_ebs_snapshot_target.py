@@ -10,7 +10,7 @@ import pytest
 
 from imageport.clouds.aws import ebs_snapshot_target
 from imageport.clouds.aws.ebs_snapshot_target import EbsSnapshotTarget, traits_of
-from imageport.clouds.aws.waiting import retried
+from imageport.clouds.waiting import retried
 from imageport.errors import (
     CloudError,
     CloudRefused,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.error_mapping import asked
-from imageport.clouds.aws.waiting import retried
+from imageport.clouds.waiting import retried
 from imageport.errors import BadDisk, CloudRefused, CloudUnavailable
 from imageport.model import BLOCK_BYTES
 

@@ -29,7 +29,7 @@ from imageport.clouds.aws.instances import (
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, is_own, isolated_group
 from imageport.clouds.aws.stub_image import ROOT_DEVICE, delete_stub_image, make_stub_image
-from imageport.clouds.aws.waiting import wait_until
+from imageport.clouds.waiting import wait_until
 from imageport.errors import CloudError
 from imageport.progress import Stage
 

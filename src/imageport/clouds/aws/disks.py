@@ -7,8 +7,8 @@ from typing import Any, Final
 from imageport.cloud import Cancelled, CloudDisk, never
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked, done_already
-from imageport.clouds.aws.waiting import wait_for
 from imageport.clouds.intents import Intent
+from imageport.clouds.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import GIB
 

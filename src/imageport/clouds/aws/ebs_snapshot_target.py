@@ -17,9 +17,9 @@ from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.aws.snapshot_blocks import SnapshotBlocks
 from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, wait_completed
-from imageport.clouds.aws.waiting import wait_until
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_UPLOADED
+from imageport.clouds.waiting import wait_until
 from imageport.errors import CloudRefused, CloudUnavailable, PermissionMissing, ResourceGone
 from imageport.model import GIB, ZERO_BLOCK
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan

@@ -25,9 +25,9 @@ from imageport.clouds.aws.instances import (
 )
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, engine_group, is_own
-from imageport.clouds.aws.waiting import wait_until
 from imageport.clouds.engine_setup import REPORT, DeviceNames, EngineRun, ReportWatch, write_setup
 from imageport.clouds.intents import Intent
+from imageport.clouds.waiting import wait_until
 from imageport.compose.contract import EngineReport
 from imageport.progress import Stage
 

@@ -8,9 +8,9 @@ from typing import Any
 from imageport.cloud import Cancelled, never
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
-from imageport.clouds.aws.waiting import wait_for
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import TAG_TOKEN
+from imageport.clouds.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
 
 STATE_SECONDS = 900.0

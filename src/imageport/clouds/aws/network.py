@@ -6,7 +6,7 @@ from typing import Any
 
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked, done_already
-from imageport.clouds.aws.waiting import wait_for
+from imageport.clouds.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
 
 LISTED_SECONDS = 60.0

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from imageport.clouds.aws.block_client import BlockClient, BlockPage
-from imageport.clouds.aws.waiting import retried
+from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused
 
 WORKERS = 12

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked
-from imageport.clouds.aws.waiting import retried, wait_for, wait_until
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_PREPARED, TAG_TOKEN
+from imageport.clouds.waiting import retried, wait_for, wait_until
 from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 
 LISTED_SECONDS = 5.0

@@ -13,7 +13,7 @@ from imageport.clouds.aws.account import Account, specifications, tag_list
 from imageport.clouds.aws.block_client import BlockClient
 from imageport.clouds.aws.error_mapping import asked, done_already
 from imageport.clouds.aws.snapshots import delete_snapshot, describe_snapshot, wait_completed
-from imageport.clouds.aws.waiting import retried, wait_for
+from imageport.clouds.waiting import retried, wait_for
 from imageport.errors import CloudUnavailable, ResourceGone
 from imageport.model import ZERO_BLOCK, ZERO_DIGEST
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imageport.clouds.aws import waiting
-from imageport.clouds.aws.waiting import retried, wait_for, wait_until
+from imageport.clouds import waiting
+from imageport.clouds.waiting import retried, wait_for, wait_until
 from imageport.errors import CloudRefused, CloudThrottled, CloudUnavailable, TransferCancelled
 
 

@@ -43,7 +43,7 @@ def wait_until(
         if found is not None:
             return found
         if cancelled():
-            raise TransferCancelled("Cannot finish 'waiting for AWS': the run was cancelled.")
+            raise TransferCancelled("Cannot finish 'waiting for the cloud': the run was cancelled.")
         remaining = end - time.monotonic()
         if remaining <= 0:
             return None
