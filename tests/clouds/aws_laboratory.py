@@ -107,6 +107,23 @@ class AwsLab(CloudLab):
         for item in self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
             self.s3.delete_object(Bucket=BUCKET, Key=item["Key"])
 
+    def everything(self) -> list[str]:
+        """Return every resource that carries any tag of ours, and every object."""
+        tagged = [{"Name": "tag-key", "Values": [TAG_SITE]}]
+        alive = {"Name": "instance-state-name", "Values": ["pending", "running", "stopped"]}
+        machines = self.ec2.describe_instances(Filters=[*tagged, alive])["Reservations"]
+        found = [item["InstanceId"] for entry in machines for item in entry["Instances"]]
+        volumes = self.ec2.describe_volumes(Filters=tagged)["Volumes"]
+        found += [item["VolumeId"] for item in volumes]
+        snapshots = self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
+        found += [item["SnapshotId"] for item in snapshots]
+        images = self.ec2.describe_images(Owners=["self"], Filters=tagged)["Images"]
+        found += [item["ImageId"] for item in images]
+        groups = self.ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
+        found += [item["GroupId"] for item in groups]
+        objects = self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return found + [item["Key"] for item in objects]
+
     def _empty_through_the_cloud(self) -> None:
         for site in (SITE, "paris"):
             cloud = self.aws_cloud("tidy", site=site)
