@@ -1,0 +1,1 @@
+"""Azure on this machine: ARM, managed disks, blobs, and machines that really run."""
