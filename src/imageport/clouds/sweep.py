@@ -3,7 +3,9 @@
 It touches only its own site, only what is past its expiry, only what belongs to no run that holds
 a lease, and never what the catalogue names. Of finished images it deletes only those that the
 ledger still counts as somebody's unfinished business: a state store that knows nothing of them
-(the wrong folder, a restored backup) is no reason to delete a golden image.
+(the wrong folder, a restored backup) is no reason to delete a golden image. What somebody may
+still read or write through a URL that was given out is a resource of its own: it
+is taken back although the image itself stays.
 """
 
 from __future__ import annotations
@@ -24,8 +26,18 @@ from imageport.errors import CloudError
 from imageport.state.records import LedgerEntry
 from imageport.state.store import StateStore
 
-DELETION_ORDER = ("instance", "machine-image", "volume", "snapshot", "security-group", "object")
-"""Who holds another comes first: machines hold volumes and groups, images hold snapshots."""
+DELETION_ORDER = (
+    "access",
+    "instance",
+    "network-interface",
+    "machine-image",
+    "volume",
+    "snapshot",
+    "security-group",
+    "object",
+)
+"""Who holds another comes first: access given out holds disks and snapshots, machines hold their
+interfaces, volumes and groups, images hold snapshots."""
 
 
 def sweep(
@@ -96,29 +108,29 @@ class _View:
     def dooms(self, resource: CloudResource) -> bool:
         """Tell whether nothing speaks for the resource."""
         tags = resource.tags
-        entry = self.entry_of(resource)
+        entries = self.entries_of(resource)
         if tags.get(TAG_SITE) != self.site or resource.id in self.catalogued:
             return False
-        if tags.get(TAG_ROLE) in LASTING_ROLES and entry is None:
+        if tags.get(TAG_ROLE) in LASTING_ROLES and not entries:
             return False
-        if entry is not None:
-            return self.ended(entry)
+        if entries:
+            return all(self.ended(entry) for entry in entries)
         return self._ended(tags.get(TAG_RUN, ""), tags.get(TAG_EXPIRES, ""))
 
     def ended(self, entry: LedgerEntry) -> bool:
         """Tell whether the run of an entry is over; the ledger is newer than any tag."""
         return self._ended(entry.run, entry.expires)
 
-    def entry_of(self, resource: CloudResource) -> LedgerEntry | None:
-        """Return the entry of a resource: by id, or by token if its id was never recorded."""
-        for entry in self.entries:
-            if entry.resource_id == resource.id:
-                return entry
+    def entries_of(self, resource: CloudResource) -> list[LedgerEntry]:
+        """Return a resource's entries: by id, or by token if its id was never recorded.
+
+        Several runs may have been given access to one snapshot; it is over when all have ended.
+        """
+        found = [entry for entry in self.entries if entry.resource_id == resource.id]
+        if found:
+            return found
         token = resource.tags.get(TAG_TOKEN, "")
-        for entry in self.entries:
-            if not entry.resource_id and entry.token == token:
-                return entry
-        return None
+        return [entry for entry in self.entries if not entry.resource_id and entry.token == token]
 
     def _ended(self, run: str, expires: str) -> bool:
         if run in self.live_runs:
@@ -141,15 +153,14 @@ def _delete(
             failed.append((resource, error))
             continue
         deleted.append(resource)
-        entry = view.entry_of(resource)
-        if entry is not None:
+        for entry in view.entries_of(resource):
             state.ledger.mark(entry.id, "deleted")
     return deleted, failed
 
 
 def _close_entries(state: StateStore, view: _View, listed: list[CloudResource]) -> None:
     """Close what the ledger need not watch: handed to the catalogue, or never made."""
-    watched = {entry.id for entry in map(view.entry_of, listed) if entry is not None}
+    watched = {entry.id for resource in listed for entry in view.entries_of(resource)}
     for entry in view.entries:
         if entry.resource_id in view.catalogued:
             state.ledger.mark(entry.id, "released")
