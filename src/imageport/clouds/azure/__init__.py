@@ -1,0 +1,1 @@
+"""Microsoft Azure behind the interface of `imageport.cloud`."""

@@ -1,0 +1,197 @@
+# References: Azure Resource Manager, "Common deployment errors"; Blob service, "Error codes".
+"""What Azure answers, in the words of `imageport.errors`: the one place that knows its codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+
+from imageport.errors import (
+    CloudError,
+    CloudRefused,
+    CloudThrottled,
+    CloudUnavailable,
+    PermissionMissing,
+    ResourceGone,
+)
+
+_THROTTLED: Final = {
+    "TooManyRequests",
+    "OperationTimedOut",  # a page blob that is asked for more than it can do
+    "ServerBusy",
+    "SubscriptionRequestsThrottled",
+    "ResourceCollectionRequestsThrottled",
+}
+_DENIED: Final = {
+    "AuthorizationFailed",
+    "LinkedAuthorizationFailed",
+    "AuthorizationPermissionMismatch",
+    "InsufficientAccountPermissions",
+}
+_LOGIN: Final = {
+    "AuthenticationFailed",
+    "ExpiredAuthenticationToken",
+    "InvalidAuthenticationInfo",
+    "InvalidAuthenticationToken",
+    "InvalidAuthenticationTokenTenant",
+    "NoAuthenticationInformation",
+}
+_CAPACITY: Final = {
+    "AllocationFailed",
+    "OverconstrainedAllocationRequest",
+    "OverconstrainedZonalAllocationRequest",
+    "ZonalAllocationFailed",
+}
+_PASSES: Final = {
+    "AnotherOperationInProgress",
+    "Md5Mismatch",  # damaged on the way
+    "OperationPreempted",
+    "PreemptedByDifferentOperation",
+    "RetryableError",
+    "RetryableErrorDueToAnotherOperation",
+}
+_SET_UP: Final = {
+    "ContainerNotFound": "Check job_container_url in the Azure target.",
+    "InvalidResourceReference": "Check the ids of subnet, groups and image in the Azure target.",
+    "RequestDisallowedByPolicy": "An Azure Policy forbids it: ask for an exemption or change it.",
+    "ResourceGroupNotFound": "Create the resource group, or correct it in the Azure target.",
+    "ScopeLocked": "A management lock forbids it: remove the lock from the resource group.",
+    "SkuNotAvailable": "Name another VM size or zone in the Azure target, or ask for access to it.",
+    "SubscriptionNotFound": "Check subscription_id in the Azure target.",
+}
+_QUOTA: Final = re.compile(r"quota", re.IGNORECASE)
+_NAMED_ACTION: Final = re.compile(
+    r"not have (?:authorization|permission)s? to perform (?:the )?action(?:\(s\)|s)? '([^']+)'"
+)
+_QUERY: Final = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
+_LOGIN_IN_URL: Final = re.compile(r"(https?://)[^\s/@]+@")
+
+LOGIN_HINT: Final = "Check the credentials of the worker (identity or block) and its clock."
+
+
+@contextmanager
+def asked(action: str, subject: str) -> Iterator[None]:
+    """Translate what Azure's clients raise inside the block.
+
+    Args:
+        action: The action of the call as a role definition names it, ``Microsoft.Compute/disks/
+            write``; on the data path, where no role decides, ``blob:PutPage``.
+        subject: What the call is about, for the message; of an id only the name is shown.
+    """
+    try:
+        yield
+    except AzureError as error:
+        mapped = map_error(error, action, subject)
+        if _shows_secret(error):
+            # A signed URL in the original would be printed with the traceback.
+            raise mapped from None
+        raise mapped from error
+
+
+@contextmanager
+def gone_already() -> Iterator[None]:
+    """Take "there is no such resource" as success: for deleting."""
+    try:
+        yield
+    except ResourceGone:
+        return
+
+
+def map_error(error: AzureError, action: str, subject: str) -> CloudError:
+    """Return the error of our tree that says what the caller can do about ``error``."""
+    if isinstance(error, HttpResponseError) and error.response is not None:
+        return _map_answer(error, action, subject)
+    message = f"{_cannot(action, subject)}: {_clean(error.message)}"
+    facts: dict[str, Any] = {"action": action, "azure_code": "", "status": 0}
+    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate verify failed" in message:
+        hint = "Name the private certificate authority's bundle in the Azure target (ca_bundle)."
+        return CloudRefused(message, hint=hint, **facts)
+    if isinstance(error, ClientAuthenticationError):
+        return CloudRefused(message, hint=LOGIN_HINT, **facts)
+    if isinstance(error, (ServiceRequestError, ServiceResponseError, HttpResponseError)):
+        return CloudUnavailable(message, **facts)
+    return CloudRefused(message, **facts)
+
+
+def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudError:
+    status = int(error.status_code or 0)
+    code = _code(error)
+    text = _clean((error.error.message if error.error else "") or error.message or "")
+    message = f"{_cannot(action, subject)}: {code or f'HTTP {status}'}: {text}"
+    facts: dict[str, Any] = {"action": action, "azure_code": code, "status": status}
+    if status == 429 or code in _THROTTLED:
+        return CloudThrottled(message, **facts)
+    if code in _DENIED:
+        named = _NAMED_ACTION.search(text)
+        facts["action"] = named[1] if named else action
+        return PermissionMissing(
+            f"{_cannot(action, subject)}: the credentials lack {facts['action']}.", **facts
+        )
+    if code in _CAPACITY:
+        hint = "Wait, or name another VM size or zone in the Azure target."
+        return CloudUnavailable(message, hint=hint, **facts)
+    if code in _PASSES or code.startswith("Internal") or status >= 500 or status == 408:
+        return CloudUnavailable(message, **facts)
+    of_data = action.startswith("blob:")
+    if status == 404 and (of_data or code not in _SET_UP):
+        return ResourceGone(message, **facts)
+    return CloudRefused(message, hint=_hint(code, status, text), **facts)
+
+
+def _code(error: HttpResponseError) -> str:
+    """Return Azure's word for what is wrong: from the body, from storage's header, or nothing."""
+    named: Any = error.error.code if error.error else None
+    # azure-storage-blob puts an enumeration member there.
+    stored: Any = getattr(error, "error_code", None)
+    headers: Any = getattr(error.response, "headers", None) or {}
+    found = named or getattr(stored, "value", stored) or headers.get("x-ms-error-code", "")
+    return str(found or "")
+
+
+def _hint(code: str, status: int, text: str) -> str:
+    if code in _LOGIN or status == 401:
+        return LOGIN_HINT
+    if code == "QuotaExceeded" or (code == "OperationNotAllowed" and _QUOTA.search(text)):
+        return "Raise the quota of the subscription, or run fewer images at a time."
+    return _SET_UP.get(code, "")
+
+
+def _cannot(action: str, subject: str) -> str:
+    """Return ``Cannot write disk 'NAME'`` for ``Microsoft.Compute/disks/write`` and an id."""
+    parts = [part for part in re.split(r"[/:]", action) if part != "action"]
+    verb = _words(parts[-1])
+    if "/" in action:
+        verb += f" {_words(parts[-2]).removesuffix('s')}"
+    name = subject.rsplit("/", maxsplit=1)[-1] if subject.startswith("/") else subject
+    return f"Cannot {verb} '{_clean(name)}'"
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
+
+
+def _clean(text: str) -> str:
+    """Cut query strings (a signed URL is a secret) and logins, and what is too long to read."""
+    plain = _LOGIN_IN_URL.sub(r"\1…@", text)
+    return " ".join(_QUERY.sub("?…", plain).split())[:300]
+
+
+def _shows_secret(error: BaseException | None) -> bool:
+    """Tell whether a traceback of ``error`` and of what caused it would print a query or login."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if _QUERY.search(str(error)) or _LOGIN_IN_URL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
