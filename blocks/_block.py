@@ -25,7 +25,13 @@ def _accept_references(schema: dict[str, Any], model: type[Block]) -> None:
 class ImageportBlock(Block):
     """A block that refuses unknown fields, so that a misspelt setting is never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_accept_references)
+    # Pydantic would quote what it was given, a secret among it, in the text of an error.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        json_schema_extra=_accept_references,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from blocks._block import ImageportBlock
 from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import TransferError
@@ -42,7 +42,7 @@ def reference(block: ImageportBlock) -> dict[str, Any]:
 
 
 def publish_at_target(
-    target: Site, cloud: AwsTarget, *, prepared_id: str, name: str, if_exists: IfExists
+    target: Site, cloud: CloudTarget, *, prepared_id: str, name: str, if_exists: IfExists
 ) -> HandedOver:
     """Publish a prepared generation on the target site's work pool and wait for the end."""
     parameters = {

@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from flows._hand_over import ALREADY_THERE, completed, reference, run_elsewhere
 from imageport.workflow.facts import image_name
 from tasks._places import route_between
@@ -20,7 +20,7 @@ from tasks.options import PrepareOptions
 def cloud_burst(  # noqa: PLR0913, PLR0917 - the run form
     source: Site,
     target: Site,
-    cloud: AwsTarget,
+    cloud: CloudTarget,
     image: str,
     publish_name: str = "",
     options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it

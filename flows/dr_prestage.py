@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from flows._hand_over import completed, reference, run_elsewhere
 from imageport.errors import ImageportError
 from tasks._places import route_between
@@ -26,7 +26,7 @@ class Destination(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     site: Site = Field(title="Target site", description="Site whose vDisk store is published to.")
-    cloud: AwsTarget = Field(title="Cloud", description="Account and region to prepare in.")
+    cloud: CloudTarget = Field(title="Cloud", description="Account and region to prepare in.")
 
 
 @flow(name="dr-prestage")

@@ -1,4 +1,4 @@
-"""Janitor: removes what ended runs left in a cloud; on a schedule, and when a run ends badly."""
+"""Janitor: removes what ended runs left in clouds; on a schedule, and when a run ends badly."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from flows._marks import AUTO_RESUME, MOST_ATTEMPTS
-from imageport.errors import InputError
+from imageport.errors import ImageportError, InputError
 from tasks._places import load_site, load_target, route_between
-from tasks.catalogue import clean_up
+from tasks.catalogue import clean_up, targets_of
 
 
 @flow(name="janitor")
 def janitor(
-    target: Site | None = None, cloud: AwsTarget | None = None, ended_run: str = ""
+    target: Site | None = None, cloud: CloudTarget | None = None, ended_run: str = ""
 ) -> State[None]:
     """Delete what is left of one ended run, or everything of a site that is past its expiry.
 
@@ -27,7 +27,8 @@ def janitor(
 
     Args:
         target: Site whose leftovers are meant; taken from the ended run if that is given.
-        cloud: Account and region to look in; taken from the ended run if that is given.
+        cloud: Cloud to look in; taken from the ended run if that is given. Empty looks in every
+            saved target that the site's catalogue or ledger knows, in whichever cloud.
         ended_run: Id of a flow run that was cancelled, failed or crashed; empty looks at expiry.
     """
     if ended_run:
@@ -38,12 +39,28 @@ def janitor(
         if named is None:
             return Completed(message=f"Run {ended_run} names no target; nothing to clean up.")
         target, cloud = named
-    if target is None or cloud is None:
-        raise InputError(
-            "Cannot clean up: found no target site or no cloud, needed both or an ended run."
-        )
-    deleted = clean_up(route_between(None, target, cloud), ended_run)
-    return Completed(message=f"Deleted {len(deleted)}: {', '.join(deleted) or 'nothing was left'}")
+    if target is None:
+        raise InputError("Cannot clean up: found no target site, needed one or an ended run.")
+    clouds = [cloud] if cloud else [load_target(name) for name in targets_of(target.saved_name)]
+    return _outcome([_cleaned(target, place, ended_run) for place in clouds])
+
+
+def _cleaned(target: Site, cloud: CloudTarget, ended_run: str) -> tuple[list[str], str]:
+    """Return what was deleted and what went wrong; one cloud's trouble keeps no other dirty."""
+    route = route_between(None, target, cloud)
+    try:
+        return clean_up(route, ended_run), ""
+    except ImageportError as error:
+        return [], f"{route.cloud}: {error}"
+
+
+def _outcome(outcomes: list[tuple[list[str], str]]) -> State[None]:
+    deleted = [name for names, _ in outcomes for name in names]
+    message = f"Deleted {len(deleted)}: {', '.join(deleted) or 'nothing was left'}"
+    failures = [failure for _, failure in outcomes if failure]
+    if failures:
+        return Failed(message="\n".join([message, *failures]))
+    return Completed(message=message)
 
 
 def _read(run_id: str) -> FlowRun | None:
@@ -62,7 +79,7 @@ def _has_ended(run: FlowRun) -> bool:
     return not resumed
 
 
-def _blocks_of(run: FlowRun) -> tuple[Site, AwsTarget] | None:
+def _blocks_of(run: FlowRun) -> tuple[Site, CloudTarget] | None:
     """Return the blocks that the run was started with."""
     slugs = []
     for name in ("target", "cloud"):

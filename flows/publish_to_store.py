@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from flows._hand_over import ALREADY_THERE
 from imageport.citrix.vdisk_store import IfExists
 from tasks._places import route_between
@@ -18,7 +18,7 @@ from tasks.verify import verify
 @flow(name="publish-to-store", flow_run_name="{name} to {target.name}")
 def publish_to_store(
     target: Site,
-    cloud: AwsTarget,
+    cloud: CloudTarget,
     prepared_id: str,
     name: str,
     if_exists: IfExists = IfExists.NEW_VERSION,

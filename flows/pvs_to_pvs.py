@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from blocks import AwsTarget, Site
+from blocks import CloudTarget, Site
 from flows._hand_over import ALREADY_THERE, publish_at_target
 from flows._marks import MOST_ATTEMPTS
 from imageport.citrix.vdisk_store import IfExists
@@ -24,7 +24,7 @@ from tasks.upload import upload
 def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     source: Site,
     target: Site,
-    cloud: AwsTarget,
+    cloud: CloudTarget,
     image: str,
     publish_name: str = "",
     if_exists: IfExists = IfExists.NEW_VERSION,

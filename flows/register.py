@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from prefect_aws import AwsCredentials  # type: ignore[import-untyped]
 
-from blocks import BLOCKS
+from blocks import BLOCKS, TARGETS
 from flows._automations import HEARTBEAT_SECONDS, automations
 from imageport.errors import ImageportError, InputError
 
@@ -34,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--blocks", type=Path, help="JSON file of blocks to save")
     parser.add_argument("--pools", action="store_true", help="create or update the work pools")
     parser.add_argument("--deploy", action="store_true", help="deployments and automations")
+    parser.add_argument(
+        "--target", default="", metavar="SLUG/NAME",
+        help="target block that deployments take by default, instead of the one in the file",
+    )  # fmt: skip
     parser.add_argument("--prefect-file", type=Path, default=_prefect_file(), help="%(default)s")
     args = parser.parse_args(arguments)
     try:
@@ -51,7 +56,7 @@ def _register(args: argparse.Namespace) -> None:
     if args.pools:
         make_pools(args.prefect_file)
     if args.deploy:
-        deploy(args.prefect_file)
+        deploy(args.prefect_file, args.target)
         make_automations()
 
 
@@ -116,18 +121,34 @@ def pool_template() -> dict[str, Any]:
     return template
 
 
-def deploy(prefect_file: Path) -> None:
+def deploy(prefect_file: Path, target: str = "") -> None:
     """Create or update every deployment of prefect.yaml by Prefect's own command."""
-    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    argv += ["--prefect-file", prefect_file.name]
-    done = subprocess.run(
-        argv, cwd=prefect_file.parent, capture_output=True, text=True, check=False
-    )
+    with TemporaryDirectory(prefix="imageport-deploy-") as scratch:
+        # A copy: Prefect writes nothing beside the operator's file, and the default may differ.
+        document = with_target(yaml.safe_load(prefect_file.read_text()), target)
+        Path(scratch, "prefect.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        done = subprocess.run(argv, cwd=scratch, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(
             f"Cannot deploy '{prefect_file}': prefect ended with {done.returncode}.",
             log=(done.stdout + done.stderr)[-4000:],
         )
+
+
+def with_target(document: Any, target: str) -> Any:
+    """Return a document of prefect.yaml in which every reference to a target block names this."""
+    slugs = {kind.get_block_type_slug() for kind in TARGETS}
+    if target and target.partition("/")[0] not in slugs:
+        raise InputError(f"Bad target: found '{target}', needed SLUG/NAME with one of {slugs}.")
+    if isinstance(document, list):
+        return [with_target(inner, target) for inner in document]
+    if not isinstance(document, dict):
+        return document
+    reference = document.get("block_document_slug", "")
+    if target and reference.partition("/")[0] in slugs:
+        return {"block_document_slug": target}
+    return {name: with_target(inner, target) for name, inner in document.items()}
 
 
 def make_automations() -> None:

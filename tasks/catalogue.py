@@ -10,7 +10,7 @@ from imageport.workflow.clean_up import clean_up as run_clean_up
 from imageport.workflow.clean_up import clear_store
 from imageport.workflow.generations import is_current
 from imageport.workflow.publish import published_as
-from tasks._places import load_site, workplace
+from tasks._places import load_site, load_target, saved_targets, workplace
 from tasks._policies import RETRYING
 from tasks._reporting import artifact_key
 from tasks.models import PublicationResult, Route
@@ -62,6 +62,24 @@ def inventory(route: Route) -> None:
         table=rows,
         description=f"Images at {route.place}.",
     )
+
+
+@task(name="targets-of", task_run_name="targets of {site}", **RETRYING)
+def targets_of(site: str) -> list[str]:
+    """Return the saved target blocks at which the site has, or may have left, anything.
+
+    Catalogue and ledger say so: an intent is written before anything is made.
+    """
+    here = load_site(site)
+    with here.open_state() as state:
+        images = {item.target for item in state.catalogue.list()}
+        tokens = [entry.token for entry in state.ledger.open_entries(site=here.name)]
+    found = []
+    for reference in saved_targets():
+        place = load_target(reference).place
+        if f"{place}/{here.name}" in images or any(t.startswith(f"{place}/") for t in tokens):
+            found.append(reference)
+    return found
 
 
 @task(name="clean-up", **RETRYING)

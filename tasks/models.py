@@ -23,6 +23,11 @@ class Route(_Model):
     cloud: str = Field(description="The target block: its type's slug, a slash, its name.")
     place: str = Field(description="Cloud, region and target site, as the catalogue names them.")
 
+    @property
+    def cloud_name(self) -> str:
+        """Return the name of the target's cloud; the options of prepare follow it."""
+        return self.place.partition("/")[0]
+
 
 class SourceIdentity(_Model):
     """Which content the source vDisk has now, and what exists of it at the target."""

@@ -1,23 +1,22 @@
-"""What the operator chooses for the prepare stage, as a form; equal to the engine's options."""
+"""What the operator chooses for the prepare stage, as a form; equal to the engine's options.
+
+All but ``cloud``: the target block says which one it is, so nobody can choose another.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imageport.clouds.registry import CLOUDS
 from imageport.compose.contract import EngineOptions
 from imageport.workflow.choices import PrepareChoices
 
 BOOT_MARGIN_SECONDS = 1800.0
 """Firmware, Plug and Play and shutdown around the steps, which have a deadline of their own."""
-
-
-class TargetCloud(StrEnum):
-    """The clouds that an image can be prepared for."""
-
-    AWS = "aws"
 
 
 class TargetProvisioning(StrEnum):
@@ -31,9 +30,6 @@ class PrepareOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cloud: TargetCloud = Field(
-        default=TargetCloud.AWS, description="Cloud that the image is prepared for."
-    )
     provisioning: TargetProvisioning = Field(
         default=TargetProvisioning.PVS, description="How machines run from the image there."
     )
@@ -50,7 +46,8 @@ class PrepareOptions(BaseModel):
     drivers: tuple[str, ...] = Field(
         default=(),
         title="Driver folders",
-        description="Folders inside the source site's payload that hold driver packages.",
+        description="Folders inside the source site's payload that hold driver packages; one "
+        "below aws/ or azure/ counts for that cloud only.",
     )
     required_nic_ids: tuple[str, ...] = Field(
         default=(),
@@ -63,10 +60,16 @@ class PrepareOptions(BaseModel):
     first_boot_attempts: int = Field(
         default=3, ge=1, le=10, description="How often a step of the one boot is tried."
     )
+    azure_vm_agent: str = Field(
+        default="",
+        title="Azure VM agent",
+        description="The Azure VM agent's installer inside the source site's payload, for images "
+        "in Azure; empty installs none.",
+    )
 
-    def choices(self) -> PrepareChoices:
-        """Return the library's own options."""
-        values = self.model_dump(mode="json")
+    def choices(self, cloud: str) -> PrepareChoices:
+        """Return the library's own options for a cloud."""
+        values = self.model_dump(mode="json") | self._payload_for(cloud)
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         defaults = PrepareChoices()
         # The engine's deadline counts for each try.
@@ -74,6 +77,20 @@ class PrepareOptions(BaseModel):
         boot_seconds = tries + BOOT_MARGIN_SECONDS
         return replace(
             defaults,
-            engine=EngineOptions(**{**values, **lists}),
+            engine=EngineOptions(**{**values, **lists}, cloud=cloud),
             boot_deadline_seconds=max(defaults.boot_deadline_seconds, boot_seconds),
         )
+
+    def uses_payload(self, cloud: str) -> bool:
+        """Tell whether the operator's files matter: not if all that is named is another cloud's."""
+        return not self.drivers or any(self._payload_for(cloud).values())
+
+    def _payload_for(self, cloud: str) -> dict[str, tuple[str, ...] | str]:
+        others = {name for name in CLOUDS if name != cloud}
+        drivers = tuple(name for name in self.drivers if _first_folder(name) not in others)
+        agent = self.azure_vm_agent if cloud == "azure" else ""
+        return {"drivers": drivers, "azure_vm_agent": agent}
+
+
+def _first_folder(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).parts[0].lower() if name else ""

@@ -11,7 +11,7 @@ from imageport.workflow.facts import options_key, source_facts
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.preflight import preflight as run_preflight
 from imageport.workflow.prepare import find_current
-from tasks._places import load_site, workplace
+from tasks._places import load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress
 from tasks.models import PreflightResult, Route, SourceIdentity
@@ -31,10 +31,11 @@ def identify(
     with (
         workplace(route, here) as place,
         here.store.open_store() as store,
-        here.open_payload() as payload,
+        payload_for(route, here, options) as payload,
     ):
         facts = source_facts(store, image, accept_lock=accept_lock)
-        key = options_key(options.choices(), payload_sha256(payload), engine)
+        choices = options.choices(route.cloud_name)
+        key = options_key(choices, payload_sha256(payload), engine)
         found = find_current(place, facts.image, facts.source_key, key)
     return SourceIdentity(
         image=facts.image,
@@ -67,10 +68,11 @@ def preflight(
         shown_progress(identity.image) as events,
         workplace(route, here, events) as place,
         here.store.open_store() as store,
-        here.open_payload() as payload,
+        payload_for(route, here, options) as payload,
     ):
+        choices = options.choices(route.cloud_name)
         report = run_preflight(
-            place, store, image, options.choices(), payload=payload, accept_lock=accept_lock
+            place, store, image, choices, payload=payload, accept_lock=accept_lock
         )
     result = PreflightResult.of(report)
     publish_markdown(

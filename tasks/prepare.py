@@ -8,7 +8,7 @@ from imageport.compose.contract import EngineReport
 from imageport.compose.report_page import report_markdown
 from imageport.state.records import Generation
 from imageport.workflow.prepare import prepare as run_prepare
-from tasks._places import load_site, workplace
+from tasks._places import load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress
 from tasks.models import GenerationResult, Route, SourceIdentity
@@ -30,9 +30,10 @@ def prepare(
     with (
         shown_progress(identity.image) as events,
         workplace(route, here, events) as place,
-        here.open_payload() as payload,
+        payload_for(route, here, options) as payload,
     ):
-        generation = run_prepare(place, uploaded_id, options.choices(), payload=payload)
+        choices = options.choices(route.cloud_name)
+        generation = run_prepare(place, uploaded_id, choices, payload=payload)
     publish_report(generation)
     return GenerationResult.of(generation)
 

@@ -14,16 +14,44 @@ from tasks.options import PrepareOptions
 
 
 def test_the_form_has_the_options_of_the_engine_and_no_others() -> None:
-    assert list(PrepareOptions.model_fields) == [f.name for f in dataclasses.fields(EngineOptions)]
+    # But for the cloud, which is the target block's.
+    engine = [field.name for field in dataclasses.fields(EngineOptions)]
+    assert ["cloud", *PrepareOptions.model_fields] == engine
 
 
 def test_the_forms_defaults_are_the_engines() -> None:
-    assert PrepareOptions().choices() == PrepareChoices()
+    assert PrepareOptions().choices("aws") == PrepareChoices()
+
+
+@pytest.mark.parametrize("cloud", ["aws", "azure"])
+def test_the_cloud_is_the_routes(cloud: str) -> None:
+    route = Route(source="a", target="b", cloud="x/y", place=f"{cloud}/region-1/b")
+    assert PrepareOptions().choices(route.cloud_name).engine.cloud == cloud
+
+
+@pytest.mark.parametrize(
+    ("drivers", "cloud", "taken", "uses_payload"),
+    [
+        ((), "azure", (), True),
+        (("ena",), "azure", ("ena",), True),
+        (("aws/ena", "nic"), "aws", ("aws/ena", "nic"), True),
+        (("aws/ena", "nic"), "azure", ("nic",), True),
+        (("AWS\\ena", "azure/mana"), "azure", ("azure/mana",), True),
+        (("aws/ena",), "azure", (), False),
+    ],
+    ids=["none-named", "any-cloud", "own", "others", "backslash", "only-others"],
+)
+def test_a_driver_folder_of_another_cloud_is_left_out(
+    drivers: tuple[str, ...], cloud: str, taken: tuple[str, ...], uses_payload: bool
+) -> None:
+    options = PrepareOptions(drivers=drivers)
+    assert options.choices(cloud).engine.drivers == taken
+    assert options.uses_payload(cloud) is uses_payload
 
 
 def test_the_boot_machine_waits_longer_than_first_boot_may_take() -> None:
     for seconds in (60, 1200, 7200):
-        choices = PrepareOptions(first_boot_deadline_seconds=seconds).choices()
+        choices = PrepareOptions(first_boot_deadline_seconds=seconds).choices("aws")
         assert choices.boot_deadline_seconds >= 3 * seconds + 1800
     with pytest.raises(ValidationError):
         PrepareOptions(first_boot_deadline_seconds=7201)
@@ -37,10 +65,11 @@ def test_what_is_chosen_reaches_the_engine() -> None:
         recommended=("time",),
         first_boot_deadline_seconds=600,
         first_boot_attempts=2,
+        azure_vm_agent="azure/agent.msi",
     )
-    engine = chosen.choices().engine
+    engine = chosen.choices("azure").engine
     assert dataclasses.asdict(engine) == chosen.model_dump(mode="python") | {
-        "cloud": "aws",
+        "cloud": "azure",
         "provisioning": "pvs",
     }
     assert isinstance(engine.drivers, tuple)
@@ -48,12 +77,19 @@ def test_what_is_chosen_reaches_the_engine() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"clod": "aws"}, {"cloud": "moon"}, {"first_boot_attempts": 0}, {"drivers": "ena"}],
+    [{"clod": "aws"}, {"cloud": "azure"}, {"first_boot_attempts": 0}, {"drivers": "ena"}],
     ids=lambda values: next(iter(values)),
 )
 def test_the_form_refuses_what_the_engine_cannot_do(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PrepareOptions(**values)
+
+
+def test_the_azure_agent_is_for_images_in_azure_only() -> None:
+    options = PrepareOptions(azure_vm_agent="azure/agent.msi", drivers=("aws/ena",))
+    assert options.choices("aws").engine.azure_vm_agent == ""
+    assert options.choices("azure").engine.azure_vm_agent == "azure/agent.msi"
+    assert options.uses_payload("azure")
 
 
 def test_every_option_is_described() -> None:
