@@ -261,5 +261,5 @@ def _state_after_grant(disk: StoredDisk, mode: str) -> str:
 def _new_policy(mode: str, now: float, seconds: float, base_url: str) -> Policy:
     # 12 letters and digits, as Azure's; uploads have another prefix than exports.
     prefix = "md-impexp-" if mode == "Write" else "md-"
-    account = prefix + secrets.token_hex(6)
-    return Policy(mode, account, str(uuid.uuid4()), now, now + seconds, base_url)
+    account, container = prefix + secrets.token_hex(6), secrets.token_hex(6)
+    return Policy(mode, account, container, str(uuid.uuid4()), now, now + seconds, base_url)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imageport.model import MIB
 from imageport.sandbox.azure.disk_files import clear_at, data_extents, write_at
 from imageport.sandbox.azure.disk_footer import FOOTER_BYTES, export_footer
 from imageport.sandbox.azure.disk_knobs import ByteRate
@@ -18,6 +19,7 @@ from imageport.sandbox.azure.disk_pages import KeptPageMap
 from imageport.sandbox.azure.sas_policy import Policy
 
 UPLOADING = ("ReadyToUpload", "ActiveUpload")
+_ZEROS = bytes(4 * MIB)  # as long as a page write may be
 _UNTOUCHED_NS = 1_000_000_000
 
 
@@ -86,9 +88,12 @@ class StoredDisk:
         """Wait for the requests under way; call it with the lock held, policy already gone."""
         self._idle.wait_for(lambda: self._busy == 0, timeout=60)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes) -> None:
         """Write pages of a disk that is being uploaded."""
-        write_at(self.fd, data, offset)
+        if data == _ZEROS[: len(data)]:
+            clear_at(self.fd, offset, offset + len(data))  # written, yet without space
+        else:
+            write_at(self.fd, data, offset)
         self.pages.add(offset, offset + len(data))
         self.version += 1
 

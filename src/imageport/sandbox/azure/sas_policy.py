@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 VERSION = "2018-03-28"
-CONTAINER_BLOB = "abcd"
+BLOB = "abcd"
 """The name of the blob behind every managed disk."""
 
 
@@ -27,6 +27,7 @@ class Policy:
     """``Read`` or ``Write``."""
     account: str
     """First part of the URL's path; in Azure the first label of its host."""
+    container: str
     identifier: str
     start: float
     expiry: float
@@ -35,7 +36,7 @@ class Policy:
     @property
     def blob_url(self) -> str:
         """Return the URL without its secret."""
-        return f"{self.base_url}/{self.account}/{CONTAINER_BLOB}"
+        return f"{self.base_url}/{self.account}/{self.container}/{BLOB}"
 
     @property
     def permissions(self) -> str:
@@ -45,7 +46,7 @@ class Policy:
 
 def signature(secret: bytes, policy: Policy) -> str:
     """Return the signature of the URL, base64 of an HMAC-SHA256."""
-    resource = f"/blob/{policy.account}/{CONTAINER_BLOB}"
+    resource = f"/blob/{policy.account}/{policy.container}/{BLOB}"
     fields = ["", "", "", resource, policy.identifier, "", "", VERSION, "", "", "", "", ""]
     mac = hmac.new(secret, "\n".join(fields).encode(), hashlib.sha256)
     return base64.b64encode(mac.digest()).decode()
