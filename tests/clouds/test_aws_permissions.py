@@ -43,7 +43,8 @@ EMULATED = [
     "ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ebs:ListSnapshotBlocks",
     "ebs:GetSnapshotBlock", "ec2:CreateVolume", "ec2:RunInstances", "ec2:RegisterImage",
     "ec2:CreateTags", "ec2:DescribeSnapshots", "ec2:DeleteSecurityGroup",
-    "ec2:RevokeSecurityGroupEgress", "ec2:GetConsoleScreenshot",
+    "ec2:RevokeSecurityGroupEgress", "ec2:GetConsoleScreenshot", "s3:PutObject",
+    "s3:GetBucketLocation", "servicequotas:GetServiceQuota",
 ]  # fmt: skip
 
 
@@ -51,16 +52,17 @@ def test_every_denied_action_is_named_with_what_needs_it(aws_lab: AwsLab):
     aws_lab.service.turn(denied=EMULATED)
     gaps = {gap.action: gap for gap in check_permissions(aws_lab.account("run-1"))}
     assert set(gaps) == set(EMULATED)
+    assert gaps["servicequotas:GetServiceQuota"].needed_for == "preflight (optional)"
     assert gaps["ebs:PutSnapshotBlock"].needed_for == "upload"
     assert gaps["ec2:RegisterImage"].needed_for == "prepare (first boot)"
     assert {gap.found for gap in gaps.values()} == {"denied"}
 
 
 def test_every_action_that_the_sources_ask_for_has_a_probe(aws_lab: AwsLab):
-    probed = {
-        probe.action
-        for probe in probes(aws_lab.account("run-1", boot_egress_cidrs=("10.0.0.0/8",)))
-    }
+    account = aws_lab.account(
+        "run-1", boot_egress_cidrs=("10.0.0.0/8",), encrypted=True, kms_key_id="key"
+    )
+    probed = {probe.action for probe in probes(account)}
     asked = {action for path in SOURCES.glob("*.py") for action in ASKED.findall(path.read_text())}
     # The first probe of all: nobody can be denied to ask who they are.
     assert asked - probed == {"sts:GetCallerIdentity"}

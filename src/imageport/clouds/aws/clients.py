@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ebs.client import EBSClient
     from mypy_boto3_ec2.client import EC2Client
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_service_quotas.client import ServiceQuotasClient
     from mypy_boto3_sts.client import STSClient
 
 MAX_CONNECTIONS = 96
@@ -85,6 +86,17 @@ class AwsClients:
         """Return the path to the identity of the credentials."""
         client: STSClient = self._client("sts", self._control())
         return client
+
+    @cached_property
+    def quotas(self) -> ServiceQuotasClient:
+        """Return the path to the account's limits."""
+        client: ServiceQuotasClient = self._client("service-quotas", self._control())
+        return client
+
+    @cached_property
+    def kms(self) -> Any:
+        """Return the path to what is known of an encryption key."""
+        return self._client("kms", self._control())
 
     def close(self) -> None:
         """Close all connections; may be called twice."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from imageport.cloud import Cancelled, CloudDisk, never
 from imageport.clouds.aws.account import Account, specifications
 from imageport.clouds.aws.error_mapping import asked, done_already
+from imageport.clouds.aws.network import zone_of
 from imageport.clouds.intents import Intent
 from imageport.clouds.waiting import wait_for
 from imageport.errors import CloudRefused, ResourceGone
@@ -18,7 +19,8 @@ READY_SECONDS = 600.0
 
 def make_disk(account: Account, snapshot_id: str, disk_guid: str) -> CloudDisk:
     """Make a volume from a snapshot; finds the one of a killed call."""
-    account.settings.require("availability_zone")
+    if not account.settings.availability_zone:
+        account.settings.require("subnet_id")
     intent = account.intend("volume", "work", account.run, snapshot_id)
     if intent.entry.resource_id and volume_state(account, intent.entry.resource_id) is None:
         account.void(intent)
@@ -115,7 +117,7 @@ def _create_volume(account: Account, intent: Intent, snapshot_id: str) -> str:
     with asked("ec2:CreateVolume", snapshot_id):
         answer = account.clients.ec2.create_volume(
             SnapshotId=snapshot_id,
-            AvailabilityZone=settings.availability_zone,
+            AvailabilityZone=settings.availability_zone or zone_of(account, settings.subnet_id),
             VolumeType=VOLUME_TYPE,
             ClientToken=intent.client_token,
             TagSpecifications=specifications(intent, "volume"),

@@ -59,7 +59,7 @@ def _own_group(account: Account, role: str) -> str:
     account.settings.require("subnet_id")
     intent = account.intend("security-group", role, account.run)
     name = f"imageport-{role}-{intent.client_token[:16]}"
-    vpc_id = _vpc_of(account, account.settings.subnet_id)
+    vpc_id = str(describe_subnet(account, account.settings.subnet_id)["VpcId"])
     found = _find_group(account, vpc_id, name)
     if not found:
         with done_already("InvalidGroup.Duplicate"), asked("ec2:CreateSecurityGroup", name):
@@ -86,10 +86,16 @@ def _find_group(account: Account, vpc_id: str, name: str) -> str:
     return groups[0]["GroupId"] if groups else ""
 
 
-def _vpc_of(account: Account, subnet_id: str) -> str:
+def zone_of(account: Account, subnet_id: str) -> str:
+    """Return the zone of a subnet: machines in it take volumes of that zone only."""
+    return str(describe_subnet(account, subnet_id)["AvailabilityZone"])
+
+
+def describe_subnet(account: Account, subnet_id: str) -> dict[str, Any]:
+    """Return what EC2 tells about a subnet."""
     with asked("ec2:DescribeSubnets", subnet_id):
         answer = account.clients.ec2.describe_subnets(SubnetIds=[subnet_id])
-    return answer["Subnets"][0]["VpcId"]
+    return dict(answer["Subnets"][0])
 
 
 def _replace_egress(account: Account, group_id: str) -> None:

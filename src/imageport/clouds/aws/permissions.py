@@ -17,9 +17,12 @@ from imageport.cloud import PermissionGap
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.job_folder import ROOT
+from imageport.clouds.aws.machine_types import STANDARD_QUOTA
+from imageport.clouds.tags import TAG_SITE
 from imageport.errors import CloudError, CloudRefused, PermissionMissing
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK
 
+PREFLIGHT = "preflight (optional)"
 NOWHERE = "00000000000000000"
 SNAPSHOT, VOLUME = f"snap-{NOWHERE}", f"vol-{NOWHERE}"
 INSTANCE, IMAGE, GROUP = f"i-{NOWHERE}", f"ami-{NOWHERE}", f"sg-{NOWHERE}"
@@ -44,7 +47,12 @@ def check_permissions(account: Account) -> list[PermissionGap]:
     """
     with asked("sts:GetCallerIdentity", "credentials"):
         account.clients.sts.get_caller_identity()
-    return [gap for probe in probes(account) for gap in _try(probe)]
+    gaps: dict[str, PermissionGap] = {}
+    for probe in probes(account):
+        for gap in _try(probe):
+            # Several requests need ec2:CreateTags; one line says so.
+            gaps.setdefault(gap.action, gap)
+    return list(gaps.values())
 
 
 def probes(account: Account) -> Iterator[Probe]:
@@ -53,6 +61,7 @@ def probes(account: Account) -> Iterator[Probe]:
     yield from _disk_probes(account)
     yield from _machine_probes(account)
     yield from _network_probes(account)
+    yield from _preflight_probes(account)
     if account.settings.bucket:
         yield from _bucket_probes(account)
 
@@ -77,7 +86,10 @@ def _block_probes(account: Account) -> Iterator[Probe]:
     ebs: Any = account.clients.ebs
     nowhere = {"SnapshotId": SNAPSHOT}
     # Parent and Encrypted exclude each other, so this never starts a snapshot.
-    start = {"VolumeSize": 1, "ParentSnapshotId": SNAPSHOT, "Encrypted": True}
+    tags = [{"Key": TAG_SITE, "Value": account.settings.site or "site"}]
+    start = {
+        "VolumeSize": 1, "ParentSnapshotId": SNAPSHOT, "Encrypted": True, "Tags": tags,
+    }  # fmt: skip
     block = {
         "BlockIndex": 0,
         "BlockData": ZERO_BLOCK,
@@ -100,16 +112,17 @@ def _block_probes(account: Account) -> Iterator[Probe]:
 def _disk_probes(account: Account) -> Iterator[Probe]:
     ec2: Any = account.clients.ec2
     zone = account.settings.availability_zone or f"{account.settings.region}a"
+    make = {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"}
     attach = {"VolumeId": VOLUME, "InstanceId": INSTANCE, "Device": "/dev/sdf"}
     for operation, needed_for, arguments in (
         ("DescribeSnapshots", "upload, sweep", {}),
         ("DescribeVolumes", "prepare, sweep", {}),
         ("GetEbsEncryptionByDefault", "upload", {}),
         ("CreateTags", "every stage", {"Resources": [SNAPSHOT], "Tags": [_tag("probe")]}),
-        ("CreateVolume", "prepare", {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"}),
+        ("CreateVolume", "prepare", make | _tagged(account, "volume")),
         ("AttachVolume", "prepare", attach),
         ("DetachVolume", "prepare", {"VolumeId": VOLUME}),
-        ("CreateSnapshot", "prepare", {"VolumeId": VOLUME}),
+        ("CreateSnapshot", "prepare", {"VolumeId": VOLUME} | _tagged(account, "snapshot")),
         ("DeleteVolume", "clean-up", {"VolumeId": VOLUME}),
         ("DeleteSnapshot", "clean-up", {"SnapshotId": SNAPSHOT}),
     ):
@@ -123,10 +136,12 @@ def _machine_probes(account: Account) -> Iterator[Probe]:
     launch = {
         "ImageId": image, "InstanceType": settings.engine_instance_type, "MinCount": 1,
         "MaxCount": 1, **({"SubnetId": settings.subnet_id} if settings.subnet_id else {}),
+        **_tagged(account, "instance", "volume"),
     }  # fmt: skip
     register = {
         "Name": "imageport-permission-test", "RootDeviceName": "/dev/sda1",
         "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": SNAPSHOT}}],
+        **_tagged(account, "image"),
     }  # fmt: skip
     one = {"InstanceIds": [INSTANCE]}
     for operation, needed_for, arguments in (
@@ -153,6 +168,7 @@ def _network_probes(account: Account) -> Iterator[Probe]:
         return  # nothing is made, the operator named both groups
     rule = {"GroupId": GROUP, "IpPermissions": [{"IpProtocol": "-1"}]}
     create = {"GroupName": "imageport-permission-test", "Description": "permission test"}
+    create |= _tagged(account, "security-group")
     for operation, needed_for, arguments in (
         ("CreateSecurityGroup", "prepare", create),
         ("RevokeSecurityGroupEgress", "prepare (first boot)", rule),
@@ -161,6 +177,23 @@ def _network_probes(account: Account) -> Iterator[Probe]:
         yield _dry_run(ec2, operation, needed_for, arguments)
     if settings.boot_egress_cidrs:
         yield _dry_run(ec2, "AuthorizeSecurityGroupEgress", "prepare (first boot)", rule)
+
+
+def _preflight_probes(account: Account) -> Iterator[Probe]:
+    """What preflight looks at; without it, it says nothing about machine types, quota or key."""
+    clients: Any = account.clients
+    for operation in ("DescribeInstanceTypes", "DescribeInstanceTypeOfferings"):
+        yield _dry_run(clients.ec2, operation, PREFLIGHT, {})
+    quota = {"ServiceCode": "ec2", "QuotaCode": STANDARD_QUOTA}
+    ask = clients.quotas.get_service_quota
+    yield Probe("servicequotas:GetServiceQuota", PREFLIGHT, _bound(ask, quota))
+    if account.settings.bucket:
+        where = {"Bucket": account.settings.bucket}
+        locate = clients.s3.get_bucket_location
+        yield Probe("s3:GetBucketLocation", PREFLIGHT, _bound(locate, where))
+    if account.settings.kms_key_id:
+        key = {"KeyId": account.settings.kms_key_id}
+        yield Probe("kms:DescribeKey", PREFLIGHT, _bound(clients.kms.describe_key, key))
 
 
 def _bucket_probes(account: Account) -> Iterator[Probe]:
@@ -189,6 +222,12 @@ def _bound(method: Callable[..., object], arguments: dict[str, Any]) -> Callable
 
 def _snake(operation: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in operation)[1:]
+
+
+def _tagged(account: Account, *kinds: str) -> dict[str, Any]:
+    """Return the tags that a policy may insist on, as every real request carries them."""
+    tags = [{"Key": TAG_SITE, "Value": account.settings.site or "site"}]
+    return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds]}
 
 
 def _tag(value: str) -> dict[str, str]:

@@ -6,6 +6,6 @@ of an engine image run their user data as a process; machines whose root holds a
 under real firmware, and the guest player acts as Windows would.
 
 What it is not: no network between machines (it is declared and checked), no IAM policies (the knob
-``denied`` takes single actions away), no signatures, no quotas, no performance. Snapshots outlive
-a restart; volumes, machines, images, buckets and networks do not.
+``denied`` takes single actions away), no signatures, no quota but that of processors, no
+performance. Snapshots outlive a restart; volumes, machines, images, buckets and networks do not.
 """

@@ -8,13 +8,19 @@ from typing import Any
 
 from moto.ec2.models import EC2Backend
 
-from imageport.sandbox.aws import ec2_images, ec2_instances, ec2_snapshots, ec2_volumes
+from imageport.sandbox.aws import (
+    ec2_capacity,
+    ec2_images,
+    ec2_instances,
+    ec2_snapshots,
+    ec2_volumes,
+)
 from imageport.sandbox.aws.emulator import Emulator, current, start_emulator
 from imageport.sandbox.aws.knobs import Knobs
 from imageport.sandbox.aws.machine_states import guest_shut_down
 from imageport.sandbox.aws.moto_patches import apply_patches, replaces
 
-PATCHING = (ec2_images, ec2_instances, ec2_snapshots, ec2_volumes)
+PATCHING = (ec2_capacity, ec2_images, ec2_instances, ec2_snapshots, ec2_volumes)
 """Modules whose import registers their patches."""
 
 _moto_backend_init = EC2Backend.__init__

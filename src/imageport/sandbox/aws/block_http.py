@@ -67,12 +67,28 @@ class BlockHttp:
 
     def _answer(self, environ: dict[str, Any], region: str, body: bytes) -> BlockAnswer:
         action, match = _find_action(environ)
-        if action in self._emulator.knobs.denied:
-            raise Denied(f"User is not authorized to perform: {action}")
+        actions: tuple[str, ...] = (action,)
+        if action == "ebs:StartSnapshot" and _json_object(body).get("Tags"):
+            actions += ("ec2:CreateTags",)
+        self._emulator.calls.note(actions, done=False)
+        denied = [item for item in actions if item in self._emulator.knobs.denied]
+        if denied:
+            raise Denied(f"User is not authorized to perform: {denied[0]}")
+        answer = self._answer_allowed(action, match, environ, (region, body))
+        self._emulator.calls.note(actions, done=True)
+        return answer
+
+    def _answer_allowed(
+        self,
+        action: str,
+        match: re.Match[str],
+        environ: dict[str, Any],
+        request: tuple[str, bytes],
+    ) -> BlockAnswer:
         strikes = self._emulator.faults.strikes()
         if strikes and not self._emulator.faults.after_the_fact():
             raise ServerFailed("An internal error occurred.")
-        answer = self._carry_out(action, match.groups(), environ, (region, body))
+        answer = self._carry_out(action, match.groups(), environ, request)
         if strikes:
             raise ServerFailed("An internal error occurred.")
         return answer

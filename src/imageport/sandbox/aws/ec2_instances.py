@@ -17,6 +17,7 @@ from moto.ec2.responses.instances import InstanceResponse
 
 from imageport.sandbox.aws import machine_states
 from imageport.sandbox.aws.client_tokens import idempotent
+from imageport.sandbox.aws.ec2_capacity import check_launch
 from imageport.sandbox.aws.emulator import current
 from imageport.sandbox.aws.moto_patches import replaces
 from imageport.sandbox.aws.screenshot import BLACK_JPEG
@@ -60,6 +61,9 @@ def _run_instances(self: Any, *arguments: Any, **chosen: Any) -> Any:
     if user_data and len(base64.b64decode(str(user_data))) > USER_DATA_BYTES:
         raise EC2ClientError("InvalidParameterValue", "User data is limited to 16384 bytes")
     with current().lock:
+        nics = chosen.get("nics") or [{}]
+        subnet_id = chosen.get("subnet_id") or nics[0].get("SubnetId")
+        check_launch(self, str(chosen["instance_type"]), subnet_id, int(arguments[1]))
         reservation = _moto_run(self, *arguments, **chosen)
         for instance in reservation.instances:
             machine_states.launch(instance)

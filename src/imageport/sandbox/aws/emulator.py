@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imageport.errors import EngineFailed
+from imageport.sandbox.aws.call_record import CallRecord
 from imageport.sandbox.aws.knobs import Faults, Knobs
 from imageport.sandbox.aws.snapshot_store import SnapshotStore
 from imageport.sandbox.machines.hypervisor import Hypervisor
@@ -31,6 +32,7 @@ class Emulator:
         self.root = root
         self.knobs = knobs
         self.faults = Faults(knobs)
+        self.calls = CallRecord()
         self.snapshots = SnapshotStore(root / "snapshots", knobs)
         self.volumes = root / "volumes"
         clear_folder(self.volumes)  # volumes and machines end with the emulator; snapshots stay

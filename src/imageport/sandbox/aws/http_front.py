@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from imageport.sandbox.aws.block_http import BlockHttp
+from imageport.sandbox.aws.call_record import Request, read_request, region_and_service
 from imageport.sandbox.aws.emulator import Emulator
 from imageport.sandbox.aws.knobs import Rate
 
 CONTROL = "/imageport/"
-_SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+XML = "text/xml"
 _EC2_ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{code}</Code>'
     "<Message>{message}</Message></Error></Errors><RequestID>imageport-sandbox</RequestID>"
@@ -43,13 +42,14 @@ class HttpFront:
         """Answer one request."""
         if environ["PATH_INFO"].startswith(CONTROL):
             return self._control(environ, start_response)
-        scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-        region, service = scope.groups() if scope else ("", "")
+        region, service = region_and_service(environ)
         if service == "ebs":
             return self._blocks(environ, start_response, region)
-        refused = self._refusal(environ, service)
+        request = read_request(environ, service, _read_body(environ))
+        start_response = self._noting(request, start_response)
+        refused = self._refusal(request)
         if refused:
-            return _answer(start_response, *refused, kind="text/xml")
+            return _answer(start_response, *refused)
         if service == "ec2":
             # moto walks its dictionaries while other threads change them.
             with self._emulator.lock:
@@ -60,22 +60,30 @@ class HttpFront:
         found: Iterable[bytes] = self._moto(environ, start_response)
         return found
 
-    def _refusal(self, environ: dict[str, Any], service: str) -> tuple[int, str] | None:
-        """Return status and document of a request that is not carried out."""
-        if service == "ec2":
-            action = _ec2_action(environ)
-            if f"ec2:{action}" in self._emulator.knobs.denied:
-                text = f"You are not authorized to perform: ec2:{action}"
-                return 403, _EC2_ERROR.format(code="UnauthorizedOperation", message=text)
-            if not self._control_rate.allows(self._emulator.knobs.control_rps):
-                text = "Request limit exceeded."
-                return 503, _EC2_ERROR.format(code="RequestLimitExceeded", message=text)
+    def _noting(self, request: Request, start_response: Any) -> Callable[..., Any]:
+        """Return a ``start_response`` that notes whether the request was carried out."""
+
+        def note(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            done = int(status.split(" ", 1)[0]) < 400 and not request.dry_run
+            self._emulator.calls.note(request.actions, done=done)
+            return start_response(status, headers, *rest)
+
+        return note
+
+    def _refusal(self, request: Request) -> tuple[int, str, str] | None:
+        """Return status, document and type of a request that is not carried out."""
+        service = request.service
+        for action in request.actions:
+            if action in self._emulator.knobs.denied:
+                return _denial(service, action)
+        if service == "ec2" and not self._control_rate.allows(self._emulator.knobs.control_rps):
+            text = "Request limit exceeded."
+            return 503, _EC2_ERROR.format(code="RequestLimitExceeded", message=text), XML
         if not self._emulator.faults.strikes():
             return None
-        _read_body(environ)
         if service == "ec2":
-            return 500, _EC2_ERROR.format(code="InternalError", message="An internal error")
-        return 503, _S3_ERROR.format(code="ServiceUnavailable", message="Please try again")
+            return 500, _EC2_ERROR.format(code="InternalError", message="An internal error"), XML
+        return 503, _S3_ERROR.format(code="ServiceUnavailable", message="Please try again"), XML
 
     def _control(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer the tests' own questions; no part of AWS."""
@@ -85,11 +93,14 @@ class HttpFront:
             "health": lambda: "ok",
             "machines": hypervisor.facts,
             "violations": hypervisor.violations,
+            "calls": self._emulator.calls.document,
             "knobs": lambda: json.loads(self._emulator.knobs.to_json()),
         }
         name = environ["PATH_INFO"].removeprefix(CONTROL)
         if name not in documents:
             return _answer(start_response, 404, "{}")
+        if name == "calls" and environ["REQUEST_METHOD"] == "POST":
+            self._emulator.calls.forget()
         if name == "knobs" and environ["REQUEST_METHOD"] == "POST":
             try:
                 self._emulator.knobs.turn(json.loads(body))
@@ -105,8 +116,15 @@ def _read_body(environ: dict[str, Any]) -> bytes:
     return body
 
 
-def _ec2_action(environ: dict[str, Any]) -> str:
-    return parse_qs(_read_body(environ).decode(errors="replace")).get("Action", [""])[0]
+def _denial(service: str, action: str) -> tuple[int, str, str]:
+    text = f"User is not authorized to perform: {action}"
+    if service == "ec2":
+        text = f"You are not authorized to perform: {action}"
+        return 403, _EC2_ERROR.format(code="UnauthorizedOperation", message=text), XML
+    if service in {"s3", "sts"}:
+        return 403, _S3_ERROR.format(code="AccessDenied", message=text), XML
+    document = {"__type": "AccessDeniedException", "Message": text}
+    return 400, json.dumps(document), "application/x-amz-json-1.1"
 
 
 def _answer(

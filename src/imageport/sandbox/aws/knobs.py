@@ -35,6 +35,10 @@ class Knobs:
     """Every other page of a block list is empty and yet not the last, as AWS may do."""
     denied: list[str] = field(default_factory=list)
     """IAM actions that the credentials lack, ``ec2:CreateVolume``."""
+    quota_vcpus: float = 64.0
+    """Processors of running standard machines that the account may have (L-1216C47A)."""
+    missing_types: list[str] = field(default_factory=list)
+    """Machine types that no zone of the region offers."""
     boot_command: list[str] = field(default_factory=list)
     """Program that stands in for firmware and guest; empty runs the real ones."""
 

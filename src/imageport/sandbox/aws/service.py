@@ -86,6 +86,17 @@ class AwsService:
         """Return the guests that were not started because they would not have been isolated."""
         return list(self._ask("violations"))
 
+    def calls(self, *, asked: bool = False) -> list[str]:
+        """Return the distinct IAM actions carried out since the start or `forget_calls`, sorted.
+
+        ``asked`` takes refused requests and dry runs in: what the policy is asked about.
+        """
+        return list(self._ask("calls")["asked" if asked else "done"])
+
+    def forget_calls(self) -> None:
+        """Start recording anew."""
+        self._ask("calls", b"{}")
+
     def _ask(self, name: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(f"{self.endpoint}/imageport/{name}", data=body)  # noqa: S310
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
