@@ -89,11 +89,15 @@ class GenerationRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TransferStats:
-    """Bytes and seconds of one transfer; ``requests`` counts writes that reached the target."""
+    """Bytes and seconds of one transfer; ``requests`` counts writes that reached the target.
+
+    ``bytes_copied`` came from the parent inside the cloud and are not in ``bytes_sent``.
+    """
 
     bytes_planned: int = 0
     bytes_read: int = 0
     bytes_sent: int = 0
+    bytes_copied: int = 0
     bytes_skipped: int = 0
     bytes_resumed: int = 0
     requests: int = 0

@@ -29,21 +29,19 @@ def test_it_starts_as_declared_and_grows_to_the_declared_limit_only():
     pacer = Pacer(traits(initial_in_flight=4, max_in_flight=16), Stop())
     assert pacer.limit == 4
     for _number in range(200):
-        pacer.enter()
-        pacer.leave(throttled=False, succeeded=True)
+        pacer.leave(pacer.enter(), throttled=False, succeeded=True)
     assert pacer.limit == 16
 
 
 def test_refusals_of_one_moment_cut_once_and_later_ones_cut_again():
     clock = Clock()
     pacer = Pacer(traits(initial_in_flight=16, max_in_flight=16), Stop(), clock)
-    for _number in range(10):
-        pacer.enter()
-    for _number in range(5):
-        pacer.leave(throttled=True, succeeded=False)
+    turns = [pacer.enter() for _number in range(10)]
+    for turn in turns[:5]:
+        pacer.leave(turn, throttled=True, succeeded=False)
     assert pacer.limit == 16 * CUT
     clock.now += 1.5
-    pacer.leave(throttled=True, succeeded=False)
+    pacer.leave(turns[5], throttled=True, succeeded=False)
     assert pacer.limit == 16 * CUT * CUT
 
 
@@ -52,16 +50,14 @@ def test_it_never_stops_altogether():
     pacer = Pacer(traits(initial_in_flight=2, max_in_flight=16), Stop(), clock)
     for _number in range(50):
         clock.now += 2
-        pacer.enter()
-        pacer.leave(throttled=True, succeeded=False)
+        pacer.leave(pacer.enter(), throttled=True, succeeded=False)
     assert pacer.limit == 1
     assert pacer.rate > 0
 
 
 def test_a_failure_that_is_no_refusal_changes_nothing():
     pacer = Pacer(traits(initial_in_flight=8), Stop())
-    pacer.enter()
-    pacer.leave(throttled=False, succeeded=False)
+    pacer.leave(pacer.enter(), throttled=False, succeeded=False)
     assert (pacer.limit, pacer.in_flight) == (8, 0)
 
 
@@ -69,8 +65,7 @@ def test_starts_keep_to_the_declared_rate():
     pacer = Pacer(traits(max_requests_per_second=200), Stop())
     started = time.monotonic()
     for _number in range(100):
-        pacer.enter()
-        pacer.leave(throttled=False, succeeded=True)
+        pacer.leave(pacer.enter(), throttled=False, succeeded=True)
     assert time.monotonic() - started > (100 - 1 - 20) / 200
 
 
@@ -81,14 +76,14 @@ def test_the_limit_holds_between_threads():
     def work() -> None:
         nonlocal most, inside
         for _number in range(20):
-            pacer.enter()
+            turn = pacer.enter()
             with lock:
                 inside += 1
                 most = max(most, inside)
             time.sleep(0.001)
             with lock:
                 inside -= 1
-            pacer.leave(throttled=False, succeeded=True)
+            pacer.leave(turn, throttled=False, succeeded=True)
 
     threads = [threading.Thread(target=work) for _number in range(10)]
     for thread in threads:

@@ -39,6 +39,11 @@ class DigestTable(Mapping[int, bytes]):
         self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
         self._known[index] = 1
 
+    def discard(self, index: int) -> None:
+        """Forget a block; one that is not known is no error."""
+        self._check(index)
+        self._known[index] = 0
+
     def __getitem__(self, index: int) -> bytes:
         if not (0 <= index < self.block_count and self._known[index]):
             raise KeyError(index)

@@ -1,8 +1,9 @@
 """The journal of one transfer: which blocks the target has, so that kill -9 costs a second.
 
 File: a header block of 4096 bytes (magic, length, CRC-32, JSON), then records of 44 bytes: block
-index with the kind in its top bit, SHA-256, CRC-32 over both seeded with the header's CRC, so that
-a record left by an earlier journal in the same file never counts. A torn tail is cut.
+index with the kind in its top bits, SHA-256, CRC-32 over both seeded with the header's CRC, so that
+a record left by an earlier journal in the same file never counts. A torn tail is cut. A later
+record of a block counts over an earlier one; the last one may say that the block was lost.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import struct
 import threading
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from imageport.errors import (
@@ -33,6 +35,8 @@ HEADER_BYTES = 4096
 _PREFIX = struct.Struct("<8sII")
 _RECORD = struct.Struct("<Q32sI")
 _SAME_AS_PARENT = 1 << 63
+_LOST = 1 << 62
+_NO_DIGEST = bytes(DIGEST_BYTES)
 _READ_BYTES = _RECORD.size * 16384
 """700 KiB a read while loading: bounded, and within one SMB request."""
 
@@ -114,10 +118,17 @@ class Journal:
     def add(self, index: int, digest: bytes, *, put: bool = True) -> None:
         """Note a block that the target has (or that needed no ``put``); durable after `flush`."""
         (self.put if put else self.same).set(index, digest)
-        body = (index if put else index | _SAME_AS_PARENT).to_bytes(8, "little") + digest
-        record = body + zlib.crc32(body, self._seed).to_bytes(4, "little")
-        with self._lock:
-            self._pending.append(record)
+        self._append(index if put else index | _SAME_AS_PARENT, digest)
+
+    def forget(self, indexes: Iterable[int]) -> None:
+        """Note that the target does not hold these blocks after all; durable when this returns.
+
+        Appends like everything else: killed in between, the next run asks the target again.
+        """
+        for index in indexes:
+            self.put.discard(index)
+            self._append(index | _LOST, _NO_DIGEST)
+        self.flush()
 
     def take(self) -> list[bytes]:
         """Return the records added since the last call, for `write`."""
@@ -152,6 +163,12 @@ class Journal:
         self.close()
         self.header = None
         self._folder.delete(self._name)
+
+    def _append(self, number: int, digest: bytes) -> None:
+        body = number.to_bytes(8, "little") + digest
+        record = body + zlib.crc32(body, self._seed).to_bytes(4, "little")
+        with self._lock:
+            self._pending.append(record)
 
     def _open_new(self) -> WritableFile:
         try:
@@ -206,10 +223,13 @@ class Journal:
         for start in range(0, len(data) - _RECORD.size + 1, _RECORD.size):
             number, digest, checksum = _RECORD.unpack_from(data, start)
             body = data[start : start + 8 + DIGEST_BYTES]
-            index = number & ~_SAME_AS_PARENT
+            index = number & ~(_SAME_AS_PARENT | _LOST)
             if zlib.crc32(body, self._seed) != checksum or index >= self.put.block_count:
                 return start
-            (self.same if number & _SAME_AS_PARENT else self.put).set(index, digest)
+            if number & _LOST:
+                self.put.discard(index)
+            else:
+                (self.same if number & _SAME_AS_PARENT else self.put).set(index, digest)
         return len(data) - len(data) % _RECORD.size
 
     def _reset_tables(self, size_bytes: int) -> None:

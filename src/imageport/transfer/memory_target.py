@@ -11,8 +11,9 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from imageport.errors import CloudRefused, CloudThrottled, CloudUnavailable, ResourceGone
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK
@@ -34,9 +35,15 @@ class Faults:
     hang_seconds: float = 0.5
     """Puts that hang so long and then time out."""
     seconds_per_put: float = 0.0
+    link_bytes_per_second: float = 0.0
+    """What all puts in flight share; 0 = no limit."""
+    answer_seconds: float = 0.0
+    """A put that is under way for longer is answered with OperationTimedOut; 0 = never."""
     seed: int = 0
     before_put: Callable[[int], None] = lambda _index: None
-    """Called with the index of every put; may raise, or end the process."""
+    """Called with the first index of every put; may raise, or end the process."""
+    before_take: Callable[[int], None] = lambda _index: None
+    """Likewise before blocks are taken from the parent."""
 
 
 @dataclass(slots=True)
@@ -71,15 +78,20 @@ class Shelf:
         self.disks: dict[str, StoredDisk] = {}
         self.puts: list[int] = []
         """Index of every block that was stored, in order, repeated ones too."""
+        self.requests: list[tuple[int, int]] = []
+        """First index and count of every put that was stored."""
+        self.taken: list[int] = []
+        """Index of every block that was taken from a parent."""
         self.refusals = 0
+        self.timeouts = 0
         self.lock = threading.RLock()
         self._random = random.Random(self.faults.seed)  # noqa: S311 - repeatable faults, no secret
         self._tokens = 1.0
         self._refilled = time.monotonic()
+        self._crossing = 0
 
-    def admit(self, index: int) -> bool:
-        """Raise this put's fault, if any; True means: store it, then fail."""
-        self.faults.before_put(index)
+    def admit(self, index: int, size_bytes: int = BLOCK_BYTES) -> bool:
+        """Raise this request's fault, if any; True means: carry it out, then fail."""
         with self.lock:
             dice = self._random.random()
             late = self._random.random() < 1 / 2
@@ -88,6 +100,8 @@ class Shelf:
             time.sleep(self.faults.seconds_per_put)
         if throttled:
             raise CloudThrottled(f"Cannot put block {index}: slow down.")
+        if self.faults.link_bytes_per_second and size_bytes:
+            self._cross_link(index, size_bytes)
         if dice < self.faults.hang_share:
             time.sleep(self.faults.hang_seconds)
             raise CloudUnavailable(f"Cannot put block {index}: no answer in time.")
@@ -96,6 +110,25 @@ class Shelf:
                 raise CloudUnavailable(f"Cannot put block {index}: internal error.")
             return True
         return False
+
+    def _cross_link(self, index: int, size_bytes: int) -> None:
+        """Take the time that the bytes need among all that are on their way."""
+        started = before = time.monotonic()
+        with self.lock:
+            self._crossing += 1
+        try:
+            while size_bytes > 0:
+                time.sleep(0.002)
+                now = time.monotonic()
+                share = self.faults.link_bytes_per_second / self._crossing
+                size_bytes -= int((now - before) * share)
+                before = now
+                if 0 < self.faults.answer_seconds < now - started:
+                    self.timeouts += 1
+                    raise CloudThrottled(f"Cannot put block {index}: OperationTimedOut.")
+        finally:
+            with self.lock:
+                self._crossing -= 1
 
     def _is_too_fast(self) -> bool:
         rate = self.faults.throttle_per_second
@@ -115,24 +148,22 @@ class MemoryTarget(BlockTarget):
     """One client of a `Shelf`.
 
     ``unwritten_reads_zero=False`` is the model of an encrypted volume: unwritten blocks are
-    garbage. ``parent`` is the handle of a committed disk.
+    garbage. ``parent`` is the handle of a committed disk; with ``starts_from_parent=False`` it is
+    only what `take_from_parent` takes from.
     """
 
     def __init__(
         self,
         shelf: Shelf | None = None,
         *,
-        unwritten_reads_zero: bool = True,
         parent: str = "",
-        max_in_flight: int = 16,
+        unwritten_reads_zero: bool = True,
+        **traits: Any,
     ) -> None:
+        """``traits``: what else `TargetTraits` takes."""
         self.shelf = shelf or Shelf()
-        self.traits = TargetTraits(
-            name="memory",
-            unwritten_reads_zero=unwritten_reads_zero,
-            keeps_parent_zeros=unwritten_reads_zero,
-            max_in_flight=max_in_flight,
-        )
+        traits.setdefault("keeps_parent_zeros", unwritten_reads_zero)
+        self.traits = TargetTraits("memory", unwritten_reads_zero, **traits)
         self._parent = parent
         self._disk: StoredDisk | None = None
 
@@ -145,7 +176,8 @@ class MemoryTarget(BlockTarget):
                         raise CloudRefused(f"Cannot begin with token '{token}': other size.")
                     self._disk = disk
                     return disk.handle
-            parent = self.shelf.disks[self._parent] if self._parent else None
+            shown = self._parent if self.traits.starts_from_parent else ""
+            parent = self.shelf.disks[shown] if shown else None
             handle = f"memory-{len(self.shelf.disks):04}"
             self._disk = StoredDisk(handle, token, plan.size_bytes, parent)
             self.shelf.disks[handle] = self._disk
@@ -161,19 +193,37 @@ class MemoryTarget(BlockTarget):
 
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Store one block after checking everything about it."""
-        disk = self._begun()
-        if disk.state != "pending":
-            raise ResourceGone(f"Cannot put into '{disk.handle}': it is {disk.state}.")
-        if len(data) != BLOCK_BYTES or not 0 <= index < block_count(disk.size_bytes):
-            raise CloudRefused(f"Bad block {index}: found {len(data)} bytes for {disk.handle}.")
-        if hashlib.sha256(data).digest() != digest:
-            raise CloudRefused(f"Bad block {index}: found another checksum than announced.")
-        fails_after = self.shelf.admit(index)
+        self._store(index, data, [digest])
+
+    def put_run(self, first_index: int, data: bytes | memoryview, digests: Sequence[bytes]) -> None:
+        """Store adjacent blocks likewise, all or none."""
+        if self.traits.put_blocks == 1:
+            raise CloudRefused(f"Cannot put a run at {first_index}: the target takes no runs.")
+        self._store(first_index, data, digests)
+
+    def take_from_parent(self, first_index: int, count: int) -> None:
+        """Store what the parent has stored there; `ResourceGone` when there is no parent."""
+        if self.traits.starts_from_parent:
+            raise CloudRefused("Cannot take from the parent: the target starts from it.")
+        disk = self._writable(first_index, count)
+        self.shelf.faults.before_take(first_index)
+        fails_after = self.shelf.admit(first_index, 0)
         with self.shelf.lock:
-            disk.blocks[index] = ZERO_BLOCK if data == ZERO_BLOCK else bytes(data)
-            self.shelf.puts.append(index)
+            parent = self.shelf.disks.get(self._parent)
+            if parent is None or parent.state != "committed":
+                raise ResourceGone(f"Cannot take from '{self._parent}': it is gone.")
+            for index in range(first_index, first_index + count):
+                if index not in parent.blocks:
+                    raise CloudRefused(f"Cannot take block {index}: the parent has none there.")
+                disk.blocks[index] = parent.blocks[index]
+                self.shelf.taken.append(index)
         if fails_after:
-            raise CloudUnavailable(f"Cannot put block {index}: the answer was lost.")
+            raise CloudUnavailable(f"Cannot take block {first_index}: the answer was lost.")
+
+    def lost(self, indexes: Collection[int]) -> set[int]:
+        """Return which blocks are not stored."""
+        disk = self._begun()
+        return {index for index in indexes if index not in disk.blocks}
 
     def commit(self, digests: Mapping[int, bytes]) -> str:
         """Seal the disk; the caller must know exactly what was put."""
@@ -213,6 +263,34 @@ class MemoryTarget(BlockTarget):
     def close(self) -> None:
         """Forget the disk."""
         self._disk = None
+
+    def _store(self, first: int, data: bytes | memoryview, digests: Sequence[bytes]) -> None:
+        disk = self._writable(first, len(digests))
+        if len(data) != len(digests) * BLOCK_BYTES:
+            raise CloudRefused(f"Bad block {first}: found {len(data)} bytes for {disk.handle}.")
+        pieces = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
+        if any(hashlib.sha256(p).digest() != d for p, d in zip(pieces, digests, strict=True)):
+            raise CloudRefused(f"Bad block {first}: found another checksum than announced.")
+        self.shelf.faults.before_put(first)
+        fails_after = self.shelf.admit(first, len(data))
+        with self.shelf.lock:
+            self.shelf.requests.append((first, len(digests)))
+            for index, piece in enumerate(pieces, start=first):
+                disk.blocks[index] = ZERO_BLOCK if piece == ZERO_BLOCK else bytes(piece)
+                self.shelf.puts.append(index)
+        if fails_after:
+            raise CloudUnavailable(f"Cannot put block {first}: the answer was lost.")
+
+    def _writable(self, first: int, count: int) -> StoredDisk:
+        """Return the disk if these blocks may be written in one request."""
+        disk, most = self._begun(), self.traits.put_blocks
+        if disk.state != "pending":
+            raise ResourceGone(f"Cannot put into '{disk.handle}': it is {disk.state}.")
+        if not 0 <= first < first + count <= block_count(disk.size_bytes):
+            raise CloudRefused(f"Bad blocks {first}+{count}: they are outside of {disk.handle}.")
+        if first // most != (first + count - 1) // most:
+            raise CloudRefused(f"Bad run {first}+{count}: needed one aligned run of {most} blocks.")
+        return disk
 
     def _begun(self) -> StoredDisk:
         if self._disk is None:

@@ -22,9 +22,9 @@ from imageport.errors import (
 )
 from imageport.formats.gpt import Partition, read_layout
 from imageport.formats.virtual_disk import VirtualDisk
-from imageport.model import MIB, TransferStats
+from imageport.model import BLOCK_BYTES, MIB, TransferStats
 from imageport.progress import EventSink, silent
-from imageport.transfer.block_target import BlockTarget, TransferPlan
+from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 from imageport.transfer.journal import Journal, discard
 from imageport.transfer.manifest import Manifest
 from imageport.transfer.pacing import Pacer
@@ -32,15 +32,28 @@ from imageport.transfer.plan import make_plan, start_manifest
 from imageport.transfer.progress_count import ProgressCount
 from imageport.transfer.reader import BlockReader
 from imageport.transfer.retrying import Stop, retried
+from imageport.transfer.sending import Line
 from imageport.transfer.session import header_for, open_session
 from imageport.transfer.verify import VerifyLevel, verify
-from imageport.transfer.workers import Line, Workers
+from imageport.transfer.workers import Workers
 
 MEMORY_BYTES = 64 * MIB
-"""Blocks in flight by default: 128, enough for 64 puts and the reads ahead of them."""
+"""Least memory for blocks: 128, enough for 64 puts of one block and the reads ahead of them."""
+READ_AHEAD = 1.25
+"""A quarter more than the puts in flight hold, so that none of them waits for a read."""
 CHECK_SOURCE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 EFI_PARTITION = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+
+
+def may_go_on_unless_refused(error: BaseException) -> bool:
+    """Tell whether a later call may finish what this error ended.
+
+    It may after a cancel, a lost lease, anything retryable, and anything that is no error of ours.
+    """
+    if not isinstance(error, ImageportError):
+        return True
+    return error.retryable or isinstance(error, (TransferCancelled, LeaseLost, VerificationFailed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,12 @@ class TransferRequest:
     stage: str = "upload"
     cancelled: Callable[[], bool] = lambda: False
     """Asked several times a second; may raise, which ends the transfer with that error."""
-    memory_bytes: int = MEMORY_BYTES
+    memory_bytes: int = 0
+    """For blocks; 0 = what keeps the target's declared puts in flight."""
     partitions: tuple[Partition, ...] | None = None
     """None = read them from the disk."""
+    may_go_on: Callable[[BaseException], bool] = may_go_on_unless_refused
+    """The one rule on what an ended transfer leaves: false = target and journal are removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +93,15 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
     """Bring ``source`` to ``target``, going on where an earlier call with this journal ended.
 
     After success the journal is kept until the caller has recorded the result and deletes it;
-    until then a repeated call finds the committed target. Cancelled transfers, and those that
-    failed with a retryable error, keep journal and target: the caller knows whether there will be
-    a next call, and aborts the target if not. After any other error both are removed. Never
-    closes ``source`` or ``target``.
+    until then a repeated call finds the committed target. After an error ``request.may_go_on``
+    decides: journal and target are kept for a next call, or both are removed. Never closes
+    ``source`` or ``target``.
     """
     running = _Transfer(source, target, request)
     try:
         return running.run()
     except BaseException as error:
-        if running.opened and _leaves_nothing(error):
+        if running.opened and not request.may_go_on(error):
             # The first error is the one to report; the sweep takes what cannot be removed now.
             with contextlib.suppress(ImageportError):
                 target.abort()
@@ -96,12 +111,10 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
         request.journal.close()
 
 
-def _leaves_nothing(error: BaseException) -> bool:
-    if not isinstance(error, ImageportError):
-        return False
-    return not error.retryable and not isinstance(
-        error, (TransferCancelled, LeaseLost, VerificationFailed)
-    )
+def memory_for(traits: TargetTraits) -> int:
+    """Return the bytes of blocks that keep the target's declared puts in flight."""
+    in_flight = max(traits.initial_in_flight, traits.max_in_flight)
+    return max(MEMORY_BYTES, int(READ_AHEAD * in_flight * traits.put_blocks) * BLOCK_BYTES)
 
 
 class _Transfer:
@@ -129,7 +142,13 @@ class _Transfer:
         plan = make_plan(
             source, self._target.traits, parent=request.parent, partitions=self._partitions or ()
         )
-        header = header_for(request.token, source.content_key(), source.size_bytes, request.parent)
+        header = header_for(
+            request.token,
+            source.content_key(),
+            source.size_bytes,
+            request.parent,
+            self._target.traits,
+        )
         progress = ProgressCount(
             request.stage, request.events, len(plan.data_blocks) + len(plan.zero_blocks)
         )
@@ -168,7 +187,8 @@ class _Transfer:
             self._stop,
             Pacer(self._target.traits, self._stop),
         )
-        workers = Workers(line, self._request.memory_bytes)
+        memory_bytes = self._request.memory_bytes or memory_for(self._target.traits)
+        workers = Workers(line, memory_bytes)
         workers.start()
         try:
             for index, data in reader.blocks():
@@ -205,7 +225,7 @@ class _Transfer:
         manifest = start_manifest(self._source.size_bytes, self._target.traits, plan, parent)
         for index, digest in journal.put.items():
             manifest.set(index, digest)
-        if parent is not None:
+        if parent is not None and self._target.traits.starts_from_parent:
             for index, digest in journal.same.items():
                 if parent.is_written(index):
                     manifest.set(index, digest)

@@ -13,6 +13,8 @@ DATA   read; put unless the target has it anyway     read; put if the digest dif
 =====  ============================================  ==========================================
 
 A block that holds several states counts as the strongest: DATA, then ZERO, then HOLE.
+A target that does not start from its parent is planned as one without: what it can take from there
+shows when the data is read.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def make_plan(
             f"Cannot compare '{disk.location}' with its parent: found a parent of "
             f"{parent.size_bytes} bytes, needed at most {disk.size_bytes}."
         )
+    parent = parent if traits.starts_from_parent else None
     inside = _PartitionBlocks(partitions)
     data_blocks, zero_blocks = array("L"), array("L")
     for first, end, state in block_runs(disk):
@@ -83,6 +86,7 @@ def start_manifest(
     size_bytes: int, traits: TargetTraits, plan: TransferPlan, parent: Manifest | None
 ) -> Manifest:
     """Return the manifest of the result as far as it is known before anything is read."""
+    parent = parent if traits.starts_from_parent else None
     reads_zero = traits.unwritten_reads_zero
     if parent is not None:
         grows = parent.size_bytes < size_bytes

@@ -22,7 +22,7 @@ class ProgressCount:
         self._untold = 0
         self._told = time.monotonic()
         self._started = time.monotonic()
-        self._sent = self._resumed = self._requests = self._retries = 0
+        self._sent = self._copied = self._resumed = self._requests = self._retries = 0
 
     def resumed(self, put_blocks: int, same_blocks: int) -> None:
         """Count blocks that an earlier run left behind it."""
@@ -32,19 +32,20 @@ class ProgressCount:
         self._stage.advance((put_blocks + same_blocks) * BLOCK_BYTES, "resumed from the journal")
 
     def requested(self) -> None:
-        """Count one attempt to put."""
+        """Count one attempt to put or to take from the parent, of however many blocks."""
         with self._lock:
             self._requests += 1
 
     def retried(self) -> None:
-        """Count one repeated put."""
+        """Count one repeated request."""
         with self._lock:
             self._retries += 1
 
-    def done(self, *, sent: bool) -> None:
+    def done(self, *, sent: bool = False, copied: bool = False) -> None:
         """Count one block that is at the target now."""
         with self._lock:
             self._sent += BLOCK_BYTES if sent else 0
+            self._copied += BLOCK_BYTES if copied else 0
             self._untold += BLOCK_BYTES
             now = time.monotonic()
             if now - self._told >= TELL_SECONDS:
@@ -68,7 +69,8 @@ class ProgressCount:
                 bytes_planned=self._planned,
                 bytes_read=bytes_read,
                 bytes_sent=self._sent,
-                bytes_skipped=max(0, size_bytes - self._sent - self._resumed),
+                bytes_copied=self._copied,
+                bytes_skipped=max(0, size_bytes - self._sent - self._copied - self._resumed),
                 bytes_resumed=self._resumed,
                 requests=self._requests,
                 retries=self._retries,

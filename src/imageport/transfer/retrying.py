@@ -65,20 +65,24 @@ def retried(
     *,
     policy: RetryPolicy | None = None,
     on_retry: Callable[[ImageportError], None] | None = None,
+    waited: Callable[[], float] = lambda: 0.0,
 ) -> Result:
     """Return what ``call`` returns, repeating it while its error says that this may help.
 
+    ``waited`` tells the seconds that calls spent waiting for their turn; they are no part of the
+    budget, because on a slow link a turn may take longer than that to come.
     Raises the last error, or `TransferCancelled` when the transfer ends during a pause.
     """
     policy = policy or RetryPolicy()
     started = time.monotonic()
+    waited_before = waited()
     attempts = 0
     while True:
         try:
             return call()
         except ImageportError as error:
             attempts += 1
-            spent = time.monotonic() - started
+            spent = time.monotonic() - started - (waited() - waited_before)
             patient = isinstance(error, CloudThrottled) or isinstance(error.__cause__, ResourceGone)
             if (
                 not error.retryable

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 
 from imageport.errors import FileLocked, ImageportError, LeaseHeld, ResourceGone
-from imageport.transfer.block_target import BlockTarget, TransferPlan
+from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 from imageport.transfer.journal import Journal, JournalHeader
 from imageport.transfer.manifest import Manifest
 from imageport.transfer.retrying import Stop, retried
@@ -29,6 +29,7 @@ def open_session(
     if found is not None and same_transfer(found, wanted):
         try:
             retried(lambda: target.resume(plan, found.handle), stop)
+            lost = retried(lambda: target.lost(journal.put), stop).intersection(journal.put)
         except ResourceGone:
             words = "the half-written target is gone; starting over"
         except FileLocked as error:
@@ -36,7 +37,10 @@ def open_session(
                 f"Cannot resume '{found.handle}': another process is writing it."
             ) from error
         else:
-            return "resumed"
+            if not lost:
+                return "resumed"
+            journal.forget(sorted(lost))
+            return f"resumed; the target lost {len(lost)} blocks, which are put again"
     elif found is not None:
         # What cannot be removed here is in the ledger and falls to the sweep.
         with contextlib.suppress(ImageportError):
@@ -60,18 +64,30 @@ def open_session(
 
 
 def header_for(
-    run_key: str, content_key: str, size_bytes: int, parent: Manifest | None
+    run_key: str,
+    content_key: str,
+    size_bytes: int,
+    parent: Manifest | None,
+    traits: TargetTraits,
 ) -> JournalHeader:
     """Return the header of a transfer that has no handle yet.
 
-    The token covers the content, so that another content never lands in the same target.
+    The token covers the content, so that another content never lands in the same target, and the
+    traits that decide which blocks are put: a journal of other traits has other gaps.
     """
     parent_digest = parent.image_digest() if parent else ""
-    facts = "\0".join((run_key, content_key, str(size_bytes), parent_digest))
+    gaps = (
+        traits.starts_from_parent,
+        traits.unwritten_reads_zero,
+        traits.fills_holes,
+        traits.keeps_parent_zeros,
+    )
+    facts = [run_key, content_key, str(size_bytes), parent_digest]
+    facts += ["".join("ny"[trait] for trait in gaps), traits.attributes.get("encrypted", "")]
     return JournalHeader(
         run_key=run_key,
         content_key=content_key,
-        token=hashlib.sha256(facts.encode()).hexdigest()[:40],
+        token=hashlib.sha256("\0".join(facts).encode()).hexdigest()[:40],
         handle="",
         size_bytes=size_bytes,
         parent=parent_digest,

@@ -203,6 +203,7 @@ class _Publishing:
                     events=self._place.events,
                     stage=STAGE,
                     cancelled=self._place.cancelled,
+                    may_go_on=may_go_on,
                 )
                 return transfer(source, file_target, request)
         finally:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 
 from imageport.citrix.vdisk_store import VdiskStore
-from imageport.errors import ImageportError, SourceChanged
+from imageport.errors import SourceChanged
 from imageport.formats.gpt import read_layout
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import GenerationRole, TransferStats
@@ -129,15 +128,9 @@ def _moved(
         events=place.events,
         stage=STAGE,
         cancelled=place.cancelled,
+        may_go_on=may_go_on,
     )
-    try:
-        return transfer(disk, target, request)
-    except BaseException as error:
-        if not may_go_on(error):
-            with contextlib.suppress(ImageportError):
-                target.abort()
-                place.state.journals.delete(identity)
-        raise
+    return transfer(disk, target, request)
 
 
 def _parent(place: Workplace, image: str, size_bytes: int) -> Parent:
