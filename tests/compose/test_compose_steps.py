@@ -26,7 +26,7 @@ def hivexget(hive: Path, key: str, name: str) -> str:
 
 
 def test_plan_and_compose_make_the_same_changes(guest: Any) -> None:
-    options = EngineOptions(list_of_ddcs=("ddc.new.example",), recommended=recommended_names())
+    options = EngineOptions(list_of_ddcs=("ddc.new.example",), recommended=recommended_names("aws"))
     planned = guest.changes(options, apply=False)
     assert guest.compose(options) == planned
     assert planned

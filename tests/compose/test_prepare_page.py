@@ -37,6 +37,7 @@ def test_every_reason_to_refuse_is_told() -> None:
 def test_every_verdict_item_is_told() -> None:
     told = [row[0] for row in table("The readiness verdict")]
     checks = verdict._ALWAYS + verdict._COMPOSED + verdict._BOOTED
+    checks += tuple(item for items in verdict._ALWAYS_ON.values() for item in items)
     assert sorted(told) == sorted({name for name, _ in checks})
 
 

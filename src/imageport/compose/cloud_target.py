@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from imageport.errors import InputError
 
+NVME_ID = "PCI\\CC_010802"
+"""Any NVMe controller, by its class; what EBS volumes and Azure's NVMe disks are behind."""
+
 
 @dataclass(frozen=True, slots=True)
 class CloudTarget:
@@ -19,6 +22,17 @@ class CloudTarget:
     boot_drivers: tuple[str, ...]
     nic_ids: tuple[str, ...]
     time_server: str
+    """Address that W32Time asks; "" = the host tells the time (Hyper-V's time provider)."""
+    boot_device_ids: tuple[str, ...] = (NVME_ID,)
+    """What the driver database in SYSTEM must bind to a service before a volume can be read."""
+    old_boot_drivers: tuple[str, ...] = ()
+    """Start at boot too where the system has them; a machine boots without."""
+    faster_nic_ids: tuple[tuple[str, str], ...] = ()
+    """(hardware id, name) of adapters that only add speed: told in the verdict, never needed."""
+    is_uefi_only: bool = False
+    """Also for machine catalogs, which elsewhere may boot by BIOS."""
+    nic_hint: str = ""
+    """What to do when no driver serves ``nic_ids``, where that differs from the usual."""
 
 
 TARGETS: dict[str, CloudTarget] = {
@@ -28,6 +42,33 @@ TARGETS: dict[str, CloudTarget] = {
         # ENA; EC20 is what current instances show, EC21 the same device with a different PF.
         nic_ids=("PCI\\VEN_1D0F&DEV_EC20", "PCI\\VEN_1D0F&DEV_EC21"),
         time_server="169.254.169.123",
+    ),
+    "azure": CloudTarget(
+        "azure",
+        # VMBus, its storage and the storage accelerator for SCSI sizes. NVMe sizes show their
+        # controllers behind Hyper-V's virtual PCI bus, which real Windows 10 starts on demand (3):
+        # too late for the disk it boots from. An image declares both, so both must boot.
+        boot_drivers=("vmbus", "storvsc", "storflt", "vpci", "stornvme"),
+        # The synthetic adapter, by VMBus' class of network devices; every Azure machine has it.
+        nic_ids=("VMBUS\\{f8615163-df3e-46c5-913f-f2d2f965ed0e}",),
+        time_server="",
+        boot_device_ids=(
+            "ACPI\\VMBus",
+            "VMBUS\\{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}",  # synthetic SCSI controller
+            "VMBUS\\{44c4f61d-4444-4400-9d52-802e27ede19f}",  # virtual PCI bus
+            NVME_ID,
+        ),
+        old_boot_drivers=("intelide", "atapi"),
+        # Accelerated Networking: a second device beside the synthetic adapter. Reference: pci.ids.
+        faster_nic_ids=(
+            ("PCI\\VEN_1414&DEV_00BA", "Microsoft Azure Network Adapter (MANA)"),
+            ("PCI\\VEN_15B3&DEV_1004", "Mellanox ConnectX-3 virtual function"),
+            ("PCI\\VEN_15B3&DEV_1016", "Mellanox ConnectX-4 Lx virtual function"),
+            ("PCI\\VEN_15B3&DEV_1018", "Mellanox ConnectX-5 virtual function"),
+        ),
+        is_uefi_only=True,
+        nic_hint="Azure's adapter is served by netvsc, a part of Windows: repair the image with "
+        "`DISM /Online /Cleanup-Image /RestoreHealth`, or take one that was not stripped.",
     ),
 }
 

@@ -60,6 +60,8 @@ class EngineOptions:
     """Hardware ids of which one must have a driver; empty takes the cloud's own default."""
     first_boot_deadline_seconds: int = 1200
     first_boot_attempts: int = 3
+    azure_vm_agent: str = ""
+    """The Azure VM agent's MSI, relative to the payload, to install at first boot; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Refusal:
 
     code: str
     """``hibernated``, ``dirty_ntfs``, ``bitlocker``, ``dirty_hive``, ``needs_uefi``,
-    ``pvs_target_missing``, ``dynamic_disk``, ``unknown_guest``, ``wrong_disk`` …"""
+    ``pvs_target_missing``, ``dynamic_disk``, ``unknown_guest``, ``wrong_disk``, ``vm_agent`` …"""
     reason: str
     hint: str
 

@@ -58,6 +58,11 @@ def find_packages(
     return [packages[name] for name in sorted(packages)], refusals
 
 
+def is_plain_name(name: str) -> bool:
+    """Say whether a file's name needs no quoting rule of cmd.exe to be understood."""
+    return _SAFE_NAME.fullmatch(name) is not None
+
+
 def inside(payload: Path, name: str) -> Path:
     """Return a path of the payload.
 
@@ -110,7 +115,7 @@ def _package(path: Path) -> DriverPackage:
         raise InputError(f"Bad driver package '{path.name}': missing {', '.join(problems)}.")
     for name in files:
         inside(path.parent, name)
-        if not all(_SAFE_NAME.fullmatch(part) for part in PurePosixPath(name).parts):
+        if not all(is_plain_name(part) for part in PurePosixPath(name).parts):
             raise InputError(f"Bad driver package '{path.name}': file name '{name}' is not plain.")
     total = sum((path.parent / name).stat().st_size for name in files)
     if total > _MAX_PACKAGE_BYTES:

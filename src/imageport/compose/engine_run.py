@@ -18,10 +18,11 @@ from imageport.compose.mounted_files import MountedFiles
 from imageport.compose.refusals import driver_refusals, guest_refusals
 from imageport.compose.registry import Registry, hive_path, open_registry
 from imageport.compose.step import Context
-from imageport.compose.steps.order import option_refusals, run_steps
+from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
 from imageport.compose.survey import Survey, survey, write_refusals
 from imageport.compose.verdict import judge
 from imageport.compose.verdict_first_boot import first_boot_facts
+from imageport.compose.vm_agent import VmAgentPackage, find_vm_agent
 
 Log = Callable[[str], None]
 
@@ -33,6 +34,7 @@ class _Work:
     job: EngineJob
     target: CloudTarget
     packages: tuple[DriverPackage, ...]
+    vm_agent: VmAgentPackage | None
     folder: Path
     log: Log
 
@@ -41,17 +43,19 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
     """Do the job; every error is an `ImageportError`."""
     target = cloud_target(job.options.cloud)
     packages: list[DriverPackage] = []
+    vm_agent: VmAgentPackage | None = None
     refusals = option_refusals(job.options)
     if job.action is not Action.VERIFY:  # nothing is added then, so no payload is needed
         packages, problems = find_packages(payload, job.options.drivers)
-        refusals += problems
+        vm_agent, missing = find_vm_agent(payload, job.options.azure_vm_agent)
+        refusals += problems + missing
     log("starting libguestfs")
     with (
         tempfile.TemporaryDirectory(prefix="imageport-engine-") as folder,
         open_guest(job.disk.path, writable=job.action is Action.COMPOSE) as guest,
     ):
         log("looking at the disk")
-        work = _Work(job, target, tuple(packages), Path(folder), log)
+        work = _Work(job, target, tuple(packages), vm_agent, Path(folder), log)
         return _run(guest, work, refusals)
 
 
@@ -67,6 +71,7 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
         found.refusals += guest_refusals(inspection, work.job)
         if work.job.action is not Action.VERIFY:
             found.refusals += driver_refusals(registry, work.packages, work.job, work.target)
+            found.refusals += step_refusals(work.job.options, registry, work.target)
         if work.job.action is Action.INSPECT or found.refusals:
             return _refused(work, inspection, found)
         if work.job.action is Action.VERIFY:
@@ -98,7 +103,15 @@ def _compose(
     """Plan and compose: the same steps on copies; compose then writes what they recorded."""
     assert found.windows is not None  # noqa: S101 - the caller looked; this is for the type checker
     pending = PendingFiles(found.windows)
-    context = Context(work.job.options, work.target, inspection, registry, pending, work.packages)
+    context = Context(
+        work.job.options,
+        work.target,
+        inspection,
+        registry,
+        pending,
+        work.packages,
+        work.vm_agent,
+    )
     work.log("running the steps")
     changes = run_steps(context)
     for name, hive in registry.hives.items():

@@ -16,10 +16,19 @@ SERVICE = "ImageportFirstBoot"
 HEADER = "imageport-firstboot 1"
 WAIT_DEVICES = "wait-devices"
 ADD_DRIVER = "add-driver"
+INSTALL_AGENT = "install-vm-agent"
 RESTORE_SERVICE = "restore-service"
 RESTORE_VALUE = "restore-value"
 REMOVE_SERVICE = "remove-service"
-VERBS = (WAIT_DEVICES, ADD_DRIVER, RESTORE_SERVICE, RESTORE_VALUE, REMOVE_SERVICE)
+VERBS = (
+    WAIT_DEVICES,
+    ADD_DRIVER,
+    INSTALL_AGENT,
+    RESTORE_SERVICE,
+    RESTORE_VALUE,
+    REMOVE_SERVICE,
+)
+"""In running order."""
 _MAX_STEPS = 99
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.()+\-\\:]{1,200}")
 """No space, quote, percent sign or operator: safe in a line of cmd.exe without quoting rules."""

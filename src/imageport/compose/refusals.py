@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.cloud_target import TARGETS, CloudTarget
 from imageport.compose.contract import Action, EngineJob, Inspection, Refusal
 from imageport.compose.driver_packages import DriverPackage
 from imageport.compose.first_boot_plan import FOLDER
@@ -38,6 +39,13 @@ _HINTS = {
     "low_free_space": "Free space on the Windows volume, for example with cleanmgr.",
     "driver_missing": "Put the network driver's package (for AWS: ENA) into the site's payload "
     "folder and name its folder in the options.",
+    "vm_agent": "Put the agent's MSI (WindowsAzureVmAgent.*.msi) into the site's payload folder "
+    "and name it in the option, relative to that folder.",
+    "dotnet_missing": "Install .NET Framework 4.8 in the image, or leave the VM agent out.",
+    "no_host_time": "Repair the image (`w32tm /unregister`, `w32tm /register`), or leave the step "
+    "out: Windows then keeps the time source it has.",
+    "no_power_scheme": "Run `powercfg -duplicatescheme 8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c "
+    "8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c` in the image, or leave the step out.",
     "already_prepared": "Delete the folder \\Windows\\ImageportFirstBoot in the image.",
     "unknown_step": "Use names from the list of recommended steps.",
     "bad_option": "Correct the option and start again.",
@@ -63,10 +71,13 @@ def disk_refusals(table: PartitionTable, job: EngineJob) -> list[Refusal]:
         )
     if table.is_dynamic:
         found.append(refusal("dynamic_disk", "The system disk is a dynamic disk."))
-    if job.options.provisioning == "pvs" and table.scheme != "gpt":
-        found.append(
-            refusal("needs_uefi", f"The disk's partition scheme is {table.scheme}, not GPT.")
-        )
+    target = TARGETS.get(job.options.cloud)
+    is_uefi_only = target is not None and target.is_uefi_only
+    if (job.options.provisioning == "pvs" or is_uefi_only) and table.scheme != "gpt":
+        reason = f"The disk's partition scheme is {table.scheme}, not GPT."
+        if is_uefi_only:
+            reason += f" Images for {job.options.cloud} are made for generation 2 machines only."
+        found.append(refusal("needs_uefi", reason))
     return found
 
 
@@ -156,9 +167,9 @@ def driver_refusals(
     for hardware_id in wanted:
         if infs_for(registry, hardware_id) or any(p.inf.serves(hardware_id) for p in packages):
             return []
-    return [
-        refusal(
-            "driver_missing",
-            f"Neither the image nor the payload has a driver for {' or '.join(wanted)}.",
-        )
-    ]
+    missing = refusal(
+        "driver_missing",
+        f"Neither the image nor the payload has a driver for {' or '.join(wanted)}.",
+    )
+    own_hint = target.nic_hint and not job.options.required_nic_ids
+    return [replace(missing, hint=target.nic_hint) if own_hint else missing]

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from imageport.compose.cloud_target import CloudTarget
-from imageport.compose.contract import EngineOptions, Inspection, Tier
+from imageport.compose.contract import EngineOptions, Inspection, Refusal, Tier
 from imageport.compose.driver_packages import DriverPackage
 from imageport.compose.first_boot_plan import FirstBootPlan
 from imageport.compose.guest_files import GuestFiles
 from imageport.compose.recorder import Recorder
 from imageport.compose.registry import Registry
+from imageport.compose.vm_agent import VmAgentPackage
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Context:
     registry: Registry
     files: GuestFiles
     packages: tuple[DriverPackage, ...] = ()
+    vm_agent: VmAgentPackage | None = None
     plan: FirstBootPlan = field(default_factory=FirstBootPlan)
     recorder: Recorder = field(init=False)
 
@@ -40,8 +42,9 @@ class Step(ABC):
     """One step; its class docstring's first line is its summary for people.
 
     ``needs`` and ``provides`` name facts, and `steps.order` checks that each need is provided
-    earlier. ``options`` names the fields of `EngineOptions` that the step reads. ``run`` changes
-    hives and files only through ``context.recorder``, and may run on a guest that is already so.
+    earlier. ``options`` names the fields of `EngineOptions` that the step reads, ``clouds`` the
+    targets that it is for, none named meaning all. ``run`` changes hives and files only through
+    ``context.recorder``, and may run on a guest that is already so.
     """
 
     name: ClassVar[str]
@@ -49,15 +52,30 @@ class Step(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[str, ...]] = ()
+    clouds: ClassVar[tuple[str, ...]] = ()
 
     @property
     def summary(self) -> str:
         """Return one sentence for people."""
         return (type(self).__doc__ or "").partition("\n")[0]
 
+    def is_for(self, cloud: str) -> bool:
+        """Say whether the step has anything to do for a cloud."""
+        return not self.clouds or cloud in self.clouds
+
+    def is_chosen(self, options: EngineOptions) -> bool:
+        """Say whether the step runs with these options."""
+        wanted = self.tier is Tier.REQUIRED or self.name in options.recommended
+        return wanted and self.is_for(options.cloud)
+
     def problems(self, options: EngineOptions) -> list[str]:
         """Return what is wrong with the options this step reads."""
         del options
+        return []
+
+    def guest_problems(self, registry: Registry, target: CloudTarget) -> list[Refusal]:
+        """Return why the step cannot do its work in this guest; asked only when it is chosen."""
+        del registry, target
         return []
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imageport.compose import verdict_boot, verdict_first_boot, verdict_guest
+from imageport.compose import verdict_azure, verdict_boot, verdict_first_boot, verdict_guest
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob, VerdictItem
 from imageport.compose.evidence import Evidence, Finding
@@ -31,6 +31,15 @@ _ALWAYS: tuple[tuple[str, Check], ...] = (
     ("hives", verdict_guest.hives_clean),
     ("descriptors", verdict_guest.descriptors),
 )
+_ALWAYS_ON: dict[str, tuple[tuple[str, Check], ...]] = {
+    "azure": (
+        ("disks_online", verdict_azure.disks_online),
+        ("dvd_drive", verdict_azure.dvd_drive),
+        ("faster_adapters", verdict_azure.faster_adapters),
+        ("vm_agent", verdict_azure.vm_agent),
+    ),
+}
+"""Further items, by cloud."""
 _COMPOSED: tuple[tuple[str, Check], ...] = (
     ("network_driver", verdict_guest.network_driver_ready),
     ("first_boot_ready", verdict_first_boot.ready),
@@ -45,7 +54,8 @@ _BOOTED: tuple[tuple[str, Check], ...] = (
 
 def judge(evidence: Evidence, job: EngineJob, target: CloudTarget) -> list[VerdictItem]:
     """Return every item; an item that cannot be judged has failed, with the reason."""
-    checks = _ALWAYS + (_BOOTED if job.action is Action.VERIFY else _COMPOSED)
+    checks = _ALWAYS + _ALWAYS_ON.get(target.name, ())
+    checks += _BOOTED if job.action is Action.VERIFY else _COMPOSED
     return [_item(name, check, evidence, job, target) for name, check in checks]
 
 

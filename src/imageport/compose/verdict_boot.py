@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from imageport.compose.boot_store import BootEntry, default_entry
@@ -19,8 +20,8 @@ from imageport.compose.steps.disable_vmware_services import VMWARE_SERVICES
 BOOT_STORE = "EFI/Microsoft/Boot/BCD"
 _DISABLED = 4
 _KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
-_NVME_ID = "PCI\\CC_010802"
-"""Any NVMe controller, by its class; what EBS volumes are behind."""
+_COMPANIONS = (("intelide", "pciidex"), ("atapi", "ataport"))
+"""(driver, library that it is linked to): without the second's file the first does not load."""
 _MAX_BOOT_STORE_BYTES = 16 * 1024 * 1024
 _ERROR_SEVERE = 2
 """From this ErrorControl up a driver that does not load stops the start (3) or the session."""
@@ -40,8 +41,10 @@ def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Fi
     """The target's storage drivers start at boot in every control set, nothing overrides it."""
     finding = Finding()
     for control_set in evidence.registry.control_sets:
-        for driver in target.boot_drivers:
+        for driver in (*target.boot_drivers, *target.old_boot_drivers):
             start = evidence.registry.start_of(control_set, driver)
+            if start is None and driver in target.old_boot_drivers:
+                continue
             path = service_path(control_set, driver)
             override = evidence.registry.key("SYSTEM", f"{path}\\StartOverride")
             if start != 0:
@@ -62,6 +65,7 @@ def boot_driver_files(evidence: Evidence, _job: EngineJob, target: CloudTarget) 
     finding = Finding()
     current = evidence.registry.current_control_set
     services = evidence.registry.key("SYSTEM", f"{current}\\Services")
+    wanted = {*target.boot_drivers, *target.old_boot_drivers}
     count = 0
     for service in services.children() if services else []:
         name = service.name
@@ -71,24 +75,42 @@ def boot_driver_files(evidence: Evidence, _job: EngineJob, target: CloudTarget) 
         path = evidence.binary_of(current, name)
         if evidence.files.exists(path):
             continue
-        if name.lower() in target.boot_drivers or _must_load(evidence, name):
+        if name.lower() in wanted or _must_load(evidence, name):
             finding.problems.append(f"{name} starts at boot, its file {path} is missing")
         else:
             finding.facts.append(f"{name} has no file and is passed over")
     finding.facts.insert(0, f"{count} boot-start drivers looked at")
+    finding.problems += _missing_companions(evidence, target)
     return finding
 
 
-def driver_database(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """Windows' driver database binds the boot controller to its driver."""
+def _missing_companions(evidence: Evidence, target: CloudTarget) -> list[str]:
+    current = evidence.registry.current_control_set
+    missing = []
+    for driver, library in _COMPANIONS:
+        path = f"Windows/System32/drivers/{library}.sys"
+        is_there = evidence.registry.service(current, driver) is not None
+        if driver in target.old_boot_drivers and is_there and not evidence.files.exists(path):
+            missing.append(f"{driver} needs {path}, which is missing")
+    return missing
+
+
+def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
+    """Windows' driver database binds each device on the way to the disk to its driver."""
     finding = Finding()
-    for hive, inf in infs_for(evidence.registry, _NVME_ID):
+    for device in target.boot_device_ids:
+        facts = list(_bindings(evidence, device))
+        finding.facts += facts
+        if not facts:
+            finding.problems.append(f"no driver database entry binds {device} to a service")
+    return finding
+
+
+def _bindings(evidence: Evidence, device: str) -> Iterator[str]:
+    for hive, inf in infs_for(evidence.registry, device):
         package = package_of(evidence.registry, hive, inf)
         for service in services_of(evidence.registry, hive, package):
-            finding.facts.append(f"{_NVME_ID} is served by {inf} ({package}), service {service}")
-    if not finding.facts:
-        finding.problems.append(f"no driver database entry binds {_NVME_ID} to a service")
-    return finding
+            yield f"{device} is served by {inf} ({package}), service {service}"
 
 
 def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:

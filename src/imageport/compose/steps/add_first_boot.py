@@ -34,7 +34,12 @@ class AddFirstBoot(Step):
 
     name: ClassVar[str] = "add_first_boot"
     tier: ClassVar[Tier] = Tier.REQUIRED
-    needs: ClassVar[tuple[str, ...]] = ("first-boot-folder", "drivers-staged", "services-held")
+    needs: ClassVar[tuple[str, ...]] = (
+        "first-boot-folder",
+        "drivers-staged",
+        "agent-staged",
+        "services-held",
+    )
     options: ClassVar[tuple[str, ...]] = ("first_boot_deadline_seconds", "first_boot_attempts")
 
     def problems(self, options: EngineOptions) -> list[str]:

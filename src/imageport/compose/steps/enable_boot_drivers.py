@@ -28,11 +28,12 @@ class EnableBootDrivers(Step):
         it from starting at boot whatever Start says.
         """
         registry, recorder = context.registry, context.recorder
+        wanted = (*context.target.boot_drivers, *context.target.old_boot_drivers)
         for control_set in registry.control_sets:
-            for driver in INBOX_STORAGE:
+            for driver in dict.fromkeys((*INBOX_STORAGE, *wanted)):
                 path = service_path(control_set, driver)
                 if registry.service(control_set, driver) is None:
                     continue
-                if driver in context.target.boot_drivers:
+                if driver in wanted:
                     recorder.set_value("SYSTEM", path, "Start", Value.dword(BOOT_START))
                 recorder.delete_key("SYSTEM", f"{path}\\StartOverride")

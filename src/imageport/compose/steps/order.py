@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Change, EngineOptions, Refusal, Tier
 from imageport.compose.refusals import refusal
+from imageport.compose.registry import Registry
 from imageport.compose.step import Context, Step
 from imageport.compose.steps.add_first_boot import AddFirstBoot, MakeFirstBootFolder
+from imageport.compose.steps.bring_disks_online import BringDisksOnline
 from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
 from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.enable_dvd_drive import EnableDvdDrive
 from imageport.compose.steps.hold_services import HoldServices
 from imageport.compose.steps.keep_time import ReadClockAsUtc, UseCloudTimeServer
 from imageport.compose.steps.point_vda_at_controllers import PointVdaAtControllers
+from imageport.compose.steps.remove_winhttp_proxy import RemoveWinhttpProxy
 from imageport.compose.steps.stage_drivers import StageDrivers
+from imageport.compose.steps.stage_vm_agent import StageVmAgent
 from imageport.compose.steps.switch_off_hibernation import SwitchOffHibernation
 from imageport.compose.steps.use_dhcp import UseDhcp
+from imageport.compose.steps.use_high_performance import UseHighPerformance
+from imageport.compose.steps.write_crash_dumps import WriteCrashDumps
 
 STEPS: tuple[Step, ...] = (
     DisableVmwareServices(),  # first: nothing of the source may run beside what comes after
     EnableBootDrivers(),
+    BringDisksOnline(),
+    EnableDvdDrive(),
     ReadClockAsUtc(),
     UseCloudTimeServer(),
     UseDhcp(),
+    RemoveWinhttpProxy(),
     SwitchOffHibernation(),
+    UseHighPerformance(),
+    WriteCrashDumps(),
     PointVdaAtControllers(),
     MakeFirstBootFolder(),
     StageDrivers(),
+    StageVmAgent(),
     HoldServices(),
     AddFirstBoot(),
 )
 
 
-def recommended_names() -> tuple[str, ...]:
-    """Return the names that ``recommended`` may hold."""
-    return tuple(step.name for step in STEPS if step.tier is Tier.RECOMMENDED)
+def recommended_names(cloud: str = "") -> tuple[str, ...]:
+    """Return the names that ``recommended`` may hold, for one cloud or for any."""
+    return tuple(
+        step.name
+        for step in STEPS
+        if step.tier is Tier.RECOMMENDED
+        and step.name not in step.options  # chosen by an option of its own
+        and (not cloud or step.is_for(cloud))
+    )
 
 
 def option_refusals(options: EngineOptions) -> list[Refusal]:
     """Return everything wrong with the options, at once."""
-    known = recommended_names()
+    known = recommended_names(options.cloud)
     found = [
         refusal("unknown_step", f"'{name}' is no recommended step; there are {', '.join(known)}.")
         for name in options.recommended
@@ -49,10 +69,16 @@ def option_refusals(options: EngineOptions) -> list[Refusal]:
     return found + [refusal("bad_option", f"{problem}.") for problem in problems]
 
 
+def step_refusals(options: EngineOptions, registry: Registry, target: CloudTarget) -> list[Refusal]:
+    """Return why steps that would run cannot do their work in this guest."""
+    chosen = [step for step in STEPS if step.is_chosen(options)]
+    return [found for step in chosen for found in step.guest_problems(registry, target)]
+
+
 def run_steps(context: Context) -> list[Change]:
     """Run the required steps and the chosen ones; return all changes in order."""
     for step in STEPS:
-        if step.tier is Tier.REQUIRED or step.name in context.options.recommended:
+        if step.is_chosen(context.options):
             context.recorder.begin(step.name, step.tier)
             step.run(context)
     return context.recorder.changes
