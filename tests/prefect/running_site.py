@@ -37,7 +37,7 @@ class RunningSite:
             "target": saved("imageport-site/cloud"),
             "cloud": saved("imageport-aws-target/aws"),
         }
-        options = {"options": {"drivers": ["ena"]}}
+        options = {"options": {"drivers": ["aws/ena"]}}
         return self.api.start(deployment, {**places, **options, **values}, idempotency_key=key)
 
     def snapshots(self) -> set[str]:

@@ -78,7 +78,7 @@ def test_prestaging_leaves_current_images_alone_and_says_which_failed(
             }
         ],
         "images": [IMAGE, "not-there"],
-        "options": {"drivers": ["ena"]},
+        "options": {"drivers": ["aws/ena"]},
     }
     run = running_site.api.start("dr-prestage/onprem", values)
     state = running_site.api.wait(run, 600)

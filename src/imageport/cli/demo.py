@@ -18,7 +18,13 @@ from imageport.cli.sandbox import add_root_argument, describe
 from imageport.errors import RecordMissing
 from imageport.sandbox.demo_image import DemoImage, chosen_image
 from imageport.sandbox.site import EmbeddedSite
-from imageport.sandbox.site_facts import DRIVER_FOLDER, REGION, SOURCE_SITE, TARGET_SITE
+from imageport.sandbox.site_facts import (
+    DRIVER_FOLDER,
+    SOURCE_SITE,
+    TARGET_BLOCKS,
+    TARGET_SITE,
+    place_of,
+)
 from imageport.state.store import StateStore
 from imageport.storage.local import LocalFolder
 from imageport.workflow.facts import image_name
@@ -39,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="your own VHDX instead of the sample; for a share set IMAGEPORT_SMB_USER and "
         "IMAGEPORT_SMB_PASSWORD",
     )  # fmt: skip
-    parser.add_argument("--cloud", choices=["aws"], default="aws", help="the target cloud")
+    parser.add_argument(
+        "--cloud", choices=list(TARGET_BLOCKS), default="aws",
+        help="the target cloud (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="leave the site and its UI running")
     add_root_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON at the end")
@@ -49,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo; progress goes to stderr, the result to stdout."""
     image = chosen_image(args.image)
     lines = ProgressLines(sys.stderr)
-    site = EmbeddedSite(args.root, events=lines, source=image.store)
+    site = EmbeddedSite(args.root, cloud=args.cloud, events=lines, source=image.store)
     store = args.root.resolve() / "shares" / "source-store"
     try:
         facts = site.start(lambda: image.put_into(store, lines))
-        moved = _watched(site, image, lines)
-        summary = _summary(site, image, moved=moved)
+        moved = _watched(site, image, args.cloud, lines)
+        summary = _summary(site, image, args.cloud, moved=moved)
         report = write_report(summary, site.root / "reports")
         if args.keep:
             site.detach()
@@ -69,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _watched(site: EmbeddedSite, image: DemoImage, lines: ProgressLines) -> bool:
+def _watched(site: EmbeddedSite, image: DemoImage, cloud: str, lines: ProgressLines) -> bool:
     """Start the run, show it until it ended; True when something had to move."""
     api = site.control.api
-    run_id = api.start(f"pvs-to-pvs/{SOURCE_SITE}", _parameters(image))
+    run_id = api.start(f"pvs-to-pvs/{SOURCE_SITE}", _parameters(image, cloud))
     lines.say("run", f"started through {api.url}/deployments/…/create_flow_run")
     state = RunWatch(api, run_id, lines).until_ended(LONGEST_SECONDS)
     if state.type != "COMPLETED":
@@ -82,23 +91,23 @@ def _watched(site: EmbeddedSite, image: DemoImage, lines: ProgressLines) -> bool
     return state.name == "Completed"
 
 
-def _parameters(image: DemoImage) -> dict[str, Any]:
+def _parameters(image: DemoImage, cloud: str) -> dict[str, Any]:
     """Return what a person would choose in the run form."""
     return {
-        "source": _saved("imageport-site", SOURCE_SITE),
-        "target": _saved("imageport-site", TARGET_SITE),
-        "cloud": _saved("imageport-aws-target", "aws"),
+        "source": _saved(f"imageport-site/{SOURCE_SITE}"),
+        "target": _saved(f"imageport-site/{TARGET_SITE}"),
+        "cloud": _saved(TARGET_BLOCKS[cloud]),
         "image": image.name,
         "options": {"drivers": [DRIVER_FOLDER], "list_of_ddcs": CONTROLLERS},
     }
 
 
-def _saved(kind: str, name: str) -> dict[str, Any]:
-    return {"$ref": {"block_document_slug": f"{kind}/{name}"}}
+def _saved(slug: str) -> dict[str, Any]:
+    return {"$ref": {"block_document_slug": slug}}
 
 
-def _summary(site: EmbeddedSite, image: DemoImage, *, moved: bool) -> RunSummary:
-    target = f"aws/{REGION}/{TARGET_SITE}"
+def _summary(site: EmbeddedSite, image: DemoImage, cloud: str, *, moved: bool) -> RunSummary:
+    target = place_of(cloud)
     name = image_name(image.name)
     with LocalFolder(site.root / "shares" / "state") as folder:
         found = summarise(StateStore(folder), name, target, moved=moved)

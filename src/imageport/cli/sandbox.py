@@ -12,7 +12,7 @@ from pathlib import Path
 from imageport.cli.progress_lines import ProgressLines
 from imageport.sandbox.processes import marked_processes
 from imageport.sandbox.site import EmbeddedSite, stop_site
-from imageport.sandbox.site_facts import SiteFacts, load_facts
+from imageport.sandbox.site_facts import TARGET_BLOCKS, SiteFacts, load_facts
 
 
 def default_root() -> Path:
@@ -31,6 +31,10 @@ def add_root_argument(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("verb", choices=["up", "down", "status"], help="what to do")
+    parser.add_argument(
+        "--cloud", choices=[*TARGET_BLOCKS, "all"], default="aws",
+        help="the clouds that `up` starts (default: %(default)s)",
+    )  # fmt: skip
     add_root_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -46,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         running = len(marked_processes(args.root.resolve()))
         _print(args, {**asdict(facts), "processes": running}, describe(facts))
         return 0
-    with EmbeddedSite(args.root, events=ProgressLines(sys.stderr)) as site:
+    events = ProgressLines(sys.stderr)
+    with EmbeddedSite(args.root, cloud=args.cloud, events=events) as site:
         site.detach()
         facts = load_facts(args.root)
     _print(args, asdict(facts), describe(facts))
@@ -57,13 +62,14 @@ def describe(facts: SiteFacts) -> str:
     """Return how to reach a running site, as lines."""
     user, _, password = facts.api_auth.partition(":")
     share = f"smb://127.0.0.1:{facts.smb_port}"
+    labels = {"aws": "AWS endpoint", "azure": "Azure endpoint"}
     return "\n".join(
         [
             f"Prefect UI     {facts.ui_url}  (user {user}, password {password})",
             f"Prefect API    {facts.api_url}",
             f"vDisk stores   {share}/source-store and {share}/target-store",
             f"               (user {facts.smb_user}, password {facts.smb_password})",
-            f"AWS endpoint   {facts.aws_endpoint}",
+            *(f"{labels[name]:<14} {endpoint}" for name, endpoint in facts.clouds().items()),
             f"folder         {facts.root}",
             "Stop it with `imageport sandbox down`.",
         ]

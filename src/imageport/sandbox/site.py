@@ -1,6 +1,6 @@
-"""The embedded site: two sites and a cloud on this machine, for the demo and the tests.
+"""The embedded site: two sites and their clouds on this machine, for the demo and the tests.
 
-Real Samba, real Prefect with one worker per site, moto made strict with machines that really run.
+Real Samba, real Prefect with one worker per site, emulated clouds with machines that really run.
 Everything listens on loopback on free ports. It does not boot Windows, and says so. What a run
 made (state store, snapshots, vDisks) stays in the site's folder from one start to the next.
 """
@@ -8,13 +8,14 @@ made (state store, snapshots, vDisks) stays in the site's folder from one start 
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -36,11 +37,13 @@ from imageport.sandbox.site_facts import (
     REGION,
     SECRET_KEY,
     SOURCE_SITE,
+    TARGET_BLOCKS,
     TARGET_SITE,
     ZONE,
     SiteFacts,
     SourceStore,
     block_documents,
+    chosen_clouds,
     forget_facts,
     payload_folder,
     share_folders,
@@ -58,12 +61,25 @@ def _nothing() -> None:
 
 
 class EmbeddedSite:
-    """Starts and stops everything; use as a context manager, or `detach` to leave it running."""
+    """Starts and stops everything; use as a context manager, or `detach` to leave it running.
+
+    ``cloud`` is one of `TARGET_BLOCKS`, several of them, or ``all``; `aws` and `azure` are the
+    services of those that were chosen.
+    """
+
+    aws: AwsService
+    azure: Any
 
     def __init__(
-        self, root: Path, *, events: EventSink = silent, source: SourceStore | None = None
+        self,
+        root: Path,
+        *,
+        cloud: str | Collection[str] = "aws",
+        events: EventSink = silent,
+        source: SourceStore | None = None,
     ) -> None:
         self.root = root.resolve()
+        self.clouds = chosen_clouds(cloud)
         self.source = source
         self._events = events
         self._detached = False
@@ -105,10 +121,9 @@ class EmbeddedSite:
         self.control.launch_server()
         password = self._start_file_server()
         stage.advance(1, f"file server on port {self.samba.port}")
-        self.aws = AwsService(self.root / "aws")
-        self.aws.start()
-        subnet_id = prepare_account(self.aws.endpoint)
-        stage.advance(1, f"cloud on {self.aws.endpoint}")
+        endpoints, subnet_id = self._start_clouds()
+        listed = ", ".join(f"{name} on {endpoint}" for name, endpoint in endpoints.items())
+        stage.advance(1, f"cloud {listed}")
         facts = SiteFacts(
             root=str(self.root),
             ui_url=self.control.ui_url,
@@ -117,7 +132,8 @@ class EmbeddedSite:
             smb_port=self.samba.port,
             smb_user=SMB_USER,
             smb_password=password,
-            aws_endpoint=self.aws.endpoint,
+            aws_endpoint=endpoints.get("aws", ""),
+            azure_endpoint=endpoints.get("azure", ""),
             subnet_id=subnet_id,
             payload_sha256=self._write_payload(),
         )
@@ -148,7 +164,7 @@ class EmbeddedSite:
         """
         if self._lock is None:
             return
-        for name in ("control", "aws", "samba"):
+        for name in ("control", "aws", "azure", "samba"):
             service = getattr(self, name, None)
             if service is not None:
                 service.stop()
@@ -157,8 +173,23 @@ class EmbeddedSite:
         self._unlock()
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of the embedded cloud."""
+        """Return a boto3 client of the embedded AWS account."""
         return _client(service, self.aws.endpoint)
+
+    def _start_clouds(self) -> tuple[dict[str, str], str]:
+        """Start the chosen clouds; return their endpoints and the subnet of the AWS account."""
+        endpoints, subnet_id = {}, ""
+        if "aws" in self.clouds:
+            self.aws = AwsService(self.root / "aws")
+            self.aws.start()
+            endpoints["aws"] = self.aws.endpoint
+            subnet_id = prepare_account(self.aws.endpoint)
+        if "azure" in self.clouds:
+            module: Any = importlib.import_module("imageport.sandbox.azure.service")
+            self.azure = module.AzureService(self.root / "azure")
+            self.azure.start()
+            endpoints["azure"] = self.azure.endpoint
+        return endpoints, subnet_id
 
     def _start_file_server(self) -> str:
         """Start Samba on the port it had before: the port is part of every vDisk's location."""
@@ -191,7 +222,7 @@ class EmbeddedSite:
         blocks = self.root / "blocks.json"
         write_private(blocks, json.dumps(block_documents(facts, self.source), indent=1))
         argv = [sys.executable, "-m", "flows.register", "--blocks", str(blocks)]
-        argv += ["--pools", "--deploy"]
+        argv += ["--pools", "--deploy", "--target", TARGET_BLOCKS[self.clouds[0]]]
         try:
             done = subprocess.run(
                 argv, env=self.control.environment(), cwd=self.root,

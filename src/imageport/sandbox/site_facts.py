@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imageport.errors import FileMissing
+from imageport.errors import FileMissing, InputError
+from imageport.sandbox.azure.account import (
+    LOCATION,
+    RESOURCE_GROUP,
+    SUBNET_ID,
+    SUBSCRIPTION,
+    job_container_url,
+)
 from imageport.sandbox.processes import marked_processes
 from imageport.storage.smb_location import SmbLocation
 
@@ -19,7 +27,9 @@ TARGET_SITE = "cloud"
 """A site's block, its work pool and its deployments bear one name, as prefect.yaml has it."""
 ACCESS_KEY = "imageport-sandbox"
 SECRET_KEY = "imageport-sandbox-secret"  # noqa: S105 - of the emulator, which takes any
-DRIVER_FOLDER = "ena"
+DRIVER_FOLDER = "aws/ena"
+TARGET_BLOCKS = {"aws": "imageport-aws-target/aws", "azure": "imageport-azure-target/azure"}
+"""Cloud → the target block under which runs name it; every cloud that can be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +44,15 @@ class SiteFacts:
     smb_user: str
     smb_password: str
     aws_endpoint: str
+    """Empty when the site has no such cloud, as every endpoint below."""
     subnet_id: str
     payload_sha256: str
+    azure_endpoint: str = ""
+
+    def clouds(self) -> dict[str, str]:
+        """Return cloud → endpoint of the clouds that the site has."""
+        found = {"aws": self.aws_endpoint, "azure": self.azure_endpoint}
+        return {name: endpoint for name, endpoint in found.items() if endpoint}
 
     def shares(self) -> dict[str, Path]:
         """Return the folders behind the shares."""
@@ -60,6 +77,26 @@ def load_facts(root: Path) -> SiteFacts:
 def forget_facts(root: Path) -> None:
     """Remove what `SiteFacts.keep` wrote; may be called twice."""
     _facts_path(root).unlink(missing_ok=True)
+
+
+def chosen_clouds(cloud: str | Collection[str]) -> tuple[str, ...]:
+    """Return the clouds to embed, in one order; ``all`` is every one that there is.
+
+    `InputError` for one that cannot be embedded, or none at all.
+    """
+    wanted = {cloud} if isinstance(cloud, str) else set(cloud)
+    if wanted == {"all"}:
+        wanted = set(TARGET_BLOCKS)
+    if not wanted or not wanted <= set(TARGET_BLOCKS):
+        found, needed = ", ".join(sorted(wanted)) or "none", ", ".join(TARGET_BLOCKS)
+        raise InputError(f"Bad embedded cloud: found {found}, needed some of {needed}, or all.")
+    return tuple(name for name in TARGET_BLOCKS if name in wanted)
+
+
+def place_of(cloud: str) -> str:
+    """Return where generations of the embedded site lie, as the catalogue writes it."""
+    region = {"aws": REGION, "azure": LOCATION}[cloud]
+    return f"{cloud}/{region}/{TARGET_SITE}"
 
 
 def share_folders(root: Path) -> dict[str, Path]:
@@ -122,19 +159,38 @@ def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list
                 **(payload if site == SOURCE_SITE else {}),
             })
         )  # fmt: skip
+    if facts.aws_endpoint:
+        documents += _aws_documents(facts)
+    if facts.azure_endpoint:
+        documents.append(_azure_document(facts))
+    return documents
+
+
+def _aws_documents(facts: SiteFacts) -> list[dict[str, Any]]:
     keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
-    documents.append(_block("aws-credentials", "sandbox", {**keys, "region_name": REGION}))
-    documents.append(
-        _block("imageport-aws-target", "aws", {
+    return [
+        _block("aws-credentials", "sandbox", {**keys, "region_name": REGION}),
+        _block(*_kind_and_name("aws"), {
             "credentials": _nested("aws-credentials", "sandbox"),
             "region": REGION,
             "availability_zone": ZONE,
             "subnet_id": facts.subnet_id,
             "bucket": BUCKET,
             "endpoint_url": facts.aws_endpoint,
-        })
-    )  # fmt: skip
-    return documents
+        }),
+    ]  # fmt: skip
+
+
+def _azure_document(facts: SiteFacts) -> dict[str, Any]:
+    """Return a target without credentials: an endpoint on loopback has the laboratory's."""
+    return _block(*_kind_and_name("azure"), {
+        "subscription_id": SUBSCRIPTION,
+        "resource_group": RESOURCE_GROUP,
+        "location": LOCATION,
+        "subnet_id": SUBNET_ID,
+        "job_container_url": job_container_url(facts.azure_endpoint),
+        "endpoint_url": facts.azure_endpoint,
+    })  # fmt: skip
 
 
 def write_private(path: Path, text: str) -> None:
@@ -152,6 +208,11 @@ def _share_values(facts: SiteFacts, share: str) -> dict[str, Any]:
         "username": facts.smb_user,
         "password": facts.smb_password,
     }
+
+
+def _kind_and_name(cloud: str) -> tuple[str, str]:
+    kind, _, name = TARGET_BLOCKS[cloud].partition("/")
+    return kind, name
 
 
 def _block(kind: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
