@@ -76,7 +76,9 @@ class BlobRequest:
         headers["content-type"] = environ.get("CONTENT_TYPE", "")
         body = environ["wsgi.input"].read(length) if length else b""
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
-        return cls(environ["REQUEST_METHOD"], environ["PATH_INFO"], query, headers, body)
+        # WSGI hands UTF-8 over as if it were Latin-1.
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        return cls(environ["REQUEST_METHOD"], path, query, headers, body)
 
 
 def send(
