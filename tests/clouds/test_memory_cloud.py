@@ -10,10 +10,23 @@ from imageport.cloud import BootOutcome, Cloud
 from imageport.clouds.memory import MemoryBehaviour, MemoryCloud
 from imageport.clouds.memory_blocks import GARBAGE_BLOCK, MemoryAccount, MemoryVolume
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
-from imageport.errors import EngineFailed, TransferCancelled
-from imageport.model import BLOCK_BYTES
+from imageport.errors import CloudRefused, EngineFailed, ResourceGone, TransferCancelled
+from imageport.model import BLOCK_BYTES, ZERO_BLOCK
 from imageport.state.ledger import Ledger
-from tests.clouds.cloud_contract import BLOCKS, SITE, CloudContract, CloudLab, disk_of
+from tests.clouds.cloud_contract import (
+    BLOCKS,
+    SITE,
+    CloudContract,
+    CloudLab,
+    block,
+    digest,
+    disk_of,
+    plan_of,
+    put_all,
+    uploaded,
+)
+from tests.transfer.target_contract import PLAN, BlockTargetContract, ChildFactory, TargetFactory
+from tests.transfer.target_contract import put_all as put_targets
 
 
 class MemoryLab(CloudLab):
@@ -36,6 +49,82 @@ class TestMemoryCloud(CloudContract):
     @pytest.fixture
     def lab(self) -> CloudLab:
         return MemoryLab()
+
+
+class TestMemoryCloudWhereUploadsStartEmpty(CloudContract):
+    @pytest.fixture
+    def lab(self) -> CloudLab:
+        return MemoryLab(MemoryBehaviour(starts_from_parent=False))
+
+    def test_a_child_shows_its_parent_except_where_it_was_written(self, lab: CloudLab):
+        cloud = lab.cloud("run-1")
+        parent = uploaded(cloud, BLOCKS)
+        changed = {3: block(33), 9: block(9)}
+        target = cloud.upload_target("gold", parent=parent)
+        target.begin(plan_of(changed), "t-2")
+        put_all(target, changed)
+        for index in (0, 2047):
+            target.take_from_parent(index, 1)
+        written = {0: BLOCKS[0], 2047: BLOCKS[2047], **changed}
+        child = target.commit({index: digest(data) for index, data in written.items()})
+        with cloud.open_snapshot(child) as disk:
+            for index, data in {**written, 1: ZERO_BLOCK, 4: ZERO_BLOCK}.items():
+                assert disk.read_at(index * BLOCK_BYTES, BLOCK_BYTES) == data
+        with cloud.open_snapshot(parent) as disk:
+            assert disk.read_at(3 * BLOCK_BYTES, BLOCK_BYTES) == BLOCKS[3]
+
+    def test_unwritten_blocks_of_a_target_are_never_declared_zero_without_being_told(
+        self, lab: CloudLab
+    ):
+        cloud = lab.cloud("run-1")
+        assert cloud.upload_target("gold").traits.unwritten_reads_zero
+        disk = disk_of(cloud)
+        assert isinstance(lab, MemoryLab)
+        assert lab.account.volumes[disk.id].read_at(BLOCK_BYTES, 4) == bytes(4)
+
+
+class TestMemorySnapshotTarget(BlockTargetContract):
+    starts_from_parent = True
+
+    @pytest.fixture
+    def cloud(self) -> Cloud:
+        behaviour = MemoryBehaviour(starts_from_parent=self.starts_from_parent)
+        return MemoryLab(behaviour).cloud("run-1")
+
+    @pytest.fixture
+    def make_target(self, cloud: Cloud) -> TargetFactory:
+        return lambda: cloud.upload_target("gold")
+
+    @pytest.fixture
+    def make_child(self, cloud: Cloud) -> ChildFactory:
+        return lambda parent: cloud.upload_target("gold", parent=parent)
+
+
+class TestMemorySnapshotTargetThatStartsEmpty(TestMemorySnapshotTarget):
+    starts_from_parent = False
+
+    def test_what_the_parent_never_held_cannot_be_taken(
+        self, make_target: TargetFactory, make_child: ChildFactory
+    ):
+        parent = make_target()
+        parent.begin(PLAN, "token-parent")
+        child = make_child(parent.commit(put_targets(parent, {0: 1})))
+        child.begin(PLAN, "token-child")
+        for first, count in ((1, 1), (0, 2), (-1, 1), (2047, 2)):
+            with pytest.raises(CloudRefused):
+                child.take_from_parent(first, count)
+
+    def test_a_parent_that_was_deleted_is_gone_for_its_children(
+        self, cloud: Cloud, make_target: TargetFactory, make_child: ChildFactory
+    ):
+        parent = make_target()
+        parent.begin(PLAN, "token-parent")
+        reference = parent.commit(put_targets(parent, {0: 1}))
+        child = make_child(reference)
+        child.begin(PLAN, "token-child")
+        cloud.delete_snapshot(reference)
+        with pytest.raises(ResourceGone):
+            child.take_from_parent(0, 1)
 
 
 JOB = EngineJob(action=Action.COMPOSE, disk=EngineDisk(path=""))

@@ -6,7 +6,16 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from target_contract import PLAN, BlockTargetContract, TargetFactory, block, put_all
+from target_contract import (
+    BLOCKS,
+    PLAN,
+    BlockTargetContract,
+    ChildFactory,
+    TargetFactory,
+    block,
+    put_all,
+    put_run,
+)
 
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.formats.file_target import RawFileTarget, VhdxFileTarget
@@ -50,6 +59,53 @@ class TestMemoryTarget(BlockTargetContract):
         target.commit(put_all(target, {0: 1}))
         with pytest.raises(ResourceGone):
             target.put(0, *block(1))
+
+
+class TestMemoryTargetThatStartsEmptyAndTakesRuns(BlockTargetContract):
+    @pytest.fixture
+    def shelf(self) -> Shelf:
+        return Shelf()
+
+    @pytest.fixture
+    def make_target(self, shelf: Shelf) -> TargetFactory:
+        return lambda: MemoryTarget(shelf, put_blocks=8, starts_from_parent=False)
+
+    @pytest.fixture
+    def make_child(self, shelf: Shelf) -> ChildFactory:
+        return lambda parent: MemoryTarget(
+            shelf, parent=parent, put_blocks=8, starts_from_parent=False
+        )
+
+    def test_a_run_that_is_too_long_or_crosses_its_alignment_is_refused(
+        self, make_target: TargetFactory
+    ):
+        target = make_target()
+        target.begin(PLAN, "t")
+        for first, count in ((0, 9), (7, 2), (BLOCKS - 1, 2)):
+            with pytest.raises(CloudRefused):
+                put_run(target, first, list(range(1, count + 1)))
+
+    def test_what_the_parent_does_not_hold_cannot_be_taken(
+        self, make_target: TargetFactory, make_child: ChildFactory
+    ):
+        parent = make_target()
+        parent.begin(PLAN, "t")
+        child = make_child(parent.commit(put_all(parent, {0: 1})))
+        child.begin(PLAN, "t2")
+        with pytest.raises(CloudRefused):
+            child.take_from_parent(0, 2)
+
+    def test_a_parent_that_is_gone_is_gone(
+        self, shelf: Shelf, make_target: TargetFactory, make_child: ChildFactory
+    ):
+        parent = make_target()
+        parent.begin(PLAN, "t")
+        reference = parent.commit(put_all(parent, {0: 1}))
+        child = make_child(reference)
+        child.begin(PLAN, "t2")
+        shelf.disks[reference].state = "deleted"
+        with pytest.raises(ResourceGone):
+            child.take_from_parent(0, 1)
 
 
 class TestMemoryTargetOfAnEncryptedVolume(BlockTargetContract):

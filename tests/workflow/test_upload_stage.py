@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from imageport.clouds.memory import MemoryCloud
-from imageport.clouds.memory_blocks import MemorySnapshotTarget
+from imageport.clouds.memory_target import MemorySnapshotTarget
 from imageport.errors import CloudUnavailable, LeaseHeld, SourceChanged, TransferCancelled
 from imageport.model import BLOCK_BYTES, MIB, GenerationRole
 from imageport.workflow.clean_up import clean_up

@@ -23,13 +23,14 @@ from imageport.clouds.memory_blocks import (
     MemoryAccount,
     MemorySnapshot,
     MemorySnapshotDisk,
-    MemorySnapshotTarget,
     MemoryVolume,
 )
+from imageport.clouds.memory_target import MemorySnapshotTarget
 from imageport.clouds.tags import ROLE_PREPARED, TAG_SITE, TAG_TOKEN
 from imageport.compose.contract import EngineJob, EngineReport
 from imageport.errors import CloudRefused, EngineFailed, ResourceGone, TransferCancelled
 from imageport.formats.virtual_disk import VirtualDisk
+from imageport.model import ZERO_BLOCK
 from imageport.progress import EventSink, Stage, silent
 from imageport.state.ledger import Ledger
 from imageport.transfer.block_target import BlockTarget
@@ -58,7 +59,10 @@ class MemoryBehaviour:
     boot: Boot = shut_down_at_once
     unwritten: bytes = GARBAGE_BLOCK
     """What a new volume holds where its snapshot has no block: garbage as on an encrypted cloud,
-    or ``bytes(BLOCK_BYTES)``."""
+    or ``bytes(BLOCK_BYTES)``. Always zeros where snapshots do not start from their parent."""
+    starts_from_parent: bool = True
+    """True acts like AWS. False like Azure: an upload starts empty, takes runs of blocks, and what
+    the parent holds is copied on demand."""
     expires_seconds: float = 6 * 3600.0
     problems: tuple[PlaceProblem, ...] = ()
 
@@ -93,7 +97,13 @@ class MemoryCloud(Cloud):
     def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:
         """Return a new snapshot as target."""
         _ = description  # nobody reads it here
-        return MemorySnapshotTarget(self.account, self._intents, image, parent=parent)
+        return MemorySnapshotTarget(
+            self.account,
+            self._intents,
+            image,
+            parent=parent,
+            starts_from_parent=self.behaviour.starts_from_parent,
+        )
 
     def exists(self, reference: str) -> bool:
         """Tell whether the snapshot is there and complete."""
@@ -111,7 +121,7 @@ class MemoryCloud(Cloud):
                     self.account.new_id("vol"),
                     snapshot.size_bytes,
                     dict(snapshot.blocks),
-                    self.behaviour.unwritten,
+                    self.behaviour.unwritten if self.behaviour.starts_from_parent else ZERO_BLOCK,
                     dict(intent.tags),
                 )
                 self.account.volumes[volume.id] = volume

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from imageport.clouds.intents import Intents
-from imageport.clouds.tags import ROLE_UPLOADED
-from imageport.errors import CloudRefused, InputError, ResourceGone
+from imageport.errors import InputError, ResourceGone
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, Extent, ExtentState
-from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 
 GARBAGE_BLOCK = bytes(range(256)) * (BLOCK_BYTES // 256)
 """What a volume of an encrypted cloud holds where its snapshot has no block."""
@@ -88,108 +84,6 @@ class MemoryAccount:
         if not found.completed:
             raise ResourceGone(f"Bad snapshot '{reference}': found pending, needed completed.")
         return found
-
-
-class MemorySnapshotTarget(BlockTarget):
-    """Receives blocks into a new snapshot; checks digests, block size and bounds as AWS does."""
-
-    def __init__(
-        self, account: MemoryAccount, intents: Intents, image: str, *, parent: str = ""
-    ) -> None:
-        self.traits = TargetTraits(
-            name="memory-snapshot",
-            unwritten_reads_zero=False,
-            attributes={"encrypted": "maybe", "parent": parent},
-        )
-        self._account = account
-        self._intents = intents
-        self._image = image
-        self._parent = parent
-        self._id = ""
-
-    def begin(self, plan: TransferPlan, token: str) -> str:
-        """Start a snapshot, or find the one of this token."""
-        intent = self._intents.intend("snapshot", ROLE_UPLOADED, token, name=self._image)
-        earlier = self._account.snapshots.get(intent.entry.resource_id)
-        if earlier is not None and earlier.completed:
-            # A finished upload that the caller has no record of: the sweep's to judge.
-            intent = self._intents.intend("snapshot", ROLE_UPLOADED, token, fresh=True)
-        with self._account.lock:
-            by_token = self._account.by_client_token.get(intent.client_token, "")
-            found = intent.entry.resource_id or by_token
-            if found not in self._account.snapshots:
-                parent = self._account.completed(self._parent) if self._parent else None
-                found = self._account.new_id("snap")
-                blocks = dict(parent.blocks) if parent is not None else {}
-                made = MemorySnapshot(found, plan.size_bytes, blocks, tags=dict(intent.tags))
-                self._account.snapshots[found] = made
-                self._account.by_client_token[intent.client_token] = found
-        self._intents.record(intent, found)
-        self._id = found
-        return found
-
-    def resume(self, plan: TransferPlan, handle: str) -> None:
-        """Take up a snapshot, pending or just completed."""
-        found = self._account.snapshot(handle)
-        if found.size_bytes != plan.size_bytes:
-            raise ResourceGone(
-                f"Cannot resume '{handle}': found {found.size_bytes} bytes, "
-                f"needed {plan.size_bytes}."
-            )
-        self._id = handle
-
-    def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
-        """Keep one block."""
-        block = bytes(data)
-        snapshot = self._account.snapshot(self._id)
-        if snapshot.completed:
-            raise ResourceGone(f"Cannot put block '{self._id}/{index}': it is complete.")
-        if len(block) != BLOCK_BYTES or not 0 <= index * BLOCK_BYTES < snapshot.size_bytes:
-            raise CloudRefused(
-                f"Bad block '{self._id}/{index}': found {len(block)} bytes, needed {BLOCK_BYTES} "
-                f"inside {snapshot.size_bytes}."
-            )
-        if hashlib.sha256(block).digest() != digest:
-            raise CloudRefused(f"Bad block '{self._id}/{index}': its SHA-256 is another.")
-        self._intents.live()
-        with self._account.lock:
-            snapshot.blocks[index] = block
-            snapshot.put.add(index)
-
-    def commit(self, digests: Mapping[int, bytes]) -> str:
-        """Seal; refuses a count or a digest that differs from what was put."""
-        snapshot = self._account.snapshot(self._id)
-        with self._account.lock:
-            if snapshot.completed:
-                return self._id
-            if set(digests) != snapshot.put:
-                raise CloudRefused(
-                    f"Cannot complete '{self._id}': found {len(digests)} blocks, "
-                    f"needed {len(snapshot.put)}."
-                )
-            for index, digest in digests.items():
-                if hashlib.sha256(snapshot.blocks[index]).digest() != digest:
-                    raise CloudRefused(f"Cannot complete '{self._id}': block {index} differs.")
-            snapshot.completed = True
-        return self._id
-
-    def abort(self) -> None:
-        """Delete the snapshot unless it is complete."""
-        with self._account.lock:
-            found = self._account.snapshots.get(self._id)
-            if found is None or found.completed:
-                return
-            del self._account.snapshots[self._id]
-        self._intents.mark(self._id, "deleted")
-
-    def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield blocks; one that is not stored reads as zeros."""
-        snapshot = self._account.completed(self._id)
-        for index in indexes:
-            yield index, snapshot.blocks.get(index, bytes(BLOCK_BYTES))
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class MemorySnapshotDisk(VirtualDisk):
