@@ -24,11 +24,16 @@ NO_ENTRY = "Windows Boot Manager: 0xc000000e The boot selection failed: a requir
 NO_LOADER = "Windows Boot Manager: 0xc000000f winload.efi is missing or corrupt."
 
 
+MACHINES = ("aws", "azure", "azure-nvme")
+"""Whose hardware the table knows; ``azure`` has SCSI disks, ``azure-nvme`` NVMe ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table."""
+    """One line of the table; ``machines`` are separated by spaces, ``all`` is every one."""
 
     kind: str
+    machines: str
     subject: str
     screen: str
 
@@ -41,21 +46,22 @@ class Stop:
     evidence: str
 
 
-def load_rules(kind: str) -> list[Rule]:
-    """Return the table's rules of one kind."""
+def load_rules(kind: str, machine: str) -> list[Rule]:
+    """Return the table's rules of one kind for one machine."""
     rules = []
     for line in Path(__file__).with_name("rules.txt").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
-            rule = Rule(*(part.strip() for part in line.split("|", 2)))
-            if rule.kind == kind:
+            rule = Rule(*(part.strip() for part in line.split("|", 3)))
+            if rule.kind == kind and (rule.machines == "all" or machine in rule.machines.split()):
                 rules.append(rule)
     return rules
 
 
 class BootJudge:
-    """Judges one Windows on one disk."""
+    """Judges one Windows on one disk of one machine."""
 
-    def __init__(self, volume: WindowsVolume, table: Table, windows: UUID) -> None:
+    def __init__(self, volume: WindowsVolume, table: Table, windows: UUID, machine: str) -> None:
+        self.machine = machine
         self._volume = volume
         self._table = table
         self._windows = windows
@@ -63,7 +69,7 @@ class BootJudge:
     def stops(self, boot_store: Path) -> Iterator[Stop]:
         """Yield what keeps Windows from starting, in the order in which it would be met."""
         yield from self._boot_store(Hive(boot_store))
-        for rule in load_rules("system-file"):
+        for rule in self._rules("system-file"):
             if not self._volume.exists(rule.subject):
                 yield Stop(rule.screen, f"no file {rule.subject}")
         broken = list(self._hives())
@@ -75,6 +81,9 @@ class BootJudge:
     def hive(self, name: str) -> Hive:
         """Return one of the machine's hives; it exists, as `stops` said nothing about it."""
         return Hive(self._volume.find(f"{CONFIG}\\{name}") or Path(name))
+
+    def _rules(self, kind: str) -> list[Rule]:
+        return load_rules(kind, self.machine)
 
     def _boot_store(self, store: Hive) -> Iterator[Stop]:
         entry = registry.text(store.key(f"{_BOOTMGR}\\{_DEFAULT_ENTRY}"), "Element")
@@ -95,7 +104,7 @@ class BootJudge:
             yield Stop(NO_LOADER, f"no program {loader}")
 
     def _hives(self) -> Iterator[Stop]:
-        for rule in load_rules("hive"):
+        for rule in self._rules("hive"):
             data = self._volume.read(f"{CONFIG}\\{rule.subject}")
             if data is None:
                 yield Stop(rule.screen, f"no hive {rule.subject}")
@@ -108,17 +117,17 @@ class BootJudge:
             yield Stop("*** STOP: 0x00000074 BAD_SYSTEM_CONFIG_INFO", f"no {control_set}\\Services")
             return
         base = f"{control_set}\\services\\".lower()
-        for rule in load_rules("boot-driver"):
+        for rule in self._rules("boot-driver"):
             name = base + rule.subject.lower()
             fault = self._driver_fault(
                 services.get(name), services.get(name + "\\startoverride"), rule.subject
             )
             if fault:
                 yield Stop(rule.screen, f"{rule.subject}: {fault}")
-        for rule in load_rules("boot-device"):
+        for rule in self._rules("boot-device"):
             if not system.key(f"DriverDatabase\\DeviceIds\\{rule.subject}"):
                 yield Stop(rule.screen, f"no driver in the database for {rule.subject}")
-        for rule in load_rules("boot-class"):
+        for rule in self._rules("boot-class"):
             for name in class_filters(system, control_set, rule.subject):
                 fault = self._filter_fault(services.get(base + name.lower()), name)
                 if fault:
@@ -126,7 +135,7 @@ class BootJudge:
         yield from self._missing_files(services)
 
     def _missing_files(self, services: dict[str, Key]) -> Iterator[Stop]:
-        (rule,) = load_rules("boot-file")
+        (rule,) = self._rules("boot-file")
         for path, key in services.items():
             is_service = path.count("\\") == 2  # control set, services, name
             if is_service and registry.dword(key, "start") == 0:
@@ -183,11 +192,11 @@ def device_target(element: bytes) -> tuple[UUID, UUID] | None:
 
 def open_objects(image: Path) -> Iterator[str]:
     """Yield what ntfssecaudit shows as open to ordinary users on the unmounted volume."""
-    for rule in load_rules("closed-folder"):
+    for rule in load_rules("closed-folder", "all"):
         entries = audited(image, rule.subject)
         if any(entry.who in EVERYBODY and entry.kind == 0 for entry in entries or ()):
             yield f"{rule.screen}: {rule.subject}"
-    for rule in load_rules("closed-file"):
+    for rule in load_rules("closed-file", "all"):
         entries = audited(image, rule.subject)
         if any(entry.who in EVERYBODY and entry.may_write for entry in entries or ()):
             yield f"{rule.screen}: {rule.subject}"

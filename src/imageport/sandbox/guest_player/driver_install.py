@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from imageport.sandbox.guest_player.boot_rules import load_rules
 from imageport.sandbox.guest_player.inf import NO_CATALOG, Inf, InfError, InfModel, parse_inf
 from imageport.sandbox.guest_player.registry import BINARY, Hive, number, string, strings
 from imageport.sandbox.guest_player.volume import WindowsVolume
@@ -44,8 +43,14 @@ class DriverSetup:
     """Windows' device installation on one machine; edits are collected in the hives."""
 
     def __init__(
-        self, volume: WindowsVolume, system: Hive, drivers: Hive, control_set: str
+        self,
+        volume: WindowsVolume,
+        system: Hive,
+        drivers: Hive,
+        control_set: str,
+        devices: tuple[str, ...],
     ) -> None:
+        self._devices = devices
         self._volume = volume
         self._system = system
         self._drivers = drivers
@@ -69,7 +74,7 @@ class DriverSetup:
         self._volume.write(f"Windows\\INF\\{package.oem}", self._volume.read(inf_path) or b"")
         boot = any(_start_type(package, install) == _BOOT_START for install in package.installs)
         _register(self._system if boot else self._drivers, package)
-        for device in (rule.subject for rule in load_rules("device")):
+        for device in self._devices:
             ids = compatible_ids(device)
             models = [model for model in package.models if model.hardware_id in ids]
             if models:
@@ -156,8 +161,10 @@ class DriverSetup:
 
 
 def compatible_ids(device: str) -> list[str]:
-    """Return the ids under which a PCI device may be named, most special first."""
+    """Return the ids under which a device may be named, most special first."""
     base, _, rest = device.upper().partition("&SUBSYS_")
+    if not rest:
+        return [base]  # on VMBus: its class is all there is
     subsystem, _, revision = rest.partition("&REV_")
     return [device.upper(), f"{base}&SUBSYS_{subsystem}", f"{base}&REV_{revision}", base]
 

@@ -14,6 +14,7 @@ from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.driver_install import DriverSetup
 from imageport.sandbox.guest_player.inf import InfError
 from imageport.sandbox.guest_player.registry import Hive
+from imageport.sandbox.guest_player.vm_agent import PackageError, install_vm_agent
 from imageport.sandbox.guest_player.volume import WindowsVolume
 
 FOLDER = "Windows\\ImageportFirstBoot"
@@ -103,7 +104,10 @@ def parse_plan(data: bytes | None) -> Plan | None:
 class FirstBoot:
     """One first boot: the plan's steps on volume and hives, and what they leave as files."""
 
-    def __init__(self, volume: WindowsVolume, system: Hive, drivers: Hive) -> None:
+    def __init__(
+        self, volume: WindowsVolume, system: Hive, drivers: Hive, devices: tuple[str, ...]
+    ) -> None:
+        self._devices = devices
         self._volume = volume
         self._system = system
         self._drivers = drivers
@@ -152,7 +156,7 @@ class FirstBoot:
         except StepFailed as error:
             self._log.append(f"{name}: failed {error.code}: {error}")
             return error.code
-        except InfError as error:
+        except (InfError, PackageError) as error:
             self._log.append(f"{name}: failed {error.code}: {error}")
             return error.code
         self._log.append(f"{name}: ok {said}".rstrip())
@@ -162,8 +166,11 @@ class FirstBoot:
         if step.verb == "wait-devices":
             return ""
         if step.verb == "add-driver":
-            setup = DriverSetup(self._volume, self._system, self._drivers, self._current_set())
-            return setup.add(self._driver_path(step.argument))
+            return self._setup().add(self._driver_path(step.argument))
+        if step.verb == "install-vm-agent":
+            path = f"{FOLDER}\\agent\\{step.argument}"
+            self._volume.write(f"{FOLDER}\\agent.log", b"=== Logging started ===\r\n")
+            return install_vm_agent(self._volume, self._system, self._current_set(), path)
         if step.verb == "restore-service":
             return self._restore(step.argument)
         if step.verb == "restore-value":
@@ -173,6 +180,10 @@ class FirstBoot:
                 self._system.delete(f"{control_set}\\Services\\{step.argument}")
             return ""
         raise StepFailed(_NO_VERB, "unknown verb")
+
+    def _setup(self) -> DriverSetup:
+        current = self._current_set()
+        return DriverSetup(self._volume, self._system, self._drivers, current, self._devices)
 
     def _driver_path(self, argument: str) -> str:
         for base in (f"{FOLDER}\\drivers", FOLDER):

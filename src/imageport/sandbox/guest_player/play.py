@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.boot_rules import (
+    MACHINES,
     BootJudge,
     Stop,
     booted_set,
@@ -34,10 +36,13 @@ from imageport.sandbox.guest_player.first_boot import (
     script_fault,
     service_fault,
 )
+from imageport.sandbox.guest_player.plug_and_play import PlugAndPlay
 from imageport.sandbox.guest_player.programs import PlayerError
+from imageport.sandbox.guest_player.registry import Hive
 from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
 
 Outcome = Literal["shutdown", "bugcheck", "hang"]
+_ONLINE_ALL = 1
 _LOGON = "Windows is at the logon screen; nothing ends this machine"
 _BITLOCKER = "BitLocker recovery: enter the recovery key for this drive"
 _RESUME = "*** STOP: 0x000000A0 INTERNAL_POWER_ERROR resumed from another machine's hibernation"
@@ -57,33 +62,33 @@ def play(disk: Path, firmware_serial: str, *, platform: str = "aws") -> PlayedBo
     Args:
         disk: the machine's root disk, exclusively ours.
         firmware_serial: what real firmware printed for the same disk, first part of the console.
-        platform: whose hardware the machine has.
+        platform: whose hardware the machine has, one of `MACHINES`.
 
     Raises:
         PlayerError: the boot could not be played on this machine (no root, a program missing).
     """
-    if platform != "aws":
+    if platform not in MACHINES:
         raise PlayerError(f"Cannot play a boot on '{platform}': its hardware is not known.")
-    lines, outcome = _play(disk)
+    lines, outcome = _play(disk, platform)
     text = firmware_serial.rstrip("\n") + "\n" if firmware_serial else ""
     return PlayedBoot(text + "".join(line + "\n" for line in lines), outcome)
 
 
-def _play(disk: Path) -> tuple[list[str], Outcome]:
+def _play(disk: Path, machine: str) -> tuple[list[str], Outcome]:
     table = read_table(disk)
     esp = table.esp() if table else None
     if table is None or esp is None:
-        return [load_rules("esp-file")[0].screen], "hang"
+        return [load_rules("esp-file", machine)[0].screen], "hang"
     with tempfile.TemporaryDirectory(prefix=".boot-", dir=disk.parent) as work:
         folder = Path(work)
-        for rule in load_rules("esp-file"):
+        for rule in load_rules("esp-file", machine):
             target = folder / Path(rule.subject).name
             if not read_esp_file(disk, esp, rule.subject, target):
                 return [rule.screen], "hang" if rule.subject.endswith(".efi") else "bugcheck"
         for part in (part for part in table.partitions if part.kind == DATA_TYPE):
             image = folder / "windows.ntfs"
             extract(disk, part, image)
-            played = _play_volume(image, table, part, folder / "BCD")
+            played = _play_volume(image, folder / "BCD", table, part, machine)
             if played is not None:
                 write_back(image, disk, part)
                 return played
@@ -91,7 +96,7 @@ def _play(disk: Path) -> tuple[list[str], Outcome]:
 
 
 def _play_volume(
-    image: Path, table: Table, part: Partition, boot_store: Path
+    image: Path, boot_store: Path, table: Table, part: Partition, machine: str
 ) -> tuple[list[str], Outcome] | None:
     """Boot the Windows on a volume; None when there is none."""
     with image.open("rb") as file:
@@ -104,7 +109,7 @@ def _play_volume(
     with mounted(image) as volume:
         if not volume.exists("Windows\\System32"):
             return None
-        judge = BootJudge(volume, table, part.guid)
+        judge = BootJudge(volume, table, part.guid, machine)
         screen = _screen(volume, list(judge.stops(boot_store)), violations)
         return (screen, "bugcheck") if screen else _run_windows(volume, judge)
 
@@ -120,12 +125,33 @@ def _screen(volume: WindowsVolume, stops: list[Stop], violations: list[str]) -> 
 
 def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Outcome]:
     system, drivers = judge.hive("SYSTEM"), judge.hive("DRIVERS")
-    lines = [f"Windows starts from {booted_set(system)}"]
+    control_set = booted_set(system)
+    lines = [f"Windows starts from {control_set}"]
+    devices = {rule.subject: rule.screen for rule in load_rules("device", judge.machine)}
+    ports = PlugAndPlay(volume, system, drivers, control_set)
+    bound = {name: ports.bind(device) for device, name in devices.items()}
+    lines += [f"{name}: {driver}" for name, driver in bound.items() if driver]
+    lines += _offline_disks(system, control_set, judge.machine)
+    system.flush()
     plan = parse_plan(volume.read(f"{FOLDER}\\plan.txt"))
-    fault = service_fault(volume, system, booted_set(system))
+    fault = service_fault(volume, system, control_set)
     if plan is None or fault:
         return [*lines, f"guest player: {fault or 'no valid plan.txt'}", _LOGON], "hang"
     if fault := script_fault(volume, plan):
         return [*lines, f"guest player: {fault}", _LOGON], "hang"
-    lines.append(FirstBoot(volume, system, drivers).run(plan))
+    lines.append(FirstBoot(volume, system, drivers, tuple(devices)).run(plan))
+    lines += [
+        f"guest player: no driver for {name}"
+        for device, name in devices.items()
+        if not ports.is_bound(device)
+    ]
     return [*lines, "Windows shut down"], "shutdown"
+
+
+def _offline_disks(system: Hive, control_set: str, machine: str) -> list[str]:
+    """Tell what a SAN policy does to disks beside the one that was booted from, on a shared bus."""
+    parameters = system.key(f"{control_set}\\Services\\partmgr\\Parameters")
+    policy = registry.dword(parameters, "sanpolicy", _ONLINE_ALL)
+    if policy == _ONLINE_ALL or machine == "aws":
+        return []
+    return [f"guest player: any other disk stays offline, SanPolicy is {policy}"]
