@@ -21,7 +21,7 @@ from imageport.clouds.azure.settings import ENVIRONMENTS, is_loopback
 from imageport.errors import InputError
 
 KINDS: Final = ("managed_identity", "workload_federation", "service_principal", "environment")
-LABORATORY_TOKEN: Final = "imageport-laboratory"  # noqa: S105 - opens nothing but an emulator
+LABORATORY_TOKEN: Final = "imageport-sandbox-token"  # noqa: S105 - opens nothing but an emulator
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,8 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
     if code in _CAPACITY:
         hint = "Wait, or name another VM size or zone in the Azure target."
         return CloudUnavailable(message, hint=hint, **facts)
-    if code in _PASSES or code.startswith("Internal") or status >= 500 or status == 408:
+    busy = status == 409 and "in progress" in text.lower()
+    if busy or code in _PASSES or code.startswith("Internal") or status >= 500 or status == 408:
         return CloudUnavailable(message, **facts)
     of_data = action.startswith("blob:")
     if status == 404 and (of_data or code not in _SET_UP):

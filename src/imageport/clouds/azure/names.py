@@ -51,7 +51,11 @@ def resource_name(intent: Intent) -> str:
 
 
 def resource_id(settings: AzureSettings, kind: str, name: str) -> str:
-    """Return the full id of a resource in the settings' resource group."""
+    """Return the full id of a resource in the settings' resource group.
+
+    What a list returns gets its id here, too: Azure answers in varying spellings, and the ledger
+    and the catalogue compare exactly.
+    """
     return f"{settings.group_id}/providers/{kind}/{name}"
 
 

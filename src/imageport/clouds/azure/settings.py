@@ -138,8 +138,9 @@ class AzureSettings:
 
     @property
     def group_id(self) -> str:
-        """Return the full id of the resource group."""
-        return f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
+        """Return the full id of the resource group, always in the same spelling."""
+        names = self.subscription_id.lower(), self.resource_group.lower()
+        return "/subscriptions/{}/resourceGroups/{}".format(*names)
 
     def require(self, *names: str) -> None:
         """Raise `InputError` naming every one of ``names`` that is empty."""

@@ -1,0 +1,193 @@
+# References: Azure Compute REST: Disks and Snapshots, Grant Access and Revoke Access.
+"""Access to the bytes of one disk or snapshot by a signed URL: granted, renewed, always revoked.
+
+A granted URL is a secret, opens the whole disk, and keeps the disk from being deleted, attached or
+finished; so every grant is in the ledger before it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final, Literal
+
+from azure.core.polling import LROPoller
+from azure.mgmt.compute.models import AccessUri, GrantAccessData
+
+from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.error_mapping import asked
+from imageport.clouds.azure.names import DISKS, SNAPSHOTS, ArmId, parse_id, same_id
+from imageport.clouds.azure.waiting import finished, retried, wait_until
+from imageport.clouds.intents import Intent
+from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
+
+Mode = Literal["Read", "Write"]
+
+KIND: Final = "access"
+"""Of ledger entries and of what `list_ours` returns; also the role tag."""
+RENEW_PAUSE_SECONDS: Final = 1.0
+"""Least time between two grants: many requests fail at once when one URL ends."""
+MOST_FRUITLESS: Final = 20
+"""Fresh URLs in a row that opened nothing; then it is not their age."""
+REVOKE_SECONDS = 600.0
+"""How long a revoke that is refused, because another one runs or hangs, is asked again."""
+
+
+def access_id(arm_id: str) -> str:
+    """Return the id that the ledger and the sweep know the access to a resource by."""
+    return f"{KIND}:{arm_id}"
+
+
+class AccessGrant:
+    """The access of one run to one disk or snapshot; may be used from several threads.
+
+    Granted when first used. Time is counted from the grant and no clock is compared with Azure's:
+    the URL does not even say when it ends.
+    """
+
+    def __init__(self, account: AzureAccount, arm_id: str, mode: Mode, seconds: float) -> None:
+        self.arm_id = arm_id
+        self.mode: Mode = mode
+        self._account = account
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._url = ""
+        self._granted = self._renew_after = 0.0
+        self._fruitless = 0
+
+    def url(self) -> str:
+        """Return the signed URL, a secret; asks for one when there is none or it ends soon.
+
+        Raises:
+            ResourceGone: the resource, or for writing its state of being uploaded, is gone.
+        """
+        with self._lock:
+            if not self._url or time.monotonic() >= self._renew_after:
+                self._grant()
+            return self._url
+
+    def renew(self, refused_url: str) -> None:
+        """Ask again because ``refused_url`` was refused; does nothing when that was done just now.
+
+        Raises:
+            CloudRefused: many fresh URLs in a row were refused.
+        """
+        with self._lock:
+            recent = time.monotonic() - self._granted < RENEW_PAUSE_SECONDS
+            if self._url != refused_url or recent:
+                return
+            self._fruitless += 1
+            if self._fruitless > MOST_FRUITLESS:
+                raise CloudRefused(
+                    f"Cannot use the access to '{_name(self.arm_id)}': "
+                    f"{self._fruitless} granted URLs in a row were refused.",
+                    hint="Check network_access_policy, disk_access_id, and private endpoints and "
+                    "firewalls between the worker and Azure storage.",
+                )
+            self._grant()
+
+    def worked(self) -> None:
+        """Note that the URL opened the disk."""
+        self._fruitless = 0
+
+    def revoke(self) -> None:
+        """End the access, if it was granted; may be called again."""
+        with self._lock:
+            granted, self._url = self._url, ""
+        if granted:
+            end_access(self._account, self.arm_id)
+
+    def _grant(self) -> None:
+        intent = self._account.intend(KIND, KIND, self.arm_id.lower(), self.mode)
+        self._granted = time.monotonic()
+        url = retried(lambda: self._ask(intent))
+        self._account.record(intent, access_id(self.arm_id))
+        # While a grant lasts, asking again may return it unchanged: then not at every request.
+        pause = self._seconds * (0.8 if url != self._url else 0.05)
+        self._renew_after = self._granted + pause
+        self._url = url
+
+    def _ask(self, intent: Intent) -> str:
+        resource = parse_id(self.arm_id)
+        action = f"{resource.type}/beginGetAccess/action"
+        # The service takes whole seconds, and no fewer than a minute.
+        wanted = GrantAccessData(access=self.mode, duration_in_seconds=max(60, int(self._seconds)))
+        try:
+            with asked(action, self.arm_id):
+                poller = self._begin(resource, wanted)
+            answer = finished(self._account, poller, action, self.arm_id)
+        except ResourceGone:
+            self._account.void(intent)
+            raise
+        except CloudRefused as error:
+            raise self._explained(error) from None
+        if not answer.access_sas:
+            raise CloudUnavailable(f"Bad access to '{resource.name}': found no URL, needed one.")
+        return answer.access_sas
+
+    def _begin(self, resource: ArmId, wanted: GrantAccessData) -> LROPoller[AccessUri]:
+        compute = self._account.clients.compute
+        group, name = resource.group, resource.name
+        if same_id(resource.type, DISKS):
+            return compute.disks.begin_grant_access(group, name, wanted)
+        return compute.snapshots.begin_grant_access(group, name, wanted)
+
+    def _explained(self, error: CloudRefused) -> CloudRefused | ResourceGone:
+        """Tell an upload that somebody ended from what is merely refused."""
+        if self.mode == "Write" and _is_conflict(error):
+            return ResourceGone(
+                f"Cannot write '{_name(self.arm_id)}': it is no longer open for upload "
+                f"({error.message})",
+                **error.fields,
+            )
+        return error
+
+
+def end_access(account: AzureAccount, arm_id: str) -> None:
+    """End every access to a disk or snapshot; without any, or without the resource, no error.
+
+    Raises:
+        CloudUnavailable: still refused after `REVOKE_SECONDS`.
+        CloudRefused: an upload that Azure takes for no disk.
+    """
+    resource = parse_id(arm_id)
+    action = f"{resource.type}/endGetAccess/action"
+    compute = account.clients.compute
+    refused: list[str] = []
+
+    def once() -> bool | None:
+        try:
+            with asked(action, arm_id):
+                if same_id(resource.type, DISKS):
+                    poller = compute.disks.begin_revoke_access(resource.group, resource.name)
+                elif same_id(resource.type, SNAPSHOTS):
+                    poller = compute.snapshots.begin_revoke_access(resource.group, resource.name)
+                else:
+                    raise ResourceGone(f"Bad resource '{arm_id}': nothing grants access to it.")
+            finished(account, poller, action, arm_id)
+        except ResourceGone:
+            return True
+        except CloudRefused as error:
+            if not _is_conflict(error):
+                raise
+            refused.append(error.message)
+            return None
+        return True
+
+    if wait_until(once, REVOKE_SECONDS, pulse=account.live) is None:
+        why = refused[-1] if refused else "no answer"
+        raise CloudUnavailable(
+            f"Cannot end the access to '{resource.name}': still refused after "
+            f"{REVOKE_SECONDS:.0f} s: {why}",
+            hint="Azure may hold a disk in ActiveUpload for a while; the sweep tries again.",
+        )
+    account.mark(access_id(arm_id), "deleted")
+
+
+def _is_conflict(error: CloudRefused) -> bool:
+    conflict = error.fields.get("azure_code") in {"Conflict", "OperationNotAllowed"}
+    return conflict or error.fields.get("status") == 409
+
+
+def _name(arm_id: str) -> str:
+    return arm_id.rsplit("/", maxsplit=1)[-1]
