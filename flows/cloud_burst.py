@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from blocks import CloudTarget, Site
+from flows._checked import checked_flow
 from flows._hand_over import ALREADY_THERE, completed, reference, run_elsewhere
 from imageport.workflow.facts import image_name
 from tasks._places import route_between
@@ -16,7 +16,7 @@ from tasks.catalogue import published_now
 from tasks.options import PrepareOptions
 
 
-@flow(name="cloud-burst", flow_run_name="{image} at {target.name}")
+@checked_flow(name="cloud-burst", flow_run_name="{image} at {target.name}")
 def cloud_burst(  # noqa: PLR0913, PLR0917 - the run form
     source: Site,
     target: Site,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
@@ -12,6 +11,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks import CloudTarget, Site
+from flows._checked import checked_flow
 from flows._hand_over import completed, reference, run_elsewhere
 from imageport.errors import ImageportError
 from tasks._places import route_between
@@ -29,7 +29,7 @@ class Destination(BaseModel):
     cloud: CloudTarget = Field(title="Cloud", description="Account and region to prepare in.")
 
 
-@flow(name="dr-prestage")
+@checked_flow(name="dr-prestage")
 async def dr_prestage(
     source: Site,
     destinations: list[Destination],

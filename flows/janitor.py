@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
 from blocks import CloudTarget, Site
+from flows._checked import checked_flow
 from flows._marks import AUTO_RESUME, MOST_ATTEMPTS
 from imageport.errors import ImageportError, InputError
 from tasks._places import load_site, load_target, route_between
 from tasks.catalogue import clean_up, targets_of
 
 
-@flow(name="janitor")
+@checked_flow(name="janitor")
 def janitor(
     target: Site | None = None, cloud: CloudTarget | None = None, ended_run: str = ""
 ) -> State[None]:

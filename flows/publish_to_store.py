@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from blocks import CloudTarget, Site
+from flows._checked import checked_flow
 from flows._hand_over import ALREADY_THERE
 from imageport.citrix.vdisk_store import IfExists
 from tasks._places import route_between
@@ -15,7 +15,7 @@ from tasks.publish import publish
 from tasks.verify import verify
 
 
-@flow(name="publish-to-store", flow_run_name="{name} to {target.name}")
+@checked_flow(name="publish-to-store", flow_run_name="{name} to {target.name}")
 def publish_to_store(
     target: Site,
     cloud: CloudTarget,

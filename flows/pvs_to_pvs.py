@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from blocks import CloudTarget, Site
+from flows._checked import checked_flow
 from flows._hand_over import ALREADY_THERE, publish_at_target
 from flows._marks import MOST_ATTEMPTS
 from imageport.citrix.vdisk_store import IfExists
@@ -20,7 +20,7 @@ from tasks.prepare import prepare
 from tasks.upload import upload
 
 
-@flow(name="pvs-to-pvs", flow_run_name="{image} to {cloud.place}", timeout_seconds=None)
+@checked_flow(name="pvs-to-pvs", flow_run_name="{image} to {cloud.place}", timeout_seconds=None)
 def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     source: Site,
     target: Site,

@@ -22,7 +22,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> SiteFacts:
     return SiteFacts(
         root=str(tmp_path_factory.mktemp("site")), ui_url="", api_url="", api_auth="",
         smb_port=4450, smb_user="u", smb_password=SECRET, aws_endpoint="http://127.0.0.1:1",
-        subnet_id="subnet-1", payload_sha256="0" * 64,
+        subnet_id="subnet-1", payload_sha256="0" * 64, azure_endpoint="http://127.0.0.1:2",
     )  # fmt: skip
 
 
