@@ -16,7 +16,10 @@ from urllib.parse import parse_qsl
 
 from imageport.sandbox.aws.block_errors import BlockRefusal, Denied, Invalid, NotFound, ServerFailed
 from imageport.sandbox.aws.block_service import BlockAnswer, BlockService
+from imageport.sandbox.aws.call_record import Scope
 from imageport.sandbox.aws.emulator import Emulator
+from imageport.sandbox.aws.iam_policy import Check
+from imageport.sandbox.aws.iam_requests import block_checks
 
 _BLOCK = re.compile(r"/snapshots/(snap-[0-9a-f]+)/blocks/(\d+)")
 _BLOCKS = re.compile(r"/snapshots/(snap-[0-9a-f]+)/blocks")
@@ -40,13 +43,13 @@ class BlockHttp:
         self._service = BlockService(emulator)
 
     def __call__(
-        self, environ: dict[str, Any], start_response: Any, region: str
+        self, environ: dict[str, Any], start_response: Any, scope: Scope
     ) -> Iterable[bytes]:
         """Answer one request."""
         # The body is read before anything can be refused: the connection is used again.
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         try:
-            answer = self._answer(environ, region, body)
+            answer = self._answer(environ, scope, body)
         except BlockRefusal as refusal:
             document = {"Message": refusal.message}
             if refusal.reason:
@@ -65,18 +68,26 @@ class BlockHttp:
         start_response(status, list(headers.items()))
         return [content]
 
-    def _answer(self, environ: dict[str, Any], region: str, body: bytes) -> BlockAnswer:
+    def _answer(self, environ: dict[str, Any], scope: Scope, body: bytes) -> BlockAnswer:
         action, match = _find_action(environ)
-        actions: tuple[str, ...] = (action,)
-        if action == "ebs:StartSnapshot" and _json_object(body).get("Tags"):
-            actions += ("ec2:CreateTags",)
+        region = scope.region
+        checks = self._checks(action, match, region, body)
+        actions = tuple(item.action for item in checks)
         self._emulator.calls.note(actions, done=False)
-        denied = [item for item in actions if item in self._emulator.knobs.denied]
+        denied = self._emulator.denied_action(scope, checks)
         if denied:
-            raise Denied(f"User is not authorized to perform: {denied[0]}")
+            raise Denied(f"User is not authorized to perform: {denied}")
         answer = self._answer_allowed(action, match, environ, (region, body))
         self._emulator.calls.note(actions, done=True)
         return answer
+
+    def _checks(self, action: str, match: re.Match[str], region: str, body: bytes) -> list[Check]:
+        if action == "ebs:StartSnapshot":
+            tags = {item["Key"]: item["Value"] for item in _json_object(body).get("Tags", [])}
+            return block_checks(action, region, "", tags, {})
+        snapshot_id = match.group(1)
+        own = self._emulator.tags_of(region)(snapshot_id)
+        return block_checks(action, region, snapshot_id, {}, own)
 
     def _answer_allowed(
         self,

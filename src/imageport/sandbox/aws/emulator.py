@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from imageport.errors import EngineFailed
-from imageport.sandbox.aws.call_record import CallRecord
+from imageport.sandbox.aws.call_record import CallRecord, Scope
+from imageport.sandbox.aws.iam_policy import Check, is_allowed
 from imageport.sandbox.aws.knobs import Faults, Knobs
 from imageport.sandbox.aws.snapshot_store import SnapshotStore
 from imageport.sandbox.machines.hypervisor import Hypervisor
@@ -46,6 +47,25 @@ class Emulator:
     def volume_path(self, volume_id: str) -> Path:
         """Return the file behind a volume."""
         return self.volumes / f"{volume_id}.raw"
+
+    def tags_of(self, region: str) -> Callable[[str], Mapping[str, str]]:
+        """Return what tells the tags of a resource of a region by its id."""
+        from moto.ec2.models import ec2_backends  # noqa: PLC0415 - after moto's settings
+
+        def tags_of(resource_id: str) -> Mapping[str, str]:
+            return dict(ec2_backends[ACCOUNT][region].tags.get(resource_id, {}))
+
+        return tags_of
+
+    def denied_action(self, scope: Scope, checks: Iterable[Check]) -> str:
+        """Return the first action that the knobs or the caller's policy do not allow, or ""."""
+        policy = self.knobs.policies.get(scope.access_key, {})
+        for asked in checks:
+            # Nobody can be denied to ask who they are.
+            judged = bool(policy) and asked.action != "sts:GetCallerIdentity"
+            if asked.action in self.knobs.denied or (judged and not is_allowed(policy, asked)):
+                return asked.action
+        return ""
 
     def later(self, call: Callable[[], None], seconds: float | None = None) -> None:
         """Run ``call`` after a change of state takes its time, under the lock."""

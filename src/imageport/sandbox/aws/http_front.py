@@ -12,8 +12,10 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from imageport.sandbox.aws.block_http import BlockHttp
-from imageport.sandbox.aws.call_record import Request, read_request, region_and_service
+from imageport.sandbox.aws.call_record import Scope, read_scope
 from imageport.sandbox.aws.emulator import Emulator
+from imageport.sandbox.aws.iam_policy import check
+from imageport.sandbox.aws.iam_requests import Request, read_request
 from imageport.sandbox.aws.knobs import Rate
 
 CONTROL = "/imageport/"
@@ -42,19 +44,37 @@ class HttpFront:
         """Answer one request."""
         if environ["PATH_INFO"].startswith(CONTROL):
             return self._control(environ, start_response)
-        region, service = region_and_service(environ)
-        if service == "ebs":
-            return self._blocks(environ, start_response, region)
-        request = read_request(environ, service, _read_body(environ))
+        scope = read_scope(environ)
+        if scope.service == "ebs":
+            return self._blocks(environ, start_response, scope)
+        request = read_request(
+            environ, scope, _read_body(environ), self._emulator.tags_of(scope.region)
+        )
         start_response = self._noting(request, start_response)
         refused = self._refusal(request)
         if refused:
             return _answer(start_response, *refused)
-        if service == "ec2":
+        if scope.service == "ec2":
             # moto walks its dictionaries while other threads change them.
             with self._emulator.lock:
                 return self._moto_answer(environ, start_response)
+        if request.actions == ("s3:GetObject",):
+            return self._object_answer(environ, start_response, scope)
         return self._moto_answer(environ, start_response)
+
+    def _object_answer(
+        self, environ: dict[str, Any], start_response: Any, scope: Scope
+    ) -> Iterable[bytes]:
+        """Answer GetObject; who may not list the bucket is not told that a key is missing."""
+        begun: list[tuple[Any, ...]] = []
+        body = self._moto_answer(environ, lambda *given: begun.append(given))
+        if begun[0][0].startswith("404"):
+            bucket = environ["PATH_INFO"].strip("/").partition("/")[0]
+            listing = check("s3:ListBucket", f"arn:aws:s3:::{bucket}", {})
+            if self._emulator.denied_action(scope, [listing]):
+                return _answer(start_response, *_denial("s3", "s3:ListBucket"))
+        start_response(*begun[0])
+        return body
 
     def _moto_answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         found: Iterable[bytes] = self._moto(environ, start_response)
@@ -72,10 +92,10 @@ class HttpFront:
 
     def _refusal(self, request: Request) -> tuple[int, str, str] | None:
         """Return status, document and type of a request that is not carried out."""
-        service = request.service
-        for action in request.actions:
-            if action in self._emulator.knobs.denied:
-                return _denial(service, action)
+        service = request.scope.service
+        denied = self._emulator.denied_action(request.scope, request.checks)
+        if denied:
+            return _denial(service, denied)
         if service == "ec2" and not self._control_rate.allows(self._emulator.knobs.control_rps):
             text = "Request limit exceeded."
             return 503, _EC2_ERROR.format(code="RequestLimitExceeded", message=text), XML

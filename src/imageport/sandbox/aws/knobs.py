@@ -35,6 +35,8 @@ class Knobs:
     """Every other page of a block list is empty and yet not the last, as AWS may do."""
     denied: list[str] = field(default_factory=list)
     """IAM actions that the credentials lack, ``ec2:CreateVolume``."""
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Access key → its identity policy; a key without one may do everything."""
     quota_vcpus: float = 64.0
     """Processors of running standard machines that the account may have (L-1216C47A)."""
     missing_types: list[str] = field(default_factory=list)
