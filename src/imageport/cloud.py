@@ -58,6 +58,8 @@ class PermissionGap:
     action: str
     needed_for: str
     found: str
+    optional: bool = False
+    """A run works without it; preflight looks at less."""
 
 
 @dataclass(frozen=True, slots=True)

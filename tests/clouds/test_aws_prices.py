@@ -19,13 +19,22 @@ def test_the_estimate_says_how_old_its_prices_are():
     assert any(PRICES_AS_OF in line.item for line in estimate(GIB, GIB))
 
 
-def test_a_kept_parent_shows_in_the_monthly_line():
-    kept = next(line for line in estimate(10 * GIB, 20 * GIB) if "month" in line.item)
-    dropped = next(
-        line for line in estimate(10 * GIB, 20 * GIB, keep_parent=False) if "month" in line.item
-    )
-    assert (kept.quantity, dropped.quantity) == (20.0, 10.0)
-    assert kept.usd == pytest.approx(2 * dropped.usd)
+def test_the_kept_parent_is_a_line_of_its_own():
+    kept = {line.item: line for line in estimate(10 * GIB, 20 * GIB)}
+    dropped = {line.item: line for line in estimate(10 * GIB, 20 * GIB, keep_parent=False)}
+    parent = "parent kept for the next upload, each month"
+    assert (kept[parent].quantity, kept[parent].usd) == (10.0, 0.5)
+    assert (dropped[parent].quantity, dropped[parent].usd) == (0.0, 0.0)
+    prepared = "prepared snapshot, each month"
+    assert kept[prepared] == dropped[prepared]
+
+
+def test_machines_are_told_in_minutes_and_the_way_out_by_its_price():
+    lines = estimate(10 * GIB, 20 * GIB)
+    assert [line.quantity for line in lines if line.unit == "minutes"] == [30.0, 30.0]
+    (out,) = [line for line in lines if "outside AWS" in line.item]
+    assert "$0.09 a GiB" in out.item
+    assert (out.quantity, out.usd) == (10.0, 0.0)
 
 
 def test_an_empty_image_costs_only_its_machines_and_volume():

@@ -59,7 +59,8 @@ def preflight(
         report = _plan(place, disk, choices, payload)
         disk.check_unchanged()
     stage.advance(1, _guest_line(report))
-    missing = [f"{gap.action} ({gap.needed_for})" for gap in place.cloud.check_permissions()]
+    gaps = [gap for gap in place.cloud.check_permissions() if not gap.optional]
+    missing = [f"{gap.action} ({gap.needed_for})" for gap in gaps]
     stage.advance(1, f"{len(missing)} permissions are missing" if missing else "all permitted")
     problems = place.cloud.check_place(facts.image, facts.size_bytes)
     require_startable(report, facts.image, missing, problems)

@@ -73,7 +73,8 @@ def _try(probe: Probe) -> Iterator[PermissionGap]:
     except PermissionMissing as error:
         # AWS may name another action than the one called: CreateTags inside RunInstances.
         action = str(error.fields.get("action", probe.action))
-        yield PermissionGap(action, probe.needed_for, "denied")
+        optional = probe.needed_for == PREFLIGHT
+        yield PermissionGap(action, probe.needed_for, "denied", optional=optional)
     except CloudRefused as error:
         if error.hint and error.fields.get("aws_code", "").startswith(("Auth", "Expired")):
             raise

@@ -16,12 +16,15 @@ USD_PER_BLOCK_GET = 0.003 / 1000
 USD_PER_BLOCK_LIST = 0.0006 / 1000
 USD_PER_SNAPSHOT_GIB_MONTH = 0.05
 USD_PER_GP3_GIB_MONTH = 0.08
-USD_PER_MACHINE_HOUR = 0.096
+USD_PER_MACHINE_MINUTE = 0.096 / 60
 """m6i.large without a Windows licence: the machine image carries none."""
+USD_PER_EGRESS_GIB = 0.09
+"""To the internet, above the free 100 GB of a month and below 10 TB."""
 
 HOURS_PER_MONTH = 730.0
-ENGINE_HOURS = 0.5
-BOOT_HOURS = 0.5
+ENGINE_MINUTES = 30.0
+"""Two jobs: compose before the boot, verdict after it."""
+BOOT_MINUTES = 30.0
 VOLUME_HOURS = 2.0
 BLOCKS_PER_LIST = 2000
 
@@ -31,7 +34,6 @@ def estimate(data_bytes: int, size_bytes: int, *, keep_parent: bool = True) -> l
     blocks = math.ceil(data_bytes / BLOCK_BYTES)
     lists = 2 * math.ceil(max(1, blocks) / BLOCKS_PER_LIST)
     data_gib, size_gib = data_bytes / GIB, float(max(1, math.ceil(size_bytes / GIB)))
-    kept = 2 if keep_parent else 1
     note = f"list prices {PRICES_REGION}, {PRICES_AS_OF}"
     lines = [
         (f"upload: blocks written ({note})", float(blocks), "blocks", USD_PER_BLOCK_PUT),
@@ -43,8 +45,22 @@ def estimate(data_bytes: int, size_bytes: int, *, keep_parent: bool = True) -> l
             "GiB hours",
             USD_PER_GP3_GIB_MONTH / HOURS_PER_MONTH,
         ),
-        ("engine and boot machines", ENGINE_HOURS + BOOT_HOURS, "hours", USD_PER_MACHINE_HOUR),
-        ("snapshots kept, each month", data_gib * kept, "GiB months", USD_PER_SNAPSHOT_GIB_MONTH),
+        ("engine machine", ENGINE_MINUTES, "minutes", USD_PER_MACHINE_MINUTE),
+        ("boot machine (no Windows licence)", BOOT_MINUTES, "minutes", USD_PER_MACHINE_MINUTE),
+        ("prepared snapshot, each month", data_gib, "GiB months", USD_PER_SNAPSHOT_GIB_MONTH),
+        (
+            "parent kept for the next upload, each month",
+            data_gib if keep_parent else 0.0,
+            "GiB months",
+            USD_PER_SNAPSHOT_GIB_MONTH,
+        ),
+        # Where the target site lies, nobody here knows: the price is told, not added up.
+        (
+            f"publish to a site outside AWS: ${USD_PER_EGRESS_GIB} a GiB, not in the sum",
+            data_gib,
+            "GiB",
+            0.0,
+        ),
     ]
     return [
         CostLine(item, round(quantity, 2), unit, round(quantity * price, 4))
