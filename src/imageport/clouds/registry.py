@@ -16,11 +16,16 @@ class CloudEntry:
     module: str
     class_name: str
     install: str
-    """The Python package that brings the cloud's own client library."""
+    """The Python packages that bring the cloud's own client library."""
 
 
 CLOUDS: dict[str, CloudEntry] = {
     "aws": CloudEntry("imageport.clouds.aws.cloud", "AwsCloud", "boto3"),
+    "azure": CloudEntry(
+        "imageport.clouds.azure.cloud",
+        "AzureCloud",
+        "azure-mgmt-compute azure-storage-blob azure-identity",
+    ),
     "memory": CloudEntry("imageport.clouds.memory", "MemoryCloud", ""),
 }
 

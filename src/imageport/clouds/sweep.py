@@ -32,6 +32,7 @@ DELETION_ORDER = (
     "network-interface",
     "machine-image",
     "volume",
+    "disk",
     "snapshot",
     "security-group",
     "object",
@@ -91,6 +92,7 @@ class _View:
     entries: tuple[LedgerEntry, ...]
     live_runs: frozenset[str]
     catalogued: frozenset[str]
+    """Folded: some clouds answer with their ids in another case than they were given."""
 
     @classmethod
     def of(cls, cloud: Cloud, state: StateStore, site: str, now: datetime, run: str) -> _View:
@@ -102,20 +104,24 @@ class _View:
             if entry.token.startswith(f"{cloud.scope}/")
         ]
         handles = [generation.handle for generation in state.catalogue.list()]
-        catalogued = frozenset(value for handle in handles for value in handle.values())
+        catalogued = frozenset(value.casefold() for handle in handles for value in handle.values())
         return cls(site, now, run, tuple(entries), live, catalogued)
 
     def dooms(self, resource: CloudResource) -> bool:
         """Tell whether nothing speaks for the resource."""
         tags = resource.tags
         entries = self.entries_of(resource)
-        if tags.get(TAG_SITE) != self.site or resource.id in self.catalogued:
+        if tags.get(TAG_SITE) != self.site or self.keeps(resource.id):
             return False
         if tags.get(TAG_ROLE) in LASTING_ROLES and not entries:
             return False
         if entries:
             return all(self.ended(entry) for entry in entries)
         return self._ended(tags.get(TAG_RUN, ""), tags.get(TAG_EXPIRES, ""))
+
+    def keeps(self, resource_id: str) -> bool:
+        """Tell whether the catalogue names a resource."""
+        return resource_id.casefold() in self.catalogued
 
     def ended(self, entry: LedgerEntry) -> bool:
         """Tell whether the run of an entry is over; the ledger is newer than any tag."""
@@ -126,7 +132,8 @@ class _View:
 
         Several runs may have been given access to one snapshot; it is over when all have ended.
         """
-        found = [entry for entry in self.entries if entry.resource_id == resource.id]
+        folded = resource.id.casefold()
+        found = [entry for entry in self.entries if entry.resource_id.casefold() == folded]
         if found:
             return found
         token = resource.tags.get(TAG_TOKEN, "")
@@ -162,7 +169,7 @@ def _close_entries(state: StateStore, view: _View, listed: list[CloudResource]) 
     """Close what the ledger need not watch: handed to the catalogue, or never made."""
     watched = {entry.id for resource in listed for entry in view.entries_of(resource)}
     for entry in view.entries:
-        if entry.resource_id in view.catalogued:
+        if view.keeps(entry.resource_id):
             state.ledger.mark(entry.id, "released")
         elif entry.id not in watched and view.ended(entry):
             state.ledger.mark(entry.id, "deleted")

@@ -1,0 +1,170 @@
+# References: Azure, "States and billing of virtual machines", "Boot diagnostics".
+"""Boots the composed disk once, as the system disk of a machine that reaches no network.
+
+The guest says that it is finished by shutting down, which Azure shows as ``stopped``; whoever stops
+a machine from outside leaves it ``deallocated``. A reboot does not count: Azure keeps the state
+``running`` over it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
+from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.disks import wait_free
+from imageport.clouds.azure.job_folder import JobFolder
+from imageport.clouds.azure.machine_sizes import disk_controller
+from imageport.clouds.azure.network import delete_group, is_own, isolated_group
+from imageport.clouds.azure.virtual_machines import (
+    MachineFacts,
+    MachineOfRun,
+    MachinePlan,
+    describe_machine,
+    power_off,
+    read_diagnostics,
+)
+from imageport.clouds.azure.waiting import wait_until
+from imageport.errors import CloudError
+from imageport.progress import Stage
+
+CONSOLE_PAUSE_SECONDS = 15.0
+FREE_SECONDS: Final = 300.0
+SCREENSHOT: Final = "screenshot.bmp"
+
+
+def boot_once(
+    account: AzureAccount,
+    disk: CloudDisk,
+    deadline_seconds: float,
+    stage: Stage,
+    cancelled: Cancelled = never,
+) -> BootOutcome:
+    """Boot the disk until it shuts down; everything but the disk is removed afterwards.
+
+    A call after a crash takes up the machine of the killed call: a guest that is in the middle of
+    its first boot is waited for, never powered off.
+    """
+    account.settings.require("subnet_id")
+    machine = MachineOfRun(account, "boot", disk.id.lower())
+    group_id = ""
+    try:
+        group_id = isolated_group(account)
+        if machine.take_up() is None:
+            machine.create(_plan(account, disk, group_id), cancelled)
+        stage.note(f"machine {machine.id} boots {disk.id}")
+        return _await_shutdown(account, machine.id, deadline_seconds, stage, cancelled)
+    finally:
+        for left in _clean_up(account, disk.id, machine, group_id):
+            stage.note(f"left for the sweep: {left}")
+
+
+def _plan(account: AzureAccount, disk: CloudDisk, group_id: str) -> MachinePlan:
+    settings = account.settings
+    storage: dict[str, Any] = {
+        # No securityProfile, no osProfile: the disk is booted as it is.
+        "osDisk": {
+            "createOption": "Attach",
+            "deleteOption": "Detach",
+            "osType": "Windows",
+            "caching": "None",
+            "managedDisk": {"id": disk.id},
+        },
+    }
+    controller = disk_controller(account, settings.boot_vm_size)
+    if controller:
+        storage["diskControllerType"] = controller
+    subnet_id = settings.boot_subnet_id or settings.subnet_id
+    return MachinePlan(settings.boot_vm_size, subnet_id, group_id, storage)
+
+
+def _await_shutdown(
+    account: AzureAccount,
+    machine_id: str,
+    deadline_seconds: float,
+    stage: Stage,
+    cancelled: Cancelled,
+) -> BootOutcome:
+    console = _Console(account, machine_id, stage)
+    started = time.monotonic()
+    gone = MachineFacts(machine_id, "deleted", "", "the machine is gone")
+
+    def check() -> MachineFacts | None:
+        facts = describe_machine(account, machine_id)
+        if facts is None or facts.is_over:
+            return facts or gone
+        console.poll()
+        return None
+
+    facts = wait_until(check, deadline_seconds, cancelled=cancelled, pulse=account.live)
+    seconds = time.monotonic() - started
+    console.poll(force=True)
+    if facts is None:
+        reason = f"still running after {deadline_seconds:.0f} s; {_screenshot(account, machine_id)}"
+        return BootOutcome(
+            stopped_by_itself=False, seconds=seconds, console_text=console.text, reason=reason
+        )
+    by_itself = facts.power == "stopped"
+    reason = "" if by_itself else facts.failure or f"{facts.power} from outside"
+    return BootOutcome(by_itself, seconds, console.text, reason)
+
+
+class _Console:
+    """The last console text seen; Azure drops it when the machine is gone."""
+
+    def __init__(self, account: AzureAccount, machine_id: str, stage: Stage) -> None:
+        self.text = ""
+        self._account = account
+        self._machine_id = machine_id
+        self._stage = stage
+        self._next = 0.0
+
+    def poll(self, *, force: bool = False) -> None:
+        if not force and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + CONSOLE_PAUSE_SECONDS
+        try:
+            text = read_diagnostics(self._account, self._machine_id).console_text
+        except CloudError:
+            return  # the console is evidence, not a condition
+        if text.strip() and text != self.text:
+            self.text = text
+            self._stage.note(f"console: {text.strip().splitlines()[-1][:200]}")
+
+
+def _screenshot(account: AzureAccount, machine_id: str) -> str:
+    """Save a screenshot to the job container; returns one phrase for the reason."""
+    container = account.settings.job_container_url.rstrip("/")
+    if not container:
+        return "no screenshot (no job_container_url)"
+    try:
+        image = read_diagnostics(account, machine_id, screenshot=True).screenshot
+        if not image:
+            return "no screenshot (Azure has none)"
+        folder = JobFolder(account, "screenshot", machine_id.lower())
+        folder.write(SCREENSHOT, image)
+    except CloudError as error:
+        return f"no screenshot ({error.code})"
+    return f"screenshot at {container}/{folder.prefix}{SCREENSHOT}"
+
+
+def _clean_up(
+    account: AzureAccount, disk_id: str, machine: MachineOfRun, group_id: str
+) -> list[str]:
+    """Free the disk and remove everything else; returns what stayed."""
+    # Deleting gives the hardware back by itself, but would first ask a guest that hangs.
+    steps = [
+        (machine.expected_id, lambda: _power_off(account, machine.expected_id)),
+        (machine.expected_id, machine.remove),
+        (disk_id, lambda: wait_free(account, disk_id, FREE_SECONDS)),
+    ]
+    if group_id and is_own(account, group_id):
+        steps.append((group_id, lambda: delete_group(account, group_id)))
+    return account.undo_all(steps)
+
+
+def _power_off(account: AzureAccount, machine_id: str) -> None:
+    facts = describe_machine(account, machine_id)
+    if facts is not None and facts.power and not facts.is_over:
+        power_off(account, machine_id)

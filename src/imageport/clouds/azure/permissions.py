@@ -1,0 +1,237 @@
+# References: Azure RBAC, "Understand role definitions"; Authorization REST, "Permissions - List";
+# Azure permissions for Compute, Networking, Storage.
+"""The self-test: asks Azure what the credential may do and compares it with what a run needs.
+
+Azure tells for every scope which actions are granted. It does not tell the data actions on a
+storage account whose place in the subscription nobody named; there the request names a blob that
+cannot be, so that the service refuses it after the permission was checked. Deny assignments,
+locks and policies show in neither answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from azure.core import MatchConditions
+
+from imageport.cloud import PermissionGap
+from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.arm_http import AUTHORIZATION_API
+from imageport.clouds.azure.error_mapping import asked
+from imageport.clouds.azure.job_folder import BLOBS, DELEGATION, ROOT
+from imageport.clouds.azure.settings import AzureSettings
+from imageport.errors import CloudError, CloudRefused, PermissionMissing
+
+GROUP, SUBSCRIPTION, NAMED, CONTAINER = "resource group", "subscription", "named", "container"
+"""Where an action is needed: everywhere in the resource group; in the subscription; on a resource
+that a setting names, wherever that lies; on the storage account of the job container."""
+SELF_TEST: Final = "Microsoft.Authorization/permissions/read"
+
+
+@dataclass(frozen=True, slots=True)
+class NeededAction:
+    """One action of a role definition and which stage of a run needs it."""
+
+    action: str
+    needed_for: str
+    data: bool = False
+    """True for a data action (``dataActions`` of a role)."""
+    scope: str = GROUP
+    settings: tuple[str, ...] = ()
+    """The settings that name the resource (`NAMED`); without any of them it is not needed."""
+
+
+_COMPUTE: Final = "Microsoft.Compute"
+_NETWORK: Final = "Microsoft.Network"
+_SUBNETS: Final = ("subnet_id", "boot_subnet_id")
+_GROUPS: Final = ("engine_network_security_group_id", "isolated_network_security_group_id")
+
+ACTIONS: Final = (
+    NeededAction(SELF_TEST, "preflight"),
+    NeededAction("Microsoft.Resources/subscriptions/resourceGroups/read", "preflight"),
+    NeededAction("Microsoft.Resources/tags/write", "every stage"),
+    NeededAction(f"{_COMPUTE}/disks/read", "upload, prepare, sweep"),
+    NeededAction(f"{_COMPUTE}/disks/write", "upload, prepare"),
+    NeededAction(f"{_COMPUTE}/disks/delete", "clean-up"),
+    NeededAction(f"{_COMPUTE}/disks/beginGetAccess/action", "upload"),
+    NeededAction(f"{_COMPUTE}/disks/endGetAccess/action", "upload, clean-up"),
+    NeededAction(f"{_COMPUTE}/snapshots/read", "upload, verify, publish, sweep"),
+    NeededAction(f"{_COMPUTE}/snapshots/write", "upload, prepare"),
+    NeededAction(f"{_COMPUTE}/snapshots/delete", "clean-up"),
+    NeededAction(f"{_COMPUTE}/snapshots/beginGetAccess/action", "verify, publish"),
+    NeededAction(f"{_COMPUTE}/snapshots/endGetAccess/action", "verify, publish, clean-up"),
+    NeededAction(f"{_COMPUTE}/virtualMachines/read", "prepare, sweep"),
+    NeededAction(f"{_COMPUTE}/virtualMachines/write", "prepare"),
+    NeededAction(f"{_COMPUTE}/virtualMachines/powerOff/action", "prepare (first boot)"),
+    NeededAction(f"{_COMPUTE}/virtualMachines/delete", "clean-up"),
+    NeededAction(
+        f"{_COMPUTE}/virtualMachines/retrieveBootDiagnosticsData/action", "prepare (reports)"
+    ),
+    NeededAction(f"{_COMPUTE}/locations/operations/read", "every stage"),
+    NeededAction(f"{_COMPUTE}/skus/read", "preflight", scope=SUBSCRIPTION),
+    NeededAction(f"{_COMPUTE}/locations/usages/read", "preflight", scope=SUBSCRIPTION),
+    NeededAction(
+        f"{_COMPUTE}/images/read", "prepare", scope=NAMED, settings=("engine_image_id",)
+    ),
+    NeededAction(
+        f"{_COMPUTE}/diskEncryptionSets/read", "upload, prepare", scope=NAMED,
+        settings=("disk_encryption_set_id",),
+    ),
+    NeededAction(
+        f"{_COMPUTE}/diskAccesses/read", "upload, prepare", scope=NAMED,
+        settings=("disk_access_id",),
+    ),
+    NeededAction(f"{_NETWORK}/networkInterfaces/read", "sweep"),
+    NeededAction(f"{_NETWORK}/networkInterfaces/write", "prepare"),
+    NeededAction(f"{_NETWORK}/networkInterfaces/join/action", "prepare"),
+    NeededAction(f"{_NETWORK}/networkInterfaces/delete", "clean-up"),
+    NeededAction(f"{_NETWORK}/networkSecurityGroups/read", "prepare, sweep"),
+    NeededAction(f"{_NETWORK}/networkSecurityGroups/write", "prepare"),
+    NeededAction(f"{_NETWORK}/networkSecurityGroups/join/action", "prepare"),
+    NeededAction(f"{_NETWORK}/networkSecurityGroups/delete", "clean-up"),
+    NeededAction(
+        f"{_NETWORK}/networkSecurityGroups/join/action", "prepare", scope=NAMED, settings=_GROUPS
+    ),
+    NeededAction(f"{_NETWORK}/locations/operations/read", "prepare"),
+    NeededAction(
+        f"{_NETWORK}/virtualNetworks/read", "preflight", scope=NAMED, settings=_SUBNETS
+    ),
+    NeededAction(
+        f"{_NETWORK}/virtualNetworks/subnets/read", "preflight", scope=NAMED, settings=_SUBNETS
+    ),
+    NeededAction(
+        f"{_NETWORK}/virtualNetworks/subnets/join/action", "prepare", scope=NAMED,
+        settings=_SUBNETS,
+    ),
+    NeededAction(DELEGATION, "prepare", scope=CONTAINER),
+    NeededAction(f"{BLOBS}/read", "prepare, sweep", data=True, scope=CONTAINER),
+    NeededAction(f"{BLOBS}/write", "prepare", data=True, scope=CONTAINER),
+    NeededAction(f"{BLOBS}/delete", "clean-up", data=True, scope=CONTAINER),
+)  # fmt: skip
+"""Every action that this product ever asks for; the role in the documentation has the same."""
+_MAKES_GROUPS: Final = {
+    f"{_NETWORK}/networkSecurityGroups/write",
+    f"{_NETWORK}/networkSecurityGroups/join/action",
+    f"{_NETWORK}/networkSecurityGroups/delete",
+}
+
+
+def check_permissions(account: AzureAccount) -> list[PermissionGap]:
+    """Return the actions that are not granted; empty when all are.
+
+    Raises:
+        CloudRefused: the credential itself is refused, so nothing can be said.
+    """
+    settings = account.settings
+    by_scope: dict[str, list[NeededAction]] = {}
+    for needed in needed_actions(settings):
+        for scope in _scopes(settings, needed):
+            by_scope.setdefault(scope, []).append(needed)
+    gaps = [
+        gap for scope, asked_for in by_scope.items() for gap in _gaps(account, scope, asked_for)
+    ]
+    if settings.job_container_url:
+        gaps += _container_gaps(account)
+    return list(dict.fromkeys(gaps))
+
+
+def needed_actions(settings: AzureSettings) -> list[NeededAction]:
+    """Return what a run with these settings needs."""
+    own_groups = not all(getattr(settings, name) for name in _GROUPS)
+    return [
+        needed
+        for needed in ACTIONS
+        if (own_groups or needed.scope != GROUP or needed.action not in _MAKES_GROUPS)
+        and (needed.scope != NAMED or any(getattr(settings, name) for name in needed.settings))
+        and (needed.scope != CONTAINER or settings.job_container_url)
+    ]
+
+
+def is_granted(permissions: Iterable[dict[str, Any]], action: str) -> bool:
+    """Tell whether one of the permissions of a scope grants an action.
+
+    What ``notActions`` takes from one role another role may still grant.
+    """
+    return any(
+        _matches(one.get("actions"), action) and not _matches(one.get("notActions"), action)
+        for one in permissions
+    )
+
+
+def _matches(patterns: list[str] | None, action: str) -> bool:
+    return any(
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), action, re.IGNORECASE)
+        for pattern in patterns or []
+    )
+
+
+def _scopes(settings: AzureSettings, needed: NeededAction) -> list[str]:
+    if needed.scope == GROUP:
+        return [settings.group_id]
+    if needed.scope == SUBSCRIPTION:
+        return [f"/subscriptions/{settings.subscription_id}"]
+    return [getattr(settings, name) for name in needed.settings if getattr(settings, name)]
+
+
+def _gaps(
+    account: AzureAccount, scope: str, asked_for: list[NeededAction]
+) -> Iterator[PermissionGap]:
+    path = f"{scope}/providers/Microsoft.Authorization/permissions"
+    try:
+        granted = list(account.clients.arm.pages(path, AUTHORIZATION_API, SELF_TEST))
+    except PermissionMissing:
+        yield PermissionGap(SELF_TEST, "preflight", f"denied on {scope}, so the rest is not known")
+        return
+    except CloudRefused as error:
+        if error.fields.get("status") == 401 or not error.fields.get("azure_code"):
+            raise
+        return  # the named resource is not as named: a problem of the place
+    except CloudError as error:
+        if error.retryable:
+            raise
+        return
+    for needed in asked_for:
+        if not is_granted(granted, needed.action):
+            yield PermissionGap(needed.action, needed.needed_for, "denied")
+
+
+def _container_gaps(account: AzureAccount) -> Iterator[PermissionGap]:
+    needed_for = {item.action: item.needed_for for item in ACTIONS if item.scope == CONTAINER}
+    for action, call in _container_probes(account):
+        try:
+            with asked(action, "permission test"):
+                call()
+        except PermissionMissing:
+            yield PermissionGap(action, needed_for[action], "denied")
+        except CloudRefused as error:
+            if error.fields.get("status") == 401:
+                raise
+        except CloudError:
+            # Gone, throttled or failing: no denial.
+            continue
+
+
+def _container_probes(account: AzureAccount) -> Iterator[tuple[str, Callable[[], object]]]:
+    service, name = account.clients.blob_service, account.clients.job_container
+    container = service.get_container_client(name)
+    blob = service.get_blob_client(
+        name, f"{ROOT}/{account.settings.site or 'site'}/permission-test"
+    )
+    # No blob has this tag, so the service refuses after it has looked at the permission.
+    never: Any = {"etag": '"0x0"', "match_condition": MatchConditions.IfNotModified}
+    now = datetime.now(UTC)
+    pages = container.list_blobs(name_starts_with=f"{ROOT}/", results_per_page=1).by_page()
+    yield f"{BLOBS}/read", lambda: list(next(pages, ()))
+    yield (
+        f"{BLOBS}/write",
+        lambda: blob.upload_blob(b"permission test", overwrite=True, **never),
+    )
+    yield f"{BLOBS}/delete", lambda: blob.delete_blob(**never)
+    yield (
+        DELEGATION,
+        lambda: service.get_user_delegation_key(now, now + timedelta(minutes=5)),
+    )
