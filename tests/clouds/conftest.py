@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from imageport.sandbox.aws.service import AwsService
+from imageport.sandbox.azure.service import AzureService
+from tests.clouds import azure_laboratory
 from tests.clouds.aws_laboratory import CALM, AwsLab, Connections
+from tests.clouds.azure_laboratory import AzureConnections, AzureLab
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,25 @@ def aws_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connec
 @pytest.fixture
 def aws_lab(aws_connections: Connections) -> Iterator[AwsLab]:
     lab = AwsLab(aws_connections)
+    try:
+        yield lab
+    finally:
+        lab.empty()
+
+
+@pytest.fixture(scope="session")
+def azure_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureConnections]:
+    with AzureService(tmp_path_factory.mktemp("azure"), **azure_laboratory.CALM) as service:
+        connections = AzureConnections(service)
+        try:
+            yield connections
+        finally:
+            connections.close()
+
+
+@pytest.fixture
+def azure_lab(azure_connections: AzureConnections) -> Iterator[AzureLab]:
+    lab = AzureLab(azure_connections)
     try:
         yield lab
     finally:

@@ -1,0 +1,140 @@
+"""An Azure subscription on this machine for tests: the emulator, a job container and a subnet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imageport.clouds.azure.access_grant import end_access
+from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.clients import AzureClients
+from imageport.clouds.azure.credentials import laboratory_credential
+from imageport.clouds.azure.disks import WITH_ACCESS, delete_disk, describe_disk
+from imageport.clouds.azure.names import DISKS, SNAPSHOTS, resource_id
+from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.azure.snapshots import delete_snapshot, describe_snapshot
+from imageport.sandbox.azure.account import (
+    LOCATION,
+    RESOURCE_GROUP,
+    SUBNET_ID,
+    SUBSCRIPTION,
+    job_container_url,
+)
+from imageport.sandbox.azure.service import AzureService
+from imageport.state.ledger import Ledger
+from tests.clouds.cloud_contract import SITE, CloudLab
+
+CALM: dict[str, Any] = {
+    "state_seconds": 0.02,
+    "fault_rate": 0.0,
+    "control_rps": 0.0,
+    "mib_per_second": 0.0,
+    "denied": [],
+    "sas_seconds": 0.0,
+    "clock_skew_seconds": 0.0,
+    "missing_sizes": [],
+    "checksum_refused": False,
+    "firmware_seconds": 600.0,
+    "boot_command": [],
+    "quota_vcpus": 100,
+    "operation_timed_out_rate": 0.0,
+    "stuck_upload": 0,
+    "lost_answers": 0,
+    "failed_operations": 0,
+}
+"""Knobs between tests."""
+
+
+class AzureConnections:
+    """Clients of one emulator for all tests: making one costs more than a test does."""
+
+    def __init__(self, service: AzureService) -> None:
+        self.service = service
+        self.credential = laboratory_credential(service.endpoint)
+        self.shared = AzureClients(self.settings(), self.credential)
+
+    def settings(self, **changes: Any) -> AzureSettings:
+        known: dict[str, Any] = {
+            "subscription_id": SUBSCRIPTION,
+            "resource_group": RESOURCE_GROUP,
+            "location": LOCATION,
+            "site": SITE,
+            "subnet_id": SUBNET_ID,
+            "job_container_url": job_container_url(self.service.endpoint),
+            "endpoint_url": self.service.endpoint,
+        }
+        return AzureSettings(**(known | changes))
+
+    def close(self) -> None:
+        self.shared.close()
+
+
+class AzureLab(CloudLab):
+    """The subscription; every test has its own state store."""
+
+    def __init__(self, connections: AzureConnections) -> None:
+        super().__init__()
+        self.service = connections.service
+        self.connections = connections
+        self.clients = connections.shared
+
+    def settings(self, **changes: Any) -> AzureSettings:
+        return self.connections.settings(**changes)
+
+    def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Any:
+        return self.azure_cloud(run, ledger=ledger, site=site)
+
+    def azure_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> Any:
+        # Not at the top: the laboratory is of use without machines and network.
+        from imageport.clouds.azure.cloud import AzureCloud  # noqa: PLC0415
+
+        made = AzureCloud(
+            self.settings(**changes), self.connections.credential, ledger or self.state.ledger, run
+        )
+        made._account.clients = self.clients
+        return made
+
+    def account(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> AzureAccount:
+        settings = self.settings(**changes)
+        return AzureAccount(settings, self.clients, ledger or self.state.ledger, run)
+
+    def disks(self) -> list[str]:
+        """Return the ids of all disks, as the product writes them."""
+        listed = self.clients.compute.disks.list_by_resource_group(RESOURCE_GROUP)
+        return [resource_id(self.settings(), DISKS, str(item.name)) for item in listed]
+
+    def snapshots(self) -> list[str]:
+        """Return the ids of all snapshots, as the product writes them."""
+        listed = self.clients.compute.snapshots.list_by_resource_group(RESOURCE_GROUP)
+        return [resource_id(self.settings(), SNAPSHOTS, str(item.name)) for item in listed]
+
+    def open_access(self) -> list[str]:
+        """Return the ids of disks and snapshots that a signed URL opens at this moment."""
+        account = self.account("looking")
+        facts = [describe_disk(account, found) for found in self.disks()]
+        facts_of_snapshots = [describe_snapshot(account, found) for found in self.snapshots()]
+        known = [item for item in (*facts, *facts_of_snapshots) if item is not None]
+        return [item.id for item in known if item.state in WITH_ACCESS]
+
+    def empty(self) -> None:
+        """Delete everything, so that tests do not see each other."""
+        self.service.turn(**CALM)
+        if self.service.machines() or self._groups():
+            self._empty_through_the_cloud()
+        account = self.account("tidy")
+        for access in self.open_access():
+            end_access(account, access)
+        for disk_id in self.disks():
+            delete_disk(account, disk_id)
+        for snapshot_id in self.snapshots():
+            delete_snapshot(account, snapshot_id)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        kind = "Microsoft.Network/networkSecurityGroups"
+        path = f"{self.settings().group_id}/providers/{kind}"
+        return list(self.clients.arm.pages(path, "2024-05-01", f"{kind}/read"))
+
+    def _empty_through_the_cloud(self) -> None:
+        for site in (SITE, "paris"):
+            cloud = self.azure_cloud("tidy", site=site)
+            for resource in cloud.list_ours(site):
+                cloud.delete_resource(resource)
