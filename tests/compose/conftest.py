@@ -35,6 +35,7 @@ from imageport.compose.registry import Registry, hive_path, open_registry
 from imageport.compose.step import Context
 from imageport.compose.steps.order import run_steps
 from imageport.compose.verdict import judge
+from imageport.compose.vm_agent import find_vm_agent
 from imageport.sandbox.sample import recipe
 from imageport.sandbox.sample.driver_package import write_ena_package
 from imageport.sandbox.sample.windows_files import listed_files
@@ -82,10 +83,13 @@ class FolderGuest:
             registry = self.registry(stack, writable=True)
             pending = PendingFiles(self.windows)
             packages, refusals = find_packages(self.payload, options.drivers)
-            assert not refusals
+            vm_agent, missing = find_vm_agent(self.payload, options.azure_vm_agent)
+            assert not refusals + missing
             inspection = inspect(registry, self.windows, self.table)
             target = TARGETS[options.cloud]
-            context = Context(options, target, inspection, registry, pending, tuple(packages))
+            context = Context(
+                options, target, inspection, registry, pending, tuple(packages), vm_agent
+            )
             changes = run_steps(context)
             for name, hive in registry.hives.items():
                 hive.commit()

@@ -20,7 +20,6 @@ _INSTALLER = UUID("000c1084-0000-0000-c000-000000000046")
 _STREAM = "SampleVmAgent"
 _END = 0xFFFFFFFE
 _ENTRY_BYTES, _ROOT, _FILE = 128, 5, 2
-_MAX_SECTORS = 4096
 _FOLDER = "WindowsAzure"
 _SERVICES = (
     ("RdAgent", "WaAppAgent.exe"),
@@ -98,7 +97,9 @@ def _streams(data: bytes) -> dict[str, bytes]:
 
 def _chain(data: bytes, fat: tuple[int, ...], sector: int, sector_bytes: int) -> bytes:
     pieces: list[bytes] = []
-    while sector != _END and len(pieces) < _MAX_SECTORS:
+    while sector != _END:
+        if len(pieces) * sector_bytes > len(data):
+            raise PackageError(BAD_PACKAGE, "a chain of sectors that leads to itself")
         at = (sector + 1) * sector_bytes
         pieces.append(data[at : at + sector_bytes])
         sector = fat[sector]

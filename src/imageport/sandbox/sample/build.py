@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imageport.sandbox.sample import disk_image, faults
+from imageport.sandbox.sample.azure_faults import break_for_azure
 from imageport.sandbox.sample.efi_partition import make_efi_partition, remove_fallback_loader
 from imageport.sandbox.sample.ntfs_volume import make_windows_volume
 from imageport.sandbox.sample.programs import run
@@ -102,6 +103,7 @@ def _build(variant: Variant, work: Path) -> Path:
     hives = work / "hives"
     hives.mkdir()
     make_windows_hives(hives, with_pvs=variant is not Variant.NO_PVS)
+    break_for_azure(hives, variant)
     store = work / "BCD"
     make_boot_store(store)
     if variant is Variant.DIRTY_HIVE:

@@ -63,6 +63,14 @@ def make_hive(path: Path, prefix: str, texts: list[str]) -> None:
     source.unlink()
 
 
+def merge_text(path: Path, text: str) -> None:
+    r"""Change a hive by a registry text whose keys start at its root, like ``[\Select]``."""
+    source = path.with_suffix(".reg")
+    source.write_text("Windows Registry Editor Version 5.00\n\n" + text + "\n", encoding="utf-8")
+    run(["hivexregedit", "--merge", path, source])
+    source.unlink()
+
+
 def with_parents(prefix: str, text: str) -> str:
     """Insert the parents of every key that no line before it named.
 

@@ -59,6 +59,15 @@ class Variant(StrEnum):
     MBR = "mbr"
     NO_PVS = "no_pvs"
     NO_ESP_LOADER = "no_esp_loader"
+    WITHOUT_NETVSC = "without_netvsc"
+    """This and the following lack something on Azure; see `azure_faults`."""
+    WITHOUT_STORVSC = "without_storvsc"
+    WITHOUT_STORVSC_ID = "without_storvsc_id"
+    WITHOUT_VPCI = "without_vpci"
+    WITHOUT_HOST_TIME = "without_host_time"
+    WITHOUT_DOTNET = "without_dotnet"
+    OFFLINE_SAN = "offline_san"
+    DVD_DISABLED = "dvd_disabled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""The Azure VM agent: found in the payload, staged, in the plan, and plain text for cmd.exe."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imageport.compose.contract import Action, EngineOptions
+from imageport.compose.first_boot_plan import (
+    ADD_DRIVER,
+    INSTALL_AGENT,
+    REMOVE_SERVICE,
+    RESTORE_SERVICE,
+    FirstBootPlan,
+    parse_plan,
+)
+from imageport.compose.first_boot_script import render_script
+from imageport.compose.vm_agent import VmAgentPackage, find_vm_agent
+from imageport.sandbox.sample.vm_agent_package import FILE_NAME, write_vm_agent_package
+
+FOLDER = "Windows/ImageportFirstBoot"
+SETS = ("ControlSet001", "ControlSet002")
+
+
+def a_plan(deadline_seconds: int = 1200) -> FirstBootPlan:
+    plan = FirstBootPlan(deadline_seconds, 2)
+    plan.add(RESTORE_SERVICE, "BrokerAgent", "2")
+    plan.add(INSTALL_AGENT, "agent.msi", required=False)
+    plan.add(ADD_DRIVER, "ena\\ena.inf")
+    plan.add(REMOVE_SERVICE, "ImageportFirstBoot")
+    return plan.ordered()
+
+
+def a_script(deadline_seconds: int = 1200) -> str:
+    return render_script(a_plan(deadline_seconds), SETS).decode("ascii")
+
+
+def body(label: str) -> str:
+    text = a_script().replace("\r\n", "\n")
+    return re.split(r"^:\w+$", text.split(f"\n:{label}\n", 1)[1], flags=re.MULTILINE)[0]
+
+
+def test_the_agent_comes_after_the_drivers_and_before_anything_is_put_back() -> None:
+    lines = a_plan().render().decode().split("\r\n")[3:]
+    assert lines[:3] == [
+        "01 required add-driver ena\\ena.inf",
+        "02 optional install-vm-agent agent.msi",
+        "03 required restore-service BrokerAgent 2",
+    ]
+    assert parse_plan(a_plan().render()).render() == a_plan().render()
+
+
+def test_a_script_without_the_agent_says_nothing_of_one() -> None:
+    plan = FirstBootPlan()
+    plan.add(REMOVE_SERVICE, "ImageportFirstBoot")
+    script = render_script(plan.ordered(), SETS).decode("ascii")
+    assert "agent" not in script
+    assert "msiexec" not in script
+    assert "{" not in script
+
+
+def test_the_installer_asks_nobody_restarts_nothing_and_keeps_its_log() -> None:
+    (line,) = [line for line in a_script().split("\r\n") if "msiexec.exe" in line]
+    assert line == (
+        '"%SYS%\\msiexec.exe" /i "%HERE%agent\\%~2" /qn /norestart /l*v "%HERE%agent.log"'
+    )
+
+
+def test_the_agent_is_waited_for_with_a_bound_below_the_deadline() -> None:
+    assert 'set "ROUNDS=120"' in body("install_agent")  # of 5 s: ten minutes
+    assert 'set "ROUNDS=6"' in a_script(60)  # half of a deadline of 60 s
+    assert 'set "CODE=timeout"' in body("agent_round")
+    assert "goto note" in body("agent_round")
+
+
+def test_the_code_of_the_installer_is_kept_before_anything_resets_it() -> None:
+    lines = [line for line in body("agent").splitlines() if line and not line.startswith("rem ")]
+    after = dict(pairwise(lines))
+    (msiexec,) = [line for line in lines if "msiexec.exe" in line]
+    assert after[msiexec] == '>"%HERE%agent.tmp" echo %ERRORLEVEL%'
+    assert "move /y" in lines[2]
+    for code in ("3010", "1641"):
+        assert f'if "%CODE%"=="{code}" set "CODE=0"' in body("agent_over")
+
+
+def test_the_script_keeps_the_rules_of_the_one_without_agent() -> None:
+    script = a_script()
+    labels = re.findall(r"^:(\w+)", script, re.MULTILINE)
+    assert len(labels) == len(set(labels))
+    used = set(re.findall(r"goto (\w+)", script)) | set(re.findall(r"call :(\w+)", script))
+    assert used <= set(labels)
+    assert {"install_agent", "agent", "agent_round", "agent_over"} <= used
+    assert script.count("\n") == script.count("\r\n")
+    assert not re.search(r"\d>", script.replace("2>&1", "").replace("2>nul", ""))
+    for line in script.splitlines():
+        if ".exe" in line:
+            assert '"%SYS%\\' in line, line
+    for label in ("install_agent", "agent"):
+        before = script.replace("\r\n", "\n").split(f"\n:{label}\n")[0].rstrip().splitlines()[-1]
+        assert before.startswith(("exit /b", "goto ")), f"runs into :{label}"
+
+
+def test_the_look_alike_is_found_and_the_same_at_every_call(tmp_path: Path) -> None:
+    path = write_vm_agent_package(tmp_path / "agent")
+    package, refusals = find_vm_agent(tmp_path, f"agent/{FILE_NAME}")
+    assert (package, refusals) == (VmAgentPackage(FILE_NAME, path), [])
+    first = path.read_bytes()
+    assert write_vm_agent_package(tmp_path / "agent").read_bytes() == first
+
+
+def test_a_tool_that_is_not_ours_takes_the_look_alike_for_a_compound_file(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        ["file", "--brief", write_vm_agent_package(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "Composite Document File V2" in shown
+
+
+def _write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def _link_outside(folder: Path) -> None:
+    outside = write_vm_agent_package(folder.parent / "outside")
+    (folder / "agent.msi").symlink_to(outside)
+
+
+MSI = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "name", "reason"),
+    [
+        (lambda _: None, "agent.msi", "Cannot find 'agent.msi' in the payload"),
+        (lambda _: None, "../agent.msi", "needed one inside the payload"),
+        (lambda _: None, "/agent.msi", "needed one inside the payload"),
+        (_link_outside, "agent.msi", "a link that leads out"),
+        (_write("agent.exe", MSI), "agent.exe", "needed an MSI file"),
+        (lambda folder: (folder / "a.msi").mkdir(), "a.msi", "needed an MSI file"),
+        (_write("a b.msi", MSI), "a b.msi", "its name is not plain"),
+        (_write("agent.msi", b"MZ a program"), "agent.msi", "found 4d5a2061"),
+        (_write("agent.msi", b""), "agent.msi", "found nothing"),
+    ],
+)
+def test_a_file_that_is_no_installer_is_refused_with_the_reason(
+    tmp_path: Path, prepare: Callable[[Path], None], name: str, reason: str
+) -> None:
+    payload = tmp_path / "payload"
+    payload.mkdir()
+    prepare(payload)
+    package, (found,) = find_vm_agent(payload, name)
+    assert package is None
+    assert found.code == "vm_agent"
+    assert reason in found.reason
+    assert found.hint
+
+
+def test_an_agent_without_a_payload_is_refused_and_no_agent_needs_none(tmp_path: Path) -> None:
+    package, (found,) = find_vm_agent(None, "agent.msi")
+    assert package is None
+    assert "no payload is given" in found.reason
+    assert find_vm_agent(None, "") == (None, [])
+    assert find_vm_agent(tmp_path, "") == (None, [])
+
+
+def test_the_agent_is_staged_for_administrators_only_with_its_digest_in_the_report(
+    guest: Any,
+) -> None:
+    path = write_vm_agent_package(guest.payload / "azure")
+    options = EngineOptions(cloud="azure", azure_vm_agent=f"azure/{FILE_NAME}")
+    changes = [c for c in guest.compose(options) if c.step == "azure_vm_agent"]
+    assert {c.tier for c in changes} == {"recommended"}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert any(digest in c.after for c in changes if c.kind == "file")
+    assert guest.windows.read(f"{FOLDER}/agent/{FILE_NAME}", 1 << 20) == path.read_bytes()
+    assert guest.judge(options=options)["descriptors"].passed
+    plan = guest.windows.read(f"{FOLDER}/plan.txt", 4096).decode()
+    assert f"optional install-vm-agent {FILE_NAME}\r\n" in plan
+
+
+def test_an_agent_that_does_not_install_fails_nothing(guest: Any) -> None:
+    write_vm_agent_package(guest.payload / "azure")
+    options = EngineOptions(cloud="azure", azure_vm_agent=f"azure/{FILE_NAME}")
+    guest.compose(options)
+    plan = parse_plan(guest.windows.read(f"{FOLDER}/plan.txt", 4096))
+    outcomes = [
+        f"step.{step.number:02d}={'failed 1603' if step.verb == INSTALL_AGENT else 'ok'}"
+        for step in plan.steps
+    ]
+    text = "\r\n".join(["state=done", "attempts=1", *outcomes, ""])
+    (guest.windows.root / FOLDER / "result.txt").write_bytes(text.encode())
+    item = guest.judge(Action.VERIFY, options)["first_boot_done"]
+    assert item.passed
+    assert "install-vm-agent: failed 1603" in item.evidence
