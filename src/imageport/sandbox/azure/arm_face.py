@@ -75,11 +75,8 @@ class ArmFace:
 
     def _check_allowed(self, request: ArmRequest) -> None:
         knobs = self._emulator.knobs
-        polling = "operation" in request.names
-        if not polling:
-            # Polling is allowed to everyone who could start an operation.
-            self._emulator.calls.record(request.action)
-        if not polling and is_denied(knobs.denied, request.action):
+        self._emulator.calls.record(request.action)
+        if is_denied(knobs.denied, request.action):
             raise forbidden(request.action, request.scope)
         group = request.names.get("group", RESOURCE_GROUP)
         if group.lower() != RESOURCE_GROUP.lower():
@@ -103,9 +100,10 @@ class ArmFace:
         operation = answer.operation
         if operation is None:
             return []
+        provider, collection = operation.kind.split("/")
         address = (
             f"{self._emulator.endpoint}/subscriptions/{SUBSCRIPTION}/providers/"
-            f"{operation.provider}/locations/{LOCATION}/operations/{operation.id}"
+            f"{provider}/locations/{LOCATION}/{collection}/{operation.id}"
             f"?api-version={request.query['api-version']}"
         )
         headers = [("Retry-After", RETRY_SECONDS)]

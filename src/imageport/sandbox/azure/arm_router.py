@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from imageport.sandbox.azure import (
     boot_diagnostics,
+    given_resources,
     machine_power,
     managed_disks,
     managed_snapshots,
@@ -48,6 +49,20 @@ class Route:
 def _route(method: str, pattern: str, action: str, handler: Handler, verb: str = "") -> Route:
     tail = f"/{verb}" if verb else ""
     return Route(method, re.compile(pattern + tail, re.IGNORECASE), action, handler, verb)
+
+
+def _operations(provider: str, collection: str) -> Route:
+    pattern = (
+        _SUBSCRIPTION + f"/providers/{re.escape(provider)}/locations/(?P<location>[^/]+)"
+        f"/{collection}/(?P<operation>[^/]+)"
+    )
+    action = f"{provider}/locations/{collection}/read"
+    return _route("GET", pattern, action, subscription_facts.get_operation)
+
+
+def _given(path: str, action: str) -> Route:
+    """Return the route to what exists from the start and is only looked at."""
+    return _route("GET", path, action, given_resources.get)
 
 
 def _is_disk(request: ArmRequest) -> bool:
@@ -107,21 +122,23 @@ ROUTES = (
         "POST", _COMPUTE + _MACHINE, f"{_VM}/retrieveBootDiagnosticsData/action",
         boot_diagnostics.retrieve, "retrieveBootDiagnosticsData",
     ),
-    _route(
-        "GET", _COMPUTE + "/images" + _NAME, "Microsoft.Compute/images/read",
-        region_facts.get_image,
+    _given(_COMPUTE + "/images" + _NAME, "Microsoft.Compute/images/read"),
+    _given(_COMPUTE + "/diskAccesses" + _NAME, "Microsoft.Compute/diskAccesses/read"),
+    _given(
+        _COMPUTE + "/diskEncryptionSets" + _NAME, "Microsoft.Compute/diskEncryptionSets/read"
+    ),
+    _given(_NETWORK + "/virtualNetworks" + _NAME, "Microsoft.Network/virtualNetworks/read"),
+    _given(
+        _NETWORK + r"/virtualNetworks/(?P<network>[^/]+)/subnets" + _NAME, f"{_SUBNETS}/read"
     ),
     _route("PUT", _NSG_PATH + _NAME, f"{_NSG}/write", network_groups.put),
+    _route("PATCH", _NSG_PATH + _NAME, f"{_NSG}/write", network_groups.patch),
     _route("GET", _NSG_PATH + _NAME, f"{_NSG}/read", network_groups.get),
     _route("DELETE", _NSG_PATH + _NAME, f"{_NSG}/delete", network_groups.delete),
     _route("GET", _NSG_PATH, f"{_NSG}/read", network_groups.list_group),
     _route("GET", _NIC_PATH + _NAME, f"{_NIC}/read", network_parts.get_interface),
     _route("DELETE", _NIC_PATH + _NAME, f"{_NIC}/delete", network_parts.delete_interface),
     _route("GET", _NIC_PATH, f"{_NIC}/read", network_parts.list_interfaces),
-    _route(
-        "GET", _NETWORK + r"/virtualNetworks/(?P<network>[^/]+)/subnets" + _NAME,
-        f"{_SUBNETS}/read", network_parts.get_subnet,
-    ),
     _route(
         "GET", _SUBSCRIPTION + r"/providers/Microsoft\.Compute/skus",
         "Microsoft.Compute/skus/read", region_facts.list_skus,
@@ -131,18 +148,9 @@ ROUTES = (
         _SUBSCRIPTION + r"/providers/Microsoft\.Compute/locations/(?P<location>[^/]+)/usages",
         "Microsoft.Compute/locations/usages/read", region_facts.list_usages,
     ),
-    _route(
-        "GET",
-        _SUBSCRIPTION + r"/providers/Microsoft\.Compute/locations/(?P<location>[^/]+)"
-        r"/operations/(?P<operation>[^/]+)",
-        "Microsoft.Compute/locations/operations/read", subscription_facts.get_operation,
-    ),
-    _route(
-        "GET",
-        _SUBSCRIPTION + r"/providers/Microsoft\.Network/locations/(?P<location>[^/]+)"
-        r"/operations/(?P<operation>[^/]+)",
-        "Microsoft.Network/locations/operations/read", subscription_facts.get_operation,
-    ),
+    _operations("Microsoft.Compute", "DiskOperations"),
+    _operations("Microsoft.Compute", "operations"),
+    _operations("Microsoft.Network", "operations"),
     _route(
         "GET", r"(?P<permitted>/subscriptions/(?P<subscription>[^/]+)(?:/.+?)?)"
         r"/providers/Microsoft\.Authorization/permissions",

@@ -40,7 +40,7 @@ class Emulator:
 
     def begin(
         self,
-        provider: str,
+        kind: str,
         finish: Callable[[], dict[str, Any] | None],
         failed: Callable[[], None] = lambda: None,
         work: Callable[[], None] | None = None,
@@ -58,7 +58,7 @@ class Emulator:
             return said_by_arm(finish)
 
         first = None if work is None else lambda: said_by_arm(work)
-        return self.operations.begin(provider, self.knobs.state_seconds, end, failed, first)
+        return self.operations.begin(kind, self.knobs.state_seconds, end, failed, first)
 
     def check_linked(self, request: ArmRequest, action: str, scope: str) -> None:
         """Refuse a request when the credential lacks an action on something it refers to."""

@@ -16,10 +16,9 @@ from imageport.sandbox.azure.arm_errors import (
 from imageport.sandbox.azure.arm_messages import ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.machine_disks import OS_LUN
-from imageport.sandbox.azure.machine_power import refuse_deleting
+from imageport.sandbox.azure.machine_power import MACHINE_OPERATIONS, refuse_deleting
 from imageport.sandbox.azure.machine_sizes import find_size
 from imageport.sandbox.azure.operations import Operation
-from imageport.sandbox.azure.storage_resources import PROVIDER
 
 Json = dict[str, Any]
 
@@ -48,7 +47,7 @@ def change(emulator: Emulator, request: ArmRequest, machine: Json, body: Json) -
         if machine["properties"]["provisioningState"] == "Updating":
             machine["properties"]["provisioningState"] = "Succeeded"
 
-    return emulator.begin(PROVIDER, finish, finish)
+    return emulator.begin(MACHINE_OPERATIONS, finish, finish)
 
 
 def _change_disks(

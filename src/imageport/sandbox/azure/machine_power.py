@@ -15,11 +15,11 @@ from imageport.sandbox.azure.isolation import network_problems
 from imageport.sandbox.azure.machine_disks import OS_LUN
 from imageport.sandbox.azure.network_groups import TYPE as GROUPS
 from imageport.sandbox.azure.operations import NotYet
-from imageport.sandbox.azure.storage_resources import PROVIDER
 from imageport.sandbox.machines.hypervisor import MachinePlan
 
 Json = dict[str, Any]
 MACHINES = "Microsoft.Compute/virtualMachines"
+MACHINE_OPERATIONS = "Microsoft.Compute/operations"
 ON = {"starting", "running"}
 
 
@@ -131,7 +131,7 @@ def delete(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         if machine["imageport"]["step"] == step:
             machine["properties"]["provisioningState"] = "Failed"
 
-    operation = emulator.begin(PROVIDER, finish, failed)
+    operation = emulator.begin(MACHINE_OPERATIONS, finish, failed)
     return ArmAnswer(202, None, operation, final_state="location")
 
 
@@ -179,7 +179,9 @@ def guest_shut_down(emulator: Emulator, machine_id: str) -> None:
                 raise NotYet
             machine["imageport"]["power"] = "stopped"
 
-        emulator.operations.begin(PROVIDER, emulator.knobs.state_seconds, finish, lambda: None)
+        emulator.operations.begin(
+            MACHINE_OPERATIONS, emulator.knobs.state_seconds, finish, lambda: None
+        )
 
 
 def view(machine: Json) -> Json:
@@ -188,6 +190,8 @@ def view(machine: Json) -> Json:
     power = machine["imageport"]["power"]
     disks = [machine["properties"]["storageProfile"]["osDisk"]]
     disks += machine["properties"]["storageProfile"]["dataDisks"]
+    if state == "failed":
+        state = "failed/InternalExecutionError"
     found: Json = {
         "hyperVGeneration": machine["imageport"]["generation"],
         "statuses": [_status(f"ProvisioningState/{state}", state)],
@@ -204,7 +208,7 @@ def view(machine: Json) -> Json:
         found["statuses"].append(
             _status("ProvisioningState/creating/OSProvisioningInProgress", "OS provisioning")
         )
-    if state not in {"creating", "failed"} or power != "starting":
+    if power and (state != "creating" or power != "starting"):
         found["statuses"].append(_status(f"PowerState/{power}", f"VM {power}"))
     return found
 
@@ -241,5 +245,5 @@ def _find(emulator: Emulator, request: ArmRequest, verb: str) -> Json:
 
 
 def _answer(emulator: Emulator, finish: Any) -> ArmAnswer:
-    operation = emulator.begin(PROVIDER, finish)
+    operation = emulator.begin(MACHINE_OPERATIONS, finish)
     return ArmAnswer(202, None, operation, final_state="location")

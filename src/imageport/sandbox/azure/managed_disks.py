@@ -37,7 +37,7 @@ from imageport.sandbox.azure.storage_bodies import (
     checked_properties,
     size_gb,
 )
-from imageport.sandbox.azure.storage_resources import PROVIDER, busy, find, show
+from imageport.sandbox.azure.storage_resources import DISK_OPERATIONS, busy, find, show
 
 Json = dict[str, Any]
 TYPE = "Microsoft.Compute/disks"
@@ -125,7 +125,7 @@ def create(emulator: Emulator, document: Json, make: Callable[[], None]) -> ArmA
         properties["provisioningState"] = "Failed"
         emulator.resources.put(document)
 
-    operation = emulator.begin(PROVIDER, finish, failed, work)
+    operation = emulator.begin(DISK_OPERATIONS, finish, failed, work)
     return ArmAnswer(202, show(emulator, document), operation)
 
 
@@ -146,7 +146,9 @@ def _change(emulator: Emulator, request: ArmRequest, existing: Json, body: Json)
     if existing["properties"]["provisioningState"] in {"Creating", "Updating"}:
         # The same PUT again, while the first is still at work, changes nothing.
         if _same_creation(existing, properties):
-            return ArmAnswer(202, show(emulator, existing), emulator.begin(PROVIDER, lambda: None))
+            return ArmAnswer(
+                202, show(emulator, existing), emulator.begin(DISK_OPERATIONS, lambda: None)
+            )
         raise busy(str(existing["name"]))
     if existing["properties"]["provisioningState"] == "Deleting":
         raise busy(str(existing["name"]))
@@ -170,7 +172,7 @@ def _change(emulator: Emulator, request: ArmRequest, existing: Json, body: Json)
     if "tags" in body:
         existing["tags"] = check_tags(body["tags"])
     emulator.resources.put(existing)
-    return ArmAnswer(202, show(emulator, existing), emulator.begin(PROVIDER, lambda: None))
+    return ArmAnswer(202, show(emulator, existing), emulator.begin(DISK_OPERATIONS, lambda: None))
 
 
 def _same_creation(existing: Json, properties: Json) -> bool:

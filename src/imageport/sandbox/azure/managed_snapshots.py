@@ -27,7 +27,7 @@ from imageport.sandbox.azure.storage_bodies import (
     check_network_access,
     checked_properties,
 )
-from imageport.sandbox.azure.storage_resources import PROVIDER, busy, find, show
+from imageport.sandbox.azure.storage_resources import DISK_OPERATIONS, busy, find, show
 
 Json = dict[str, Any]
 TYPE = "Microsoft.Compute/snapshots"
@@ -124,7 +124,7 @@ def _change(emulator: Emulator, request: ArmRequest, existing: Json, body: Json)
     if "tags" in body:
         existing["tags"] = check_tags(body["tags"])
     emulator.resources.put(existing)
-    return ArmAnswer(202, show(emulator, existing), emulator.begin(PROVIDER, lambda: None))
+    return ArmAnswer(202, show(emulator, existing), emulator.begin(DISK_OPERATIONS, lambda: None))
 
 
 def _sku(body: Json) -> Json:

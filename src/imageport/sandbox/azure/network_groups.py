@@ -26,7 +26,7 @@ from imageport.sandbox.azure.isolation import prefixes
 from imageport.sandbox.azure.storage_resources import page_of
 
 Json = dict[str, Any]
-PROVIDER = "Microsoft.Network"
+NETWORK_OPERATIONS = "Microsoft.Network/operations"
 TYPE = "Microsoft.Network/networkSecurityGroups"
 INTERFACES = "Microsoft.Network/networkInterfaces"
 TAGS = (
@@ -101,8 +101,20 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         document["properties"]["provisioningState"] = "Failed"
         emulator.resources.put(document)
 
-    operation = emulator.begin(PROVIDER, finish, failed)
+    operation = emulator.begin(NETWORK_OPERATIONS, finish, failed)
     return ArmAnswer(201 if existing is None else 200, _show(emulator, document), operation)
+
+
+def patch(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
+    """Answer PATCH: other tags, at once."""
+    body = request.json()
+    check_members(body, {"tags": None}, "TagsObject")
+    document = emulator.resources.get(request.key)
+    if document is None:
+        raise not_found(request.scope)
+    document["tags"] = check_tags(body.get("tags"))
+    emulator.resources.put(document)
+    return ArmAnswer(200, _show(emulator, document))
 
 
 def get(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
@@ -133,7 +145,7 @@ def delete(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         )
         raise ArmError(400, "InUseNetworkSecurityGroupCannotBeDeleted", text)
     document["properties"]["provisioningState"] = "Deleting"
-    operation = emulator.begin(PROVIDER, lambda: emulator.resources.drop(request.key))
+    operation = emulator.begin(NETWORK_OPERATIONS, lambda: emulator.resources.drop(request.key))
     return ArmAnswer(202, None, operation, final_state="location")
 
 

@@ -1,6 +1,6 @@
-# References: Azure REST API, Network Interfaces - Get, Delete, List; Subnets - Get;
+# References: Azure REST API, Network Interfaces - Get, Delete, List;
 # VirtualMachineNetworkInterfaceConfiguration.
-"""Network interfaces, which only machines make here, and the two subnets that exist."""
+"""Network interfaces, which only machines make here."""
 
 from __future__ import annotations
 
@@ -12,31 +12,13 @@ from imageport.sandbox.azure.account import BOOT_SUBNET_ID, LOCATION, SUBNET_ID
 from imageport.sandbox.azure.arm_errors import ArmError, missing_reference, not_found, required
 from imageport.sandbox.azure.arm_messages import ArmAnswer, ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
-from imageport.sandbox.azure.network_groups import INTERFACES, PROVIDER, TYPE
+from imageport.sandbox.azure.network_groups import INTERFACES, NETWORK_OPERATIONS, TYPE
 from imageport.sandbox.azure.storage_resources import page_of
 
 Json = dict[str, Any]
 SUBNETS = {SUBNET_ID.lower(): "10.20.0.0/24", BOOT_SUBNET_ID.lower(): "10.20.1.0/24"}
 _RESERVED = 4
 """Azure keeps the first four addresses and the last one of every subnet."""
-
-
-def get_subnet(_emulator: Emulator, request: ArmRequest) -> ArmAnswer:
-    """Answer GET of a subnet."""
-    if request.key not in SUBNETS:
-        raise not_found(request.scope)
-    body: Json = {
-        "id": request.scope,
-        "name": request.name,
-        "type": "Microsoft.Network/virtualNetworks/subnets",
-        "etag": 'W/"1"',
-        "properties": {
-            "provisioningState": "Succeeded",
-            "addressPrefix": SUBNETS[request.key],
-            "defaultOutboundAccess": False,
-        },
-    }
-    return ArmAnswer(200, body)
 
 
 def check_interfaces(emulator: Emulator, request: ArmRequest, profile: Json) -> list[Json]:
@@ -152,5 +134,5 @@ def delete_interface(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
             "to delete the network interface, it must be dissociated from the resource."
         )
         raise ArmError(400, "NicInUse", text)
-    operation = emulator.begin(PROVIDER, lambda: emulator.resources.drop(request.key))
+    operation = emulator.begin(NETWORK_OPERATIONS, lambda: emulator.resources.drop(request.key))
     return ArmAnswer(202, None, operation, final_state="location")

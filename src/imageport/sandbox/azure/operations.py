@@ -31,7 +31,8 @@ class Operation:
     """One operation; ``result`` is what it answers in the end, if anything."""
 
     id: str
-    provider: str
+    kind: str
+    """Provider and collection, ``Microsoft.Compute/operations``: where its address is."""
     started: float = field(default_factory=time.time)
     ended: float = 0.0
     status: str = "InProgress"
@@ -66,14 +67,14 @@ class Operations:
 
     def begin(
         self,
-        provider: str,
+        kind: str,
         seconds: float,
         finish: Finish,
         failed: Callable[[], None],
         work: Callable[[], None] | None = None,
     ) -> Operation:
         """Run ``work``, then after ``seconds`` ``finish``; an ArmError of either is ``Failed``."""
-        operation = Operation(str(uuid.uuid4()), provider)
+        operation = Operation(str(uuid.uuid4()), kind)
         with self._lock:
             self._all[operation.id] = operation
             for old in list(self._all)[:-KEPT]:

@@ -1,5 +1,5 @@
-# References: Azure REST API, Resource Skus - List (2021-07-01), Usage - List, Images - Get.
-"""What the region offers: sizes, how much of them is used, the engine image."""
+# References: Azure REST API, Resource Skus - List (2021-07-01), Usage - List.
+"""What the region offers: sizes, and how much of them is used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from imageport.sandbox.azure.account import ENGINE_IMAGE_ID, LOCATION
-from imageport.sandbox.azure.arm_errors import ArmError, not_found
+from imageport.sandbox.azure.account import LOCATION
+from imageport.sandbox.azure.arm_errors import ArmError
 from imageport.sandbox.azure.arm_messages import ArmAnswer, ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.machine_sizes import SIZES, MachineSize, find_size
@@ -123,23 +123,3 @@ def _usage(name: str, text: str, used: int, limit: int) -> Json:
         "limit": limit,
         "name": {"value": name, "localizedValue": text},
     }
-
-
-def get_image(_emulator: Emulator, request: ArmRequest) -> ArmAnswer:
-    """Answer GET of a managed image: there is the engine image only."""
-    if request.key != ENGINE_IMAGE_ID.lower():
-        raise not_found(request.scope)
-    disk = {"osType": "Linux", "osState": "Generalized", "diskSizeGB": 30}
-    body: Json = {
-        "id": ENGINE_IMAGE_ID,
-        "name": request.name,
-        "type": "Microsoft.Compute/images",
-        "location": LOCATION,
-        "tags": {},
-        "properties": {
-            "provisioningState": "Succeeded",
-            "hyperVGeneration": "V2",
-            "storageProfile": {"osDisk": disk, "dataDisks": []},
-        },
-    }
-    return ArmAnswer(200, body)

@@ -18,6 +18,7 @@ from imageport.sandbox.azure.storage_bodies import size_gb
 
 Json = dict[str, Any]
 PROVIDER = "Microsoft.Compute"
+DISK_OPERATIONS = "Microsoft.Compute/DiskOperations"
 LONGEST_ACCESS_SECONDS = 4294967295
 """``durationInSeconds`` is a 32 bit number; the service itself names no other limit."""
 SHORTEST_ACCESS_SECONDS = 60
@@ -118,7 +119,7 @@ def delete(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         document["properties"]["provisioningState"] = "Failed"
         emulator.resources.put(document)
 
-    operation = emulator.begin(PROVIDER, finish, failed)
+    operation = emulator.begin(DISK_OPERATIONS, finish, failed)
     return ArmAnswer(202, None, operation, final_state="location")
 
 
@@ -169,7 +170,7 @@ def begin_get_access(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         url = emulator.store.grant(request.key, access, seconds, emulator.endpoint)
         return {"accessSAS": url}
 
-    operation = emulator.begin(PROVIDER, finish)
+    operation = emulator.begin(DISK_OPERATIONS, finish)
     return ArmAnswer(202, None, operation, final_state="location")
 
 
@@ -215,5 +216,5 @@ def end_get_access(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
         if refused:
             raise refused[0]
 
-    operation = emulator.begin(PROVIDER, finish)
+    operation = emulator.begin(DISK_OPERATIONS, finish)
     return ArmAnswer(202, None, operation, final_state="location")

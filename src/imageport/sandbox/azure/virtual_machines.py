@@ -36,9 +36,10 @@ from imageport.sandbox.azure.machine_checks import (
     check_size,
 )
 from imageport.sandbox.azure.machine_disks import OS_LUN
+from imageport.sandbox.azure.machine_power import MACHINE_OPERATIONS
 from imageport.sandbox.azure.managed_disks import ZONES
 from imageport.sandbox.azure.network_parts import check_interfaces
-from imageport.sandbox.azure.storage_resources import PROVIDER, page_of
+from imageport.sandbox.azure.storage_resources import page_of
 
 Json = dict[str, Any]
 TYPE = "Microsoft.Compute/virtualMachines"
@@ -108,9 +109,9 @@ def _create(emulator: Emulator, machine: Json) -> ArmAnswer:
     def failed() -> None:
         if machine["imageport"]["step"] == step:
             machine["properties"]["provisioningState"] = "Failed"
-            machine["imageport"]["power"] = "stopped"
+            machine["imageport"]["power"] = ""
 
-    operation = emulator.begin(PROVIDER, finish, failed)
+    operation = emulator.begin(MACHINE_OPERATIONS, finish, failed)
     return ArmAnswer(201, show(machine), operation)
 
 
