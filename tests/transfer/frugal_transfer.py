@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -22,7 +23,6 @@ class Nowhere(BlockTarget):
     """Takes everything, keeps nothing; as many puts in flight as a cloud bears."""
 
     traits = TargetTraits("nowhere", unwritten_reads_zero=False, max_in_flight=64)
-    puts = 0
 
     def begin(self, plan: TransferPlan, token: str) -> str:
         del plan
@@ -33,7 +33,6 @@ class Nowhere(BlockTarget):
 
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         del index, data, digest
-        self.puts += 1
 
     def commit(self, digests: Mapping[int, bytes]) -> str:
         return f"nowhere-{len(digests)}"
@@ -46,6 +45,17 @@ class Nowhere(BlockTarget):
 
     def close(self) -> None:
         return
+
+
+class NowhereInRuns(Nowhere):
+    """Likewise for 4 MiB a put."""
+
+    traits = TargetTraits("nowhere", unwritten_reads_zero=False, max_in_flight=32, put_blocks=8)
+
+    def put_run(self, first_index: int, data: bytes | memoryview, digests: Sequence[bytes]) -> None:
+        del first_index, data, digests
+        # Long enough for as many to be in flight as are let in.
+        time.sleep(0.01)
 
 
 class QuickDisk(SyntheticDisk):
@@ -67,12 +77,13 @@ def main() -> None:
         layout += [(40 * MIB, DATA, number + 1), (GIB - 40 * MIB, HOLE, 0), (GIB, ZERO, 0)]
     disk = QuickDisk(layout)
     folder = LocalFolder(Path(sys.argv[1]))
+    kind = NowhereInRuns if sys.argv[2] == "runs" else Nowhere
     request = {"verify": VerifyLevel.AGGREGATE, "partitions": ()}
-    first = transfer(disk, Nowhere(), TransferRequest(Journal(folder, "1"), "t", **request))
+    first = transfer(disk, kind(), TransferRequest(Journal(folder, "1"), "t", **request))
     layout[0] = (40 * MIB, ZERO, 0)
     second = transfer(
         QuickDisk(layout),
-        Nowhere(),
+        kind(),
         TransferRequest(Journal(folder, "2"), "t", parent=first.manifest, **request),
     )
     result = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,11 +18,26 @@ from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
 from imageport.formats.file_target import FileTarget, RawFileTarget, VhdxFileTarget
 from imageport.model import BLOCK_BYTES
 from imageport.state.store import StateStore
+from imageport.storage.folder import Folder
 from imageport.storage.local import LocalFolder
 from imageport.transfer.pipeline import TransferRequest, TransferResult, VerifyLevel, transfer
 
 B = BLOCK_BYTES
-KINDS: dict[str, type[FileTarget]] = {"vhdx": VhdxFileTarget, "raw": RawFileTarget}
+
+
+class RunTarget(RawFileTarget):
+    """A raw file that is given several blocks at once, as a cloud disk is."""
+
+    def __init__(self, folder: Folder, part_name: str) -> None:
+        super().__init__(folder, part_name)
+        self.traits = replace(self.traits, put_blocks=8)
+
+
+KINDS: dict[str, type[FileTarget]] = {
+    "vhdx": VhdxFileTarget,
+    "raw": RawFileTarget,
+    "runs": RunTarget,
+}
 
 
 def the_disk(version: str = "1") -> SyntheticDisk:

@@ -113,6 +113,41 @@ def test_a_header_that_would_not_fit_is_refused():
     journal.close()
 
 
+def test_what_the_target_lost_is_forgotten_for_good():
+    folder = written(5)
+    journal = Journal(folder, NAME)
+    journal.load()
+    journal.forget([1, 3])
+    assert sorted(journal.put) == [0, 2, 4]
+    journal.add(3, digest(33))
+    journal.flush()
+    journal.close()
+    again = Journal(folder, NAME)
+    again.load()
+    assert dict(again.put) == {0: digest(0), 2: digest(2), 3: digest(33), 4: digest(4)}
+    again.close()
+
+
+@pytest.mark.parametrize("missing_bytes", range(2 * RECORD_BYTES + 1))
+def test_a_crash_while_blocks_are_forgotten_leaves_a_journal_to_ask_again(missing_bytes: int):
+    folder = written(5)
+    journal = Journal(folder, NAME)
+    journal.load()
+    journal.forget([1, 3])
+    journal.close()
+    data = folder.read_bytes(NAME)
+    torn = damaged(folder, data[: len(data) - missing_bytes])
+    assert torn.load() == HEADER
+    kept = {0: [0, 2, 4], 1: [0, 2, 3, 4], 2: [0, 1, 2, 3, 4]}
+    assert sorted(torn.put) == kept[-(-missing_bytes // RECORD_BYTES)]
+    torn.forget({1, 3} & set(torn.put))
+    torn.close()
+    again = Journal(folder, NAME)
+    again.load()
+    assert sorted(again.put) == [0, 2, 4]
+    again.close()
+
+
 def test_a_deleted_journal_leaves_no_file():
     folder = written(5)
     journal = Journal(folder, NAME)

@@ -56,7 +56,14 @@ def check_exact(folder: Path, kind: str) -> None:
             assert copy.read_at(start, count) == disk.content(start, count)
 
 
-@pytest.mark.parametrize("kind", ["vhdx", pytest.param("raw", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "vhdx",
+        pytest.param("raw", marks=pytest.mark.slow),
+        pytest.param("runs", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_transfer_goes_on_and_repeats_at_most_a_second(kind: str, tmp_path: Path):
     for name in ("state", "store"):
         (tmp_path / name).mkdir()

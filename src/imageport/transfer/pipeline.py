@@ -39,8 +39,8 @@ from imageport.transfer.workers import Workers
 
 MEMORY_BYTES = 64 * MIB
 """Least memory for blocks: 128, enough for 64 puts of one block and the reads ahead of them."""
-READ_AHEAD = 1.25
-"""A quarter more than the puts in flight hold, so that none of them waits for a read."""
+MOST_MEMORY_BYTES = 128 * MIB
+"""32 puts of 4 MiB: more than that in flight gains less than the memory costs a small worker."""
 CHECK_SOURCE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 EFI_PARTITION = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
@@ -114,7 +114,8 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
 def memory_for(traits: TargetTraits) -> int:
     """Return the bytes of blocks that keep the target's declared puts in flight."""
     in_flight = max(traits.initial_in_flight, traits.max_in_flight)
-    return max(MEMORY_BYTES, int(READ_AHEAD * in_flight * traits.put_blocks) * BLOCK_BYTES)
+    wanted = in_flight * traits.put_blocks * BLOCK_BYTES
+    return max(MEMORY_BYTES, min(MOST_MEMORY_BYTES, wanted))
 
 
 class _Transfer:
