@@ -53,7 +53,6 @@ _GROUPS: Final = ("engine_network_security_group_id", "isolated_network_security
 ACTIONS: Final = (
     NeededAction(SELF_TEST, "preflight"),
     NeededAction("Microsoft.Resources/subscriptions/resourceGroups/read", "preflight"),
-    NeededAction("Microsoft.Resources/tags/write", "every stage"),
     NeededAction(f"{_COMPUTE}/disks/read", "upload, prepare, sweep"),
     NeededAction(f"{_COMPUTE}/disks/write", "upload, prepare"),
     NeededAction(f"{_COMPUTE}/disks/delete", "clean-up"),
@@ -71,7 +70,7 @@ ACTIONS: Final = (
     NeededAction(
         f"{_COMPUTE}/virtualMachines/retrieveBootDiagnosticsData/action", "prepare (reports)"
     ),
-    NeededAction(f"{_COMPUTE}/locations/operations/read", "every stage"),
+    NeededAction(f"{_COMPUTE}/locations/diskOperations/read", "every stage"),
     NeededAction(f"{_COMPUTE}/skus/read", "preflight", scope=SUBSCRIPTION),
     NeededAction(f"{_COMPUTE}/locations/usages/read", "preflight", scope=SUBSCRIPTION),
     NeededAction(
