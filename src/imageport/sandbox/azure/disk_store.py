@@ -206,10 +206,12 @@ class DiskStore:
                 with path.open("wb") as file:
                     file.truncate(file_bytes)
             else:
-                with source.lock:
+                # Readers of the source go on meanwhile. A machine that has it may write while it is
+                # copied: what it wrote is looked for afterwards, so that nothing is missed.
+                with source.busy():
+                    copy_sparse(source.fd, path, file_bytes)
                     if source.facts.state == "Attached":
                         source.take_up()
-                    copy_sparse(source.fd, path, file_bytes)
                     ranges = source.pages.all()
             (self._folder / f"{key}.pages").unlink(missing_ok=True)
             disk = StoredDisk(self._folder, facts, key)

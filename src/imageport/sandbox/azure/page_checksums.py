@@ -10,7 +10,12 @@ from functools import cache
 
 from imageport.sandbox.azure.blob_answers import BlobRefusal
 
-CHECKSUM_HEADERS = ("content-md5", "x-ms-content-crc64", "x-ms-structured-body")
+CHECKSUM_HEADERS = (
+    "content-md5",
+    "x-ms-content-crc64",
+    "x-ms-structured-body",
+    "x-ms-range-get-content-md5",
+)
 _POLYNOMIAL = 0x9A6C9329AC4BC9B5
 _ONES = 0xFFFFFFFFFFFFFFFF
 

@@ -64,10 +64,10 @@ class PageHttp:
             return answer
 
     def _carry_out(self, disk: StoredDisk, request: BlobRequest, comp: str) -> BlobAnswer:
+        self._refuse_checksums(request)
         if request.method == "HEAD":
             return properties(disk)
         if request.method == "PUT":
-            self._refuse_checksums(request)
             self._slow_down(disk, write_length(request))
             return put_page(disk, request, self._access)
         if comp == "pagelist":
