@@ -12,6 +12,7 @@ from blocks._block import ImageportBlock
 from imageport.cloud import Cloud
 from imageport.clouds.aws.cloud import AwsCloud
 from imageport.clouds.aws.settings import AwsSettings
+from imageport.doctor.grants import aws_grant
 from imageport.state.ledger import Ledger
 
 
@@ -104,6 +105,10 @@ class AwsTarget(ImageportBlock):
         values = self.model_dump(exclude={"credentials"})
         known = {name: values[name] for name in type(self).model_fields if name in values}
         return AwsSettings(**known, site=site, proxy=proxy, ca_bundle=ca_bundle)
+
+    def grant_at(self, action: str) -> str:
+        """Return to whom and where a missing action has to be granted."""
+        return aws_grant(action)
 
     def session(self) -> boto3.Session:
         """Return the session that signs requests; clients refresh what a role or profile gives."""

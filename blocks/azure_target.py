@@ -15,6 +15,7 @@ from imageport.clouds.azure.credentials import credential_for
 from imageport.clouds.azure.settings import AzureSettings
 from imageport.clouds.azure.worker_login import worker_credential
 from imageport.clouds.registry import cloud_class
+from imageport.doctor.grants import azure_grant
 from imageport.state.ledger import Ledger
 
 ArmId = Annotated[str, StringConstraints(pattern=r"^(/subscriptions/[^\s?#]+)?$")]
@@ -165,6 +166,10 @@ class AzureTarget(ImageportBlock):
         values = self.model_dump(exclude={"credentials"})
         known = {name: values[name] for name in type(self).model_fields if name in values}
         return AzureSettings(**known, site=site, proxy=proxy, ca_bundle=ca_bundle)
+
+    def grant_at(self, action: str) -> str:
+        """Return to whom and where a missing action has to be granted."""
+        return azure_grant(self.settings("check"), action)
 
     def credential(self, settings: AzureSettings) -> TokenCredential:
         """Return what signs requests; tokens are refreshed as long as the run lasts."""

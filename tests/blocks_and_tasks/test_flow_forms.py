@@ -21,7 +21,7 @@ from imageport.errors import InputError, TransferError
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS: list[dict[str, Any]] = DOCUMENT["deployments"]
-IDS = [item["entrypoint"] for item in DEPLOYMENTS]
+IDS = [f"{item['entrypoint']} {item['name']}" for item in DEPLOYMENTS]
 
 
 def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
@@ -76,8 +76,7 @@ def test_only_runs_that_are_fenced_by_a_lease_are_resumed() -> None:
 
 def test_a_failing_janitor_starts_no_janitor() -> None:
     tagged = {item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if TAG in item["tags"]}
-    assert "janitor" not in tagged
-    assert len(tagged) == len(DEPLOYMENTS) - 1
+    assert tagged == {"pvs_to_pvs", "dr_prestage", "publish_to_store", "cloud_burst"}
 
 
 def test_choices_are_dropdowns_and_options_a_group() -> None:
@@ -143,3 +142,29 @@ def test_a_run_elsewhere_says_whether_anything_moved() -> None:
 def test_a_block_of_an_unknown_type_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="imageport-smb-shar"):
         register.save_blocks([{"type": "imageport-smb-shar", "name": "x", "values": {}}])
+
+
+def test_another_target_may_be_the_default_of_every_deployment() -> None:
+    changed = register.with_target(DOCUMENT, "imageport-azure-target/azure")
+    text = yaml.safe_dump(changed["deployments"])
+    assert "imageport-azure-target/azure" in text
+    assert "imageport-aws-target" not in text
+    assert "imageport-site/onprem" in text
+    assert register.with_target(DOCUMENT, "") == DOCUMENT
+    with pytest.raises(InputError, match="imageport-azure-targt"):
+        register.with_target(DOCUMENT, "imageport-azure-targt/azure")
+
+
+def test_the_cloud_of_a_run_is_a_choice_wherever_a_run_has_one() -> None:
+    for deployment in DEPLOYMENTS:
+        schema = flow_of(deployment).parameters
+        if "cloud" in schema.properties:
+            choices = {str(item.get("$ref")) for item in schema.properties["cloud"]["anyOf"]}
+            assert {f"#/definitions/{name}" for name in ("AwsTarget", "AzureTarget")} <= choices
+            for name in ("AwsTarget", "AzureTarget"):
+                assert schema.definitions[name]["block_type_slug"]
+
+
+def test_a_site_looks_for_trouble_from_its_own_worker() -> None:
+    pools = {item["name"] for item in DEPLOYMENTS if "site_doctor" in item["entrypoint"]}
+    assert pools == {item["name"] for item in DEPLOYMENTS}

@@ -19,6 +19,7 @@ FLOWS = {
     "flows.dr_prestage": "dr_prestage",
     "flows.cloud_burst": "cloud_burst",
     "flows.janitor": "janitor",
+    "flows.doctor": "site_doctor",
 }
 
 

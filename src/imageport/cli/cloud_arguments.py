@@ -1,23 +1,34 @@
-"""The arguments that name a cloud account and a state store, for doctor, sweep and images.
+"""The arguments that name a cloud account and a state store, for doctor and sweep.
 
-Credentials are never arguments: AWS's own chain (environment, profile, instance role) finds them.
+Credentials are never arguments: the cloud's own chain finds them. AWS: environment, profile,
+instance role. Azure: environment, federated token, managed identity.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import cast
 
 import boto3
 
 from imageport.cloud import Cloud
-from imageport.clouds.aws.cloud import AwsCloud
 from imageport.clouds.aws.settings import AwsSettings
-from imageport.clouds.registry import CLOUDS
+from imageport.clouds.azure.settings import ENVIRONMENTS, AzureSettings
+from imageport.clouds.azure.worker_login import worker_credential
+from imageport.clouds.registry import CLOUDS, cloud_class
+from imageport.doctor.grants import aws_grant, azure_grant
+from imageport.errors import InputError
 from imageport.state.store import StateStore
 from imageport.storage.locate import credentials_from_environment, open_folder
 from imageport.storage.memory import MemoryFolder
 
 REAL_CLOUDS = sorted(name for name in CLOUDS if name != "memory")
+_ONLY = {
+    "aws": ("region", "bucket"),
+    "azure": ("subscription", "resource_group", "location", "job_container", "environment"),
+}
+"""Arguments that mean something at one cloud only."""
 
 
 def add_state_argument(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -33,11 +44,26 @@ def add_cloud_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
     add_state_argument(parser, required=required)
     parser.add_argument("--cloud", choices=REAL_CLOUDS, required=required, help="the target cloud")
     parser.add_argument("--site", default="", help="the site whose resources are meant")
-    parser.add_argument("--region", default="", help="the cloud's region")
     parser.add_argument("--zone", default="", help="the availability zone")
-    parser.add_argument("--bucket", default="", help="the bucket for engine jobs")
-    parser.add_argument("--subnet", default="", help="the subnet for engine and boot machines")
+    parser.add_argument(
+        "--subnet", default="",
+        help="the subnet for engine and boot machines; in Azure its full resource id",
+    )  # fmt: skip
     parser.add_argument("--endpoint-url", default="", help="another endpoint (embedded site)")
+    aws = parser.add_argument_group("AWS")
+    aws.add_argument("--region", default="", help="the region, eu-central-1")
+    aws.add_argument("--bucket", default="", help="the bucket for engine jobs")
+    azure = parser.add_argument_group("Azure")
+    azure.add_argument("--subscription", default="", help="the subscription's id")
+    azure.add_argument("--resource-group", default="", help="the resource group")
+    azure.add_argument("--location", default="", help="the region, germanywestcentral")
+    azure.add_argument(
+        "--job-container", default="", metavar="URL", help="the blob container for engine jobs"
+    )
+    azure.add_argument(
+        "--environment", choices=list(ENVIRONMENTS), default="",
+        help="which Azure (default: public)",
+    )  # fmt: skip
 
 
 def state_from(args: argparse.Namespace) -> StateStore:
@@ -49,7 +75,36 @@ def state_from(args: argparse.Namespace) -> StateStore:
 
 def cloud_from(args: argparse.Namespace, state: StateStore, *, run: str) -> Cloud:
     """Open the cloud account that the arguments name."""
-    settings = AwsSettings(
+    _refuse_foreign(args)
+    make = cast("Callable[..., Cloud]", cloud_class(args.cloud))
+    if args.cloud == "azure":
+        azure = _azure_settings(args)
+        return make(azure, worker_credential(azure), state.ledger, run)
+    return make(_aws_settings(args), boto3.Session(region_name=args.region), state.ledger, run)
+
+
+def grant_at(args: argparse.Namespace, action: str) -> str:
+    """Return where a missing action has to be granted."""
+    if args.cloud == "azure":
+        return azure_grant(_azure_settings(args), action)
+    return aws_grant(action)
+
+
+def _refuse_foreign(args: argparse.Namespace) -> None:
+    foreign = [
+        f"--{name.replace('_', '-')}"
+        for cloud, names in _ONLY.items()
+        for name in names
+        if cloud != args.cloud and getattr(args, name)
+    ]
+    if foreign:
+        raise InputError(
+            f"Bad arguments: found {', '.join(foreign)}, which mean nothing at {args.cloud}."
+        )
+
+
+def _aws_settings(args: argparse.Namespace) -> AwsSettings:
+    return AwsSettings(
         region=args.region,
         availability_zone=args.zone,
         bucket=args.bucket,
@@ -57,4 +112,17 @@ def cloud_from(args: argparse.Namespace, state: StateStore, *, run: str) -> Clou
         site=args.site,
         endpoint_url=args.endpoint_url,
     )
-    return AwsCloud(settings, boto3.Session(region_name=args.region), state.ledger, run)
+
+
+def _azure_settings(args: argparse.Namespace) -> AzureSettings:
+    return AzureSettings(
+        subscription_id=args.subscription,
+        resource_group=args.resource_group,
+        location=args.location,
+        zone=args.zone,
+        environment=args.environment or "public",
+        job_container_url=args.job_container,
+        subnet_id=args.subnet,
+        site=args.site,
+        endpoint_url=args.endpoint_url,
+    )

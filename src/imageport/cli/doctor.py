@@ -1,44 +1,38 @@
-"""``imageport doctor``: what is installed, reachable and permitted, and how to mend it."""
+"""``imageport doctor``: what is installed, reachable and permitted, and how to mend it.
+
+A saved site is read by ``python -m flows.doctor``, a program of its own: this one never imports
+Prefect.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
-from imageport.cli.cloud_arguments import add_cloud_arguments, cloud_from, state_from
-from imageport.errors import ImageportError
+from imageport.cli.cloud_arguments import add_cloud_arguments, cloud_from, grant_at, state_from
+from imageport.doctor.check import Check, all_well
+from imageport.doctor.computer import computer_checks
+from imageport.doctor.places import cloud_checks, folder_checks
+from imageport.errors import InputError
+from imageport.storage.folder import Folder
 from imageport.storage.locate import credentials_from_environment, open_folder
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    passed: bool
-    found: str
-    mend: str = ""
-
-
-TOOLS = {
-    "qemu-img": ("qemu-utils", "second opinion on disks"),
-    "qemu-system-x86_64": ("qemu-system-x86", "the compositing engine's small machine"),
-    "guestfish": ("libguestfs-tools", "the compositing engine"),
-    "smbd": ("samba", "the embedded site only"),
-    "hivexget": ("libhivex-bin", "the embedded site and the tests only"),
-    "ntfssecaudit": ("ntfs-3g", "the embedded site and the tests only"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.add_argument(
+        "saved_site", nargs="?", default="", metavar="SITE",
+        help="name of a Site block of the Prefect server at PREFECT_API_URL: its stores, state "
+        "store, files, work pool and clouds are looked at from this computer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="SLUG/NAME",
+        help="with SITE: a target block, for example imageport-azure-target/azure; without any, "
+        "every saved one",
+    )  # fmt: skip
     parser.add_argument(
         "--store", action="append", default=[], metavar="LOCATION",
         help="a vDisk store or other folder to reach: a path or smb://host/share/folder; "
@@ -50,81 +44,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per check; 1 when any failed."""
-    checks = [*_local_checks(), *(_store_check(location) for location in args.store)]
+    if args.target and not args.saved_site:
+        raise InputError("Bad arguments: found --target without SITE, needed both.")
+    checks = computer_checks()
+    for location in args.store:
+        checks += _store_checks(location)
     if args.cloud:
-        checks += _cloud_checks(args)
+        checks += cloud_checks(
+            args.cloud,
+            lambda: cloud_from(args, state_from(args), run="doctor"),
+            lambda action: grant_at(args, action),
+        )
+    if args.saved_site:
+        checks += _saved_site_checks(args.saved_site, args.target)
     if args.json:
         sys.stdout.write(json.dumps([asdict(check) for check in checks]) + "\n")
     for check in () if args.json else checks:
-        mark = "ok  " if check.passed else "FAIL"
-        sys.stdout.write(f"{mark}  {check.name}: {check.found}\n")
+        sys.stdout.write(f"{check.mark:<4}  {check.name}: {check.found}\n")
         if not check.passed:
             sys.stdout.write(f"      mend: {check.mend}\n")
-    return 0 if all(check.passed for check in checks) else 1
+    return 0 if all_well(checks) else 1
 
 
-def _local_checks() -> list[Check]:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    checks = [Check("Python", sys.version_info >= (3, 11), version, "Install Python 3.11+.")]
-    for tool, (package, purpose) in TOOLS.items():
-        path = shutil.which(tool)
-        mend = f"apt-get install {package} ({purpose})"
-        checks.append(Check(tool, path is not None, path or "not on PATH", mend))
-    checks.append(_guestfs_check())
-    checks.append(_kernel_check())
-    has_prefect = importlib.util.find_spec("prefect") is not None
-    found = "importable" if has_prefect else "not importable"
-    checks.append(Check("Prefect", has_prefect, found, "Install requirements.lock again."))
+def _store_checks(location: str) -> list[Check]:
+    def opened() -> Folder:
+        return open_folder(location, credentials_from_environment())
+
+    return folder_checks(location, opened)
+
+
+def _saved_site_checks(site: str, targets: list[str]) -> list[Check]:
+    """Ask the program that may import Prefect; its errors are raised here as its own."""
+    argv = [sys.executable, "-m", "flows.doctor", site]
+    for target in targets:
+        argv += ["--target", target]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        answer = json.loads(done.stdout)
+        checks = [Check(**item) for item in answer.get("checks", ())]
+        told = answer.get("error")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"Cannot look at site '{site}': the program that reads it ended with "
+            f"{done.returncode}.",
+            hint="Its output says why; the flows package must be installed beside imageport.",
+            log=done.stderr[-4000:],
+        ) from error
+    if told:
+        raise InputError(told["message"], hint=told["hint"])
     return checks
-
-
-def _guestfs_check() -> Check:
-    """The engine runs under the distribution's Python, whose guestfs module no index carries."""
-    done = subprocess.run(
-        ["/usr/bin/python3", "-c", "import guestfs, sys; print(sys.version.split()[0])"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    found = f"Python {done.stdout.strip()}" if done.returncode == 0 else "not importable"
-    return Check(
-        "guestfs in /usr/bin/python3", done.returncode == 0, found,
-        "apt-get install python3-guestfs",
-    )  # fmt: skip
-
-
-def _kernel_check() -> Check:
-    kernels = [
-        path for path in sorted(Path("/boot").glob("vmlinuz-*"))
-        if os.access(path, os.R_OK) and Path("/lib/modules", path.name[8:]).is_dir()
-    ]  # fmt: skip
-    found = kernels[-1].name if kernels else "none readable with its modules"
-    mend = "apt-get install linux-image-amd64 (Ubuntu: linux-image-virtual, readable by this user)"
-    return Check("kernel for libguestfs", bool(kernels), found, mend)
-
-
-def _store_check(location: str) -> Check:
-    try:
-        with open_folder(location, credentials_from_environment()) as folder:
-            entries = folder.list()
-            free = folder.free_bytes() // 2**30
-    except ImageportError as error:
-        return Check(location, passed=False, found=str(error.message), mend=error.hint)
-    return Check(location, passed=True, found=f"{len(entries)} entries, {free} GiB free")
-
-
-def _cloud_checks(args: argparse.Namespace) -> list[Check]:
-    cloud = cloud_from(args, state_from(args), run="doctor")
-    try:
-        gaps = cloud.check_permissions()
-    except ImageportError as error:
-        return [Check(args.cloud, passed=False, found=error.message, mend=error.hint)]
-    finally:
-        cloud.close()
-    if not gaps:
-        return [Check(args.cloud, passed=True, found="every action of a run is permitted")]
-    return [
-        Check(
-            gap.action, passed=False, found=gap.found,
-            mend=f"Grant {gap.action} (for {gap.needed_for}) to the worker's role or user.",
-        )
-        for gap in gaps
-    ]  # fmt: skip

@@ -8,7 +8,6 @@ made (state store, snapshots, vDisks) stays in the site's folder from one start 
 from __future__ import annotations
 
 import fcntl
-import importlib
 import json
 import os
 import secrets
@@ -26,6 +25,7 @@ from imageport.errors import EngineFailed, InputError
 from imageport.payload import pack_payload
 from imageport.progress import EventSink, Stage, silent
 from imageport.sandbox.aws.service import AwsService
+from imageport.sandbox.azure.service import AzureService
 from imageport.sandbox.control_plane import ControlPlane, free_port
 from imageport.sandbox.processes import MARK, end_marked
 from imageport.sandbox.samba import SambaServer
@@ -68,7 +68,7 @@ class EmbeddedSite:
     """
 
     aws: AwsService
-    azure: Any
+    azure: AzureService
 
     def __init__(
         self,
@@ -185,8 +185,7 @@ class EmbeddedSite:
             endpoints["aws"] = self.aws.endpoint
             subnet_id = prepare_account(self.aws.endpoint)
         if "azure" in self.clouds:
-            module: Any = importlib.import_module("imageport.sandbox.azure.service")
-            self.azure = module.AzureService(self.root / "azure")
+            self.azure = AzureService(self.root / "azure")
             self.azure.start()
             endpoints["azure"] = self.azure.endpoint
         return endpoints, subnet_id

@@ -1,0 +1,36 @@
+# References: Azure RBAC, "Understand scope"; AWS IAM User Guide, "Identity-based policies".
+"""Where an action that is missing has to be granted."""
+
+from __future__ import annotations
+
+from imageport.clouds.azure.settings import AzureSettings
+
+
+def aws_grant(action: str) -> str:
+    """Return whom to grant an AWS action: identities, not resources, carry all that we need."""
+    del action  # the same for every one
+    return "the worker's role or user"
+
+
+def azure_grant(settings: AzureSettings, action: str) -> str:
+    """Return to whom and at which scope to grant an Azure action.
+
+    Nearly all is asked inside the resource group; what lies elsewhere is granted at the resource
+    itself, and what belongs to no resource at the subscription.
+    """
+    scope = settings.group_id
+    lower = action.lower()
+    for part, at in (
+        ("microsoft.storage/", settings.job_container_url),
+        ("/virtualnetworks/", settings.boot_subnet_id or settings.subnet_id),
+        ("/diskencryptionsets/", settings.disk_encryption_set_id),
+        ("/diskaccesses/", settings.disk_access_id),
+        ("microsoft.compute/images/", settings.engine_image_id),
+        ("microsoft.compute/galleries/", settings.engine_image_id),
+        ("microsoft.compute/skus/", f"/subscriptions/{settings.subscription_id}"),
+        ("microsoft.compute/locations/", f"/subscriptions/{settings.subscription_id}"),
+    ):
+        if part in lower and at:
+            scope = at
+            break
+    return f"the worker's identity at {scope}"
