@@ -33,7 +33,9 @@ from imageport.compose.registry import Registry, hive_path
 from imageport.compose.step import Context
 from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
 from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.order import recommended_names, step_refusals
 from imageport.compose.steps.use_dhcp import UseDhcp
+from imageport.compose.verdict_azure import disks_online, dvd_drive, faster_adapters
 from imageport.compose.verdict_boot import (
     boot_driver_files,
     class_filters_resolve,
@@ -80,14 +82,18 @@ def test_a_real_dirty_hive_is_refused(volume: LocalFiles, name: str) -> None:
     assert "dirty_hive" in {item.code for item in volume_refusals(volume, Action.COMPOSE)}
 
 
+@pytest.mark.parametrize("cloud", sorted(TARGETS))
 @pytest.mark.parametrize("name", DIRTY)
-def test_boot_drivers_of_a_real_machine_become_startable(tmp_path: Path, name: str) -> None:
+def test_boot_drivers_of_a_real_machine_become_startable(
+    tmp_path: Path, name: str, cloud: str
+) -> None:
+    target = TARGETS[cloud]
     path = real(name, tmp_path / "SYSTEM")
     pretend_clean(path)
     with ExitStack() as stack:
         registry = Registry({"SYSTEM": stack.enter_context(Hive(path, writable=True))})
         files = PendingFiles(LocalFiles(tmp_path))
-        context = Context(EngineOptions(), TARGETS["aws"], Inspection(), registry, files)
+        context = Context(EngineOptions(cloud=cloud), target, Inspection(), registry, files)
         for step in (DisableVmwareServices(), EnableBootDrivers()):
             context.recorder.begin(step.name, step.tier)
             step.run(context)
@@ -99,9 +105,10 @@ def test_boot_drivers_of_a_real_machine_become_startable(tmp_path: Path, name: s
     header = HiveHeader.parse(path.read_bytes()[:512])
     assert (header.is_dirty, header.problem) == (False, "")
     for control_set in sets:
-        place = f"\\{control_set}\\Services\\stornvme"
-        assert output("hivexget", path, place, "Start").strip() == "0"
-        for driver in INBOX_STORAGE:
+        for driver in (*target.boot_drivers, *target.old_boot_drivers):
+            place = f"\\{control_set}\\Services\\{driver}"
+            assert output("hivexget", path, place, "Start").strip() == "0"
+        for driver in (*INBOX_STORAGE, *target.boot_drivers):
             key = f"\\{control_set}\\Services\\{driver}\\StartOverride"
             done = subprocess.run(["hivexget", path, key], capture_output=True, check=False)
             assert done.returncode != 0, key
@@ -123,8 +130,9 @@ def test_vmware_services_of_a_real_machine_are_disabled_but_its_disk_driver(
     assert not [c for c in context.recorder.changes if "pvscsi" in c.path.lower()]
 
 
+@pytest.mark.parametrize("cloud", sorted(TARGETS))
 @pytest.mark.parametrize("name", DIRTY)
-def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str) -> None:
+def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str, cloud: str) -> None:
     path = real(name, tmp_path / "SYSTEM")
     with Hive(path) as hive:
         files = EveryFile(tmp_path)
@@ -132,7 +140,23 @@ def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str) 
         evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection(), "")
         job = EngineJob(Action.COMPOSE, EngineDisk(""))
         for check in (class_filters_resolve, boot_driver_files, driver_database, dependencies):
-            finding = check(evidence, job, TARGETS["aws"])
+            finding = check(evidence, job, TARGETS[cloud])
+            assert finding.problems == [], check
+            assert finding.facts
+
+
+@pytest.mark.parametrize("name", DIRTY)
+def test_a_real_machine_has_all_that_azures_steps_look_for(tmp_path: Path, name: str) -> None:
+    with Hive(real(name, tmp_path / "SYSTEM")) as hive:
+        registry = Registry({"SYSTEM": hive})
+        chosen = EngineOptions(cloud="azure", recommended=recommended_names("azure"))
+        assert step_refusals(chosen, registry, TARGETS["azure"]) == []
+        evidence = Evidence(
+            registry, EveryFile(tmp_path), None, PartitionTable("gpt", "", ()), Inspection(), ""
+        )
+        job = EngineJob(Action.COMPOSE, EngineDisk(""), chosen)
+        for check in (disks_online, dvd_drive, faster_adapters):
+            finding = check(evidence, job, TARGETS["azure"])
             assert finding.problems == [], check
             assert finding.facts
 
