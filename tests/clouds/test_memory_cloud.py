@@ -6,24 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from imageport.cloud import BootOutcome, Cloud
+from imageport.cloud import BootOutcome, Cloud, PlaceProblem
 from imageport.clouds.memory import MemoryBehaviour, MemoryCloud
 from imageport.clouds.memory_blocks import GARBAGE_BLOCK, MemoryAccount, MemoryVolume
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
 from imageport.errors import CloudRefused, EngineFailed, ResourceGone, TransferCancelled
-from imageport.model import BLOCK_BYTES, ZERO_BLOCK
+from imageport.model import BLOCK_BYTES
 from imageport.state.ledger import Ledger
 from tests.clouds.cloud_contract import (
     BLOCKS,
     SITE,
+    BadPlace,
     CloudContract,
     CloudLab,
-    block,
-    digest,
     disk_of,
-    plan_of,
-    put_all,
-    uploaded,
 )
 from tests.transfer.target_contract import PLAN, BlockTargetContract, ChildFactory, TargetFactory
 from tests.transfer.target_contract import put_all as put_targets
@@ -34,6 +30,9 @@ class MemoryLab(CloudLab):
         super().__init__()
         self.account = MemoryAccount()
         self.behaviour = behaviour
+        # As an upload that starts empty has it.
+        self.unwritten_reads_zero = behaviour is not None and not behaviour.starts_from_parent
+        self.unwritten_reads_zero = behaviour is not None and not behaviour.starts_from_parent
 
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
         return MemoryCloud(
@@ -43,6 +42,15 @@ class MemoryLab(CloudLab):
             account=self.account,
             behaviour=self.behaviour,
         )
+
+    def bad_place(self) -> BadPlace:
+        image, problem = "g" * 300, PlaceProblem("shelf", "none", "one")
+        of_image = (
+            PlaceProblem(f"name of '{image[:40]}'", "300", "256"),
+            PlaceProblem(f"size of '{image[:40]}'", "70000 GiB", "1 GiB"),
+        )
+        behaviour = MemoryBehaviour(problems=(problem, *of_image))
+        return BadPlace(MemoryLab(behaviour).cloud("run-1"), frozenset({"shelf"}), image)
 
 
 class TestMemoryCloud(CloudContract):
@@ -56,29 +64,8 @@ class TestMemoryCloudWhereUploadsStartEmpty(CloudContract):
     def lab(self) -> CloudLab:
         return MemoryLab(MemoryBehaviour(starts_from_parent=False))
 
-    def test_a_child_shows_its_parent_except_where_it_was_written(self, lab: CloudLab):
-        cloud = lab.cloud("run-1")
-        parent = uploaded(cloud, BLOCKS)
-        changed = {3: block(33), 9: block(9)}
-        target = cloud.upload_target("gold", parent=parent)
-        target.begin(plan_of(changed), "t-2")
-        put_all(target, changed)
-        for index in (0, 2047):
-            target.take_from_parent(index, 1)
-        written = {0: BLOCKS[0], 2047: BLOCKS[2047], **changed}
-        child = target.commit({index: digest(data) for index, data in written.items()})
-        with cloud.open_snapshot(child) as disk:
-            for index, data in {**written, 1: ZERO_BLOCK, 4: ZERO_BLOCK}.items():
-                assert disk.read_at(index * BLOCK_BYTES, BLOCK_BYTES) == data
-        with cloud.open_snapshot(parent) as disk:
-            assert disk.read_at(3 * BLOCK_BYTES, BLOCK_BYTES) == BLOCKS[3]
-
-    def test_unwritten_blocks_of_a_target_are_never_declared_zero_without_being_told(
-        self, lab: CloudLab
-    ):
-        cloud = lab.cloud("run-1")
-        assert cloud.upload_target("gold").traits.unwritten_reads_zero
-        disk = disk_of(cloud)
+    def test_what_was_never_written_reads_as_zeros_on_a_disk(self, lab: CloudLab):
+        disk = disk_of(lab.cloud("run-1"))
         assert isinstance(lab, MemoryLab)
         assert lab.account.volumes[disk.id].read_at(BLOCK_BYTES, 4) == bytes(4)
 
