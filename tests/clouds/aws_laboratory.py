@@ -14,7 +14,7 @@ from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.tags import TAG_SITE
 from imageport.sandbox.aws.service import AwsService
 from imageport.state.ledger import Ledger
-from tests.clouds.cloud_contract import SITE, CloudLab
+from tests.clouds.cloud_contract import SITE, BadPlace, CloudLab
 
 REGION = "eu-central-1"
 BUCKET = "imageport-jobs"
@@ -89,6 +89,18 @@ class AwsLab(CloudLab):
 
     def account(self, run: str, **changes: Any) -> Account:
         return Account(self.settings(**changes), self._shared, self.state.ledger, run)
+
+    def bad_place(self) -> BadPlace:
+        wrong: dict[str, Any] = {
+            "site": "frankfurt/main",
+            "subnet_id": "subnet-0123456789abcdef0",
+            "bucket": "imageport-nowhere",
+            "boot_instance_type": "c4.large",
+        }
+        return BadPlace(self.aws_cloud("run-1", **wrong), frozenset(wrong))
+
+    def turn(self, **knobs: object) -> None:
+        self.service.turn(**knobs)
 
     def empty(self) -> None:
         """Delete everything that carries our tags, so that tests do not see each other."""

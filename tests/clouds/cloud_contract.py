@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -47,11 +48,39 @@ class LedgerOfAKilledRun(Ledger):
         raise Killed(f"{entry_id} {resource_id}")
 
 
+@dataclass(frozen=True)
+class BadPlace:
+    """A cloud with settings that do not fit it, and what has to be said about them."""
+
+    cloud: Cloud
+    subjects: frozenset[str]
+    """Of every `PlaceProblem`, besides those of the image itself."""
+    image: str = "g" * 300
+    size_bytes: int = 70_000 * GIB
+
+
 class CloudLab(ABC):
     """A cloud account with its state store, where runs come and go."""
 
+    unwritten_reads_zero = False
+    """Whether the service guarantees that what was never written reads as zeros."""
+    handle_is_reference = True
+    """Whether an upload keeps its id when it is committed."""
+    gives_access = False
+    """Whether reading and writing go through access that is given out and has to be taken back."""
+    nowhere = "snap-00000000000000000"
+    """A reference that is well-formed and of nothing."""
+
     def __init__(self) -> None:
         self.state = StateStore(MemoryFolder())
+
+    def bad_place(self) -> BadPlace | None:
+        """Return settings that do not fit the place; None where every place is good."""
+        return None
+
+    def turn(self, **knobs: object) -> None:
+        """Make the service slow, refuse, fail, lose its answers: knobs are the service's own."""
+        raise NotImplementedError(f"{type(self).__name__} has no knobs: {sorted(knobs)}")
 
     @abstractmethod
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
@@ -83,13 +112,23 @@ def put_all(target: BlockTarget, blocks: Mapping[int, bytes]) -> None:
 
 
 def uploaded(
-    cloud: Cloud, blocks: Mapping[int, bytes], *, token: str = TOKEN, parent: str = ""
+    cloud: Cloud,
+    blocks: Mapping[int, bytes],
+    *,
+    token: str = TOKEN,
+    parent: str = "",
+    unchanged: Mapping[int, bytes] | None = None,
 ) -> str:
-    """Upload and return the reference."""
+    """Upload and return the reference; ``unchanged`` is what the parent holds already."""
     target = cloud.upload_target("gold", parent=parent)
     target.begin(plan_of(blocks), token)
     put_all(target, blocks)
-    reference = target.commit({index: digest(data) for index, data in blocks.items()})
+    kept: Mapping[int, bytes] = {}
+    if parent and not target.traits.starts_from_parent:
+        kept = {index: data for index, data in (unchanged or {}).items() if data != ZERO_BLOCK}
+        for index in kept:
+            target.take_from_parent(index, 1)
+    reference = target.commit({index: digest(data) for index, data in {**kept, **blocks}.items()})
     target.close()
     return reference
 
@@ -107,7 +146,20 @@ def in_days(days: float) -> datetime:
 
 
 def ids(resources: list[CloudResource]) -> set[str]:
-    return {resource.id for resource in resources}
+    """Ids of all things; access to one of them is no thing of its own, and never to another."""
+    found = {resource.id for resource in resources if resource.kind != "access"}
+    for resource in resources:
+        if resource.kind == "access":
+            assert resource.id.removeprefix("access:") in found
+    return found
+
+
+def given_access(resources: list[CloudResource]) -> list[str]:
+    return [resource.id for resource in resources if resource.kind == "access"]
+
+
+def check_reference(lab: CloudLab, handle: str, reference: str) -> None:
+    assert (reference == handle) is lab.handle_is_reference
 
 
 BLOCKS = {0: block(0), 3: block(3), 4: ZERO_BLOCK, 2047: block(2047)}
@@ -146,12 +198,16 @@ class CloudContract:
                     extent.offset_bytes // BLOCK_BYTES, extent.end_bytes // BLOCK_BYTES
                 )
             ]
+            if lab.unwritten_reads_zero:
+                # A written zero and one that was never written are the same there.
+                data = sorted({4, *data})
             assert data == [0, 3, 4, 2047]
             assert extents[0].offset_bytes == 0
             assert extents[-1].end_bytes == GIB
             for before, after in itertools.pairwise(extents):
                 assert before.end_bytes == after.offset_bytes
                 assert before.state is not after.state
+            assert disk.read_at(4 * BLOCK_BYTES, BLOCK_BYTES) == ZERO_BLOCK
             assert disk.read_at(3 * BLOCK_BYTES, BLOCK_BYTES) == BLOCKS[3]
             across = disk.read_at(BLOCK_BYTES - 5, 10)
             assert across == BLOCKS[0][-5:] + bytes(5)
@@ -174,8 +230,9 @@ class CloudContract:
     ):
         with pytest.raises(Killed):
             lab.killed("run-1").upload_target("gold").begin(plan_of(BLOCKS), TOKEN)
-        made = ids(lab.cloud("run-1").list_ours(SITE))
-        assert len(made) == 1
+        listed = lab.cloud("run-1").list_ours(SITE)
+        made = ids(listed)
+        assert len(listed) == 1
         assert {lab.cloud("run-1").upload_target("gold").begin(plan_of(BLOCKS), TOKEN)} == made
 
     def test_a_killed_upload_goes_on_in_another_process(self, lab: CloudLab):
@@ -187,11 +244,12 @@ class CloudContract:
         resumed.resume(plan_of(BLOCKS), handle)
         put_all(resumed, {index: BLOCKS[index] for index in (3, 4, 2047)})
         digests = {index: digest(data) for index, data in BLOCKS.items()}
-        assert resumed.commit(digests) == handle
+        reference = resumed.commit(digests)
+        check_reference(lab, handle, reference)
         # Killed between commit and record: the next process commits again.
         last = lab.cloud("run-1").upload_target("gold")
         last.resume(plan_of(BLOCKS), handle)
-        assert last.commit(digests) == handle
+        assert last.commit(digests) == reference
         assert dict(last.read_back([0, 3])) == {0: BLOCKS[0], 3: BLOCKS[3]}
         for each in (target, resumed, last):
             each.close()
@@ -217,12 +275,12 @@ class CloudContract:
     def test_an_abort_never_removes_a_committed_upload(self, lab: CloudLab):
         cloud = lab.cloud("run-1")
         target = cloud.upload_target("gold")
-        target.begin(plan_of(BLOCKS), TOKEN)
+        handle = target.begin(plan_of(BLOCKS), TOKEN)
         put_all(target, BLOCKS)
         reference = target.commit({index: digest(data) for index, data in BLOCKS.items()})
         target.abort()
         other = lab.cloud("run-1").upload_target("gold")
-        other.resume(plan_of(BLOCKS), reference)
+        other.resume(plan_of(BLOCKS), handle)
         other.abort()
         assert cloud.exists(reference)
 
@@ -243,17 +301,19 @@ class CloudContract:
         cloud = lab.cloud("run-1")
         parent = uploaded(cloud, BLOCKS)
         changed = {3: block(33), 2047: ZERO_BLOCK, 9: block(9)}
-        child = uploaded(cloud, changed, token="t-2", parent=parent)
+        unchanged = {index: data for index, data in BLOCKS.items() if index not in changed}
+        child = uploaded(cloud, changed, token="t-2", parent=parent, unchanged=unchanged)
         with cloud.open_snapshot(child) as disk:
             for index, data in {**BLOCKS, **changed}.items():
                 assert disk.read_at(index * BLOCK_BYTES, BLOCK_BYTES) == data
         with cloud.open_snapshot(parent) as disk:
             assert disk.read_at(3 * BLOCK_BYTES, BLOCK_BYTES) == BLOCKS[3]
 
-    def test_unwritten_blocks_of_a_target_are_never_declared_zero_without_being_told(
+    def test_unwritten_blocks_are_declared_zero_only_where_the_service_guarantees_it(
         self, lab: CloudLab
     ):
-        assert not lab.cloud("run-1").upload_target("gold").traits.unwritten_reads_zero
+        traits = lab.cloud("run-1").upload_target("gold").traits
+        assert traits.unwritten_reads_zero is lab.unwritten_reads_zero
 
     # --- disks and snapshots --------------------------------------------------------------------
 
@@ -297,7 +357,8 @@ class CloudContract:
             cloud.open_snapshot(reference)
         with pytest.raises(ResourceGone):
             cloud.make_disk(reference, GUID)
-        assert not cloud.exists("snap-00000000000000000")
+        assert not cloud.exists(lab.nowhere)
+        assert not cloud.exists("of another cloud")
 
     # --- tags, ledger, sweep --------------------------------------------------------------------
 
@@ -306,7 +367,7 @@ class CloudContract:
         reference = uploaded(cloud, BLOCKS)
         disk = cloud.make_disk(reference, GUID)
         found = {item.id: item for item in cloud.list_ours(SITE)}
-        assert set(found) == {reference, disk.id}
+        assert set(found) == {reference, disk.id}  # and nobody has access any more
         for resource in found.values():
             assert resource.tags[TAG_SITE] == SITE
             assert resource.tags[TAG_RUN] == "run-1"
@@ -397,15 +458,15 @@ class CloudContract:
         with pytest.raises(Killed):
             lab.killed("run-1").make_disk(reference, GUID)
         cloud = lab.cloud("run-2")
-        assert len(cloud.list_ours(SITE)) == 3
-        assert len(sweep(cloud, lab.state, SITE, in_days(2))) == 2
+        assert len(ids(cloud.list_ours(SITE))) == 3
+        assert len(ids(sweep(cloud, lab.state, SITE, in_days(2)))) == 2
         assert ids(cloud.list_ours(SITE)) == {reference}
         assert lab.state.ledger.open_entries() == []
 
     def test_an_intent_that_came_to_nothing_is_closed_by_the_sweep(self, lab: CloudLab):
         cloud = lab.cloud("run-1")
         with contextlib.suppress(ImageportError):
-            cloud.make_disk("snap-00000000000000000", GUID)
+            cloud.make_disk(lab.nowhere, GUID)
         lab.state.ledger.intend("volume", f"{cloud.scope}/x", "run-1", SITE, 60.0)
         elsewhere = lab.state.ledger.intend("volume", "other/region/x", "run-1", SITE, 60.0)
         assert sweep(cloud, lab.state, SITE, in_days(2)) == []
@@ -421,7 +482,81 @@ class CloudContract:
             assert sweep(first, lab.state, SITE, in_days(0), run="run-1") == []
         assert ids(sweep(first, lab.state, SITE, in_days(0), run="run-2")) == {handle}
 
+    # --- access that was given out --------------------------------------------------------------
+
+    def test_nobody_has_access_once_readers_and_uploads_are_closed(self, lab: CloudLab):
+        cloud = lab.cloud("run-1")
+        reference = uploaded(cloud, BLOCKS)
+        with cloud.open_snapshot(reference) as disk:
+            assert disk.read_at(0, BLOCK_BYTES) == BLOCKS[0]
+            assert bool(given_access(cloud.list_ours(SITE))) is lab.gives_access
+        target = cloud.upload_target("gold")
+        target.begin(plan_of(BLOCKS), "t-2")
+        target.abort()
+        assert given_access(cloud.list_ours(SITE)) == []
+        assert {entry.kind for entry in lab.state.ledger.open_entries()} == {"snapshot"}
+
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_access_that_a_killed_reader_left_is_taken_back_and_the_catalogued_image_stays(
+        self, lab: CloudLab, recorded: bool
+    ):
+        if not lab.gives_access:
+            pytest.skip("this cloud gives nobody access")
+        cloud = lab.cloud("run-1")
+        reference = uploaded(cloud, BLOCKS)
+        lab.state.catalogue.add(generation(reference))
+        reader = (lab.cloud if recorded else lab.killed)("run-2").open_snapshot(reference)
+        with contextlib.nullcontext() if recorded else pytest.raises(Killed):
+            reader.read_at(0, BLOCK_BYTES)
+        (access,) = given_access(cloud.list_ours(SITE))
+        sweeper = lab.cloud("sweep")
+        assert sweep(sweeper, lab.state, SITE, in_days(0)) == []
+        with lab.state.lease("gold@t", "run-2", 60.0):
+            assert sweep(sweeper, lab.state, SITE, in_days(400)) == []
+        swept = sweep(sweeper, lab.state, SITE, in_days(0), run="run-2")
+        assert [item.id for item in swept] == [access]
+        assert given_access(cloud.list_ours(SITE)) == []
+        assert sweeper.exists(reference)
+        assert lab.state.ledger.open_entries() == []
+        reader.close()
+
+    def test_access_is_not_taken_from_a_living_reader_because_another_died(self, lab: CloudLab):
+        if not lab.gives_access:
+            pytest.skip("this cloud gives nobody access")
+        reference = uploaded(lab.cloud("run-1"), BLOCKS)
+        lab.state.catalogue.add(generation(reference))
+        dead = lab.cloud("run-2").open_snapshot(reference)
+        living = lab.cloud("run-3").open_snapshot(reference)
+        for reader in (dead, living):
+            reader.read_at(0, BLOCK_BYTES)
+        with lab.state.lease("gold@t", "run-3", 60.0):
+            assert sweep(lab.cloud("sweep"), lab.state, SITE, in_days(0), run="run-2") == []
+            assert living.read_at(3 * BLOCK_BYTES, BLOCK_BYTES) == BLOCKS[3]
+        living.close()
+        dead.close()
+
     # --- the rest -------------------------------------------------------------------------------
+
+    def test_a_good_place_has_no_problem(self, lab: CloudLab):
+        cloud = lab.cloud("run-1")
+        assert cloud.check_place("gold", 64 * GIB) == []
+        assert cloud.list_ours(SITE) == []
+        assert lab.state.ledger.open_entries() == []
+
+    def test_everything_wrong_with_a_place_is_named_at_once(self, lab: CloudLab):
+        bad = lab.bad_place()
+        if bad is None:
+            pytest.skip("every place is good here")
+        found = bad.cloud.check_place(bad.image, bad.size_bytes)
+        subjects = {problem.subject for problem in found}
+        of_image = {item for item in subjects if f" of '{bad.image[:40]}" in item}
+        assert sorted(item.split()[0] for item in of_image) == ["name", "size"]
+        assert subjects - of_image == bad.subjects
+        for problem in found:
+            assert problem.found
+            assert problem.needed
+        assert lab.cloud("run-1").list_ours(SITE) == []
+        assert lab.state.ledger.open_entries() == []
 
     def test_the_credentials_of_the_tests_may_do_everything(self, lab: CloudLab):
         assert lab.cloud("run-1").check_permissions() == []

@@ -30,8 +30,6 @@ class MemoryLab(CloudLab):
         super().__init__()
         self.account = MemoryAccount()
         self.behaviour = behaviour
-        # As an upload that starts empty has it.
-        self.unwritten_reads_zero = behaviour is not None and not behaviour.starts_from_parent
         self.unwritten_reads_zero = behaviour is not None and not behaviour.starts_from_parent
 
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
