@@ -200,6 +200,9 @@ class AzuriteFace:
         return f"{self._base_url}/jobs/{name}?{sas}"
 
 
+FACES = ["ours", "azurite"]
+
+
 @contextmanager
 def running_azurite() -> Iterator[AzuriteFace]:
     """Start Azurite; skip the test where it is not installed, fail with CI=true."""
@@ -221,6 +224,20 @@ def running_azurite() -> Iterator[AzuriteFace]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@contextmanager
+def running_face(name: str, root: Path) -> Iterator[Face]:
+    """Run ``ours`` or ``azurite``."""
+    if name == "azurite":
+        with running_azurite() as azurite:
+            yield azurite
+        return
+    own = OwnFace(root)
+    try:
+        yield own
+    finally:
+        own.close()
 
 
 def page_client(url: str) -> BlobClient:

@@ -14,28 +14,23 @@ from azure.storage.blob import BlobClient
 from imageport.model import MIB
 from tests.sandbox.azure.azurite_faces import (
     BLOB_BYTES,
+    FACES,
     Face,
-    OwnFace,
     ask,
     page_client,
     put_page,
-    running_azurite,
+    running_face,
 )
 
 PAGE = bytes(range(256)) * 2
 
 
-@pytest.fixture(scope="module", params=["ours", "azurite"])
+@pytest.fixture(scope="module", params=FACES)
 def face(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Face]:
-    if request.param == "azurite":
-        with running_azurite() as azurite:
-            yield azurite
-        return
-    own = OwnFace(tmp_path_factory.mktemp("face"))
-    yield own
-    own.close()
+    with running_face(request.param, tmp_path_factory.mktemp("face")) as running:
+        yield running
 
 
 @pytest.fixture
