@@ -30,7 +30,7 @@ MAX_CONNECTIONS: Final = 96
 """More than the most blocks in flight; a smaller pool drops and reopens TLS connections."""
 POLL_SECONDS: Final = 2.0
 """Between two questions about an operation; the SDK's 30 s would be most of a short one."""
-LABORATORY_POLL_SECONDS: Final = 0.1
+LABORATORY_POLL_SECONDS: Final = 0.03
 STORAGE_SCOPE: Final = "https://storage.azure.com/.default"
 USER_AGENT: Final = "imageport"
 

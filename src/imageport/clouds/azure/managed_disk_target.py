@@ -33,10 +33,11 @@ from imageport.clouds.azure.snapshots import (
     wait_completed,
 )
 from imageport.clouds.azure.upload_pages import UploadPages
-from imageport.clouds.intents import Intent
+from imageport.clouds.intents import token_of
 from imageport.clouds.tags import ROLE_UPLOADED
 from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 from imageport.model import BLOCK_BYTES, ZERO_DIGEST
+from imageport.state.records import LedgerEntry
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 
 ROLE_UPLOAD: Final = "upload"
@@ -131,6 +132,8 @@ class ManagedDiskTarget(BlockTarget):
         self._disk_id = handle
         if facts.state in UPLOADING:
             self._open(plan, handle)
+        elif not self._open_intents():
+            raise ResourceGone(f"Cannot resume '{handle}': found it closed, needed ActiveUpload.")
 
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Write one block; zeros are written by clearing its pages."""
@@ -167,19 +170,18 @@ class ManagedDiskTarget(BlockTarget):
         """Check what is written, close the upload, snapshot the disk and delete it."""
         if not self._disk_id:
             raise CloudRefused("Cannot commit: no upload was begun.")
-        account = self._account
         snapshot_id = snapshot_of_upload(self._disk_id)
-        if not self._sealed:
+        if not self._sealed or self._open_intents():
+            account = self._account
+            intent = account.intend(*self._snapshot_facts(), name=self._image)
             if describe_snapshot(account, snapshot_id) is None:
                 self._close_upload(digests)
-            intent = self._snapshot_intent()
-            if describe_snapshot(account, snapshot_id) is None:
                 create_snapshot(account, snapshot_id, intent, self._disk_id)
             account.record(intent, snapshot_id)
             wait_completed(account, snapshot_id)
             self._sealed = True
         self._end_access()
-        delete_disk(account, self._disk_id)
+        delete_disk(self._account, self._disk_id)
         return snapshot_id
 
     def abort(self) -> None:
@@ -189,8 +191,12 @@ class ManagedDiskTarget(BlockTarget):
         account = self._account
         snapshot_id = snapshot_of_upload(self._disk_id)
         facts = describe_snapshot(account, snapshot_id)
-        if facts is not None and not facts.complete:
+        if facts is not None and facts.complete:
+            return  # what is left of the disk goes with the next commit, or the sweep
+        if facts is not None:
             delete_snapshot(account, snapshot_id)
+        for entry in self._open_intents():
+            account.ledger.mark(entry.id, "deleted")
         self._end_access()
         delete_disk(account, self._disk_id)
         self._pages = None
@@ -257,9 +263,18 @@ class ManagedDiskTarget(BlockTarget):
         pages.finish(facts.state, digests)
         self._pages = None
 
-    def _snapshot_intent(self) -> Intent:
-        disk_id, name = self._disk_id.lower(), self._image
-        return self._account.intend("snapshot", ROLE_UPLOADED, disk_id, name=name)
+    def _snapshot_facts(self) -> tuple[str, str, str]:
+        return "snapshot", ROLE_UPLOADED, self._disk_id.lower()
+
+    def _open_intents(self) -> list[LedgerEntry]:
+        """Return the ledger's entries for the snapshot: written before the upload is closed.
+
+        Without one a closed disk was closed by somebody else, half written, and stays closed.
+        """
+        account = self._account
+        token = f"{account.scope}/{token_of(account.site, *self._snapshot_facts())}"
+        entries = account.ledger.open_entries(site=account.site)
+        return [entry for entry in entries if entry.token == token]
 
     def _end_access(self) -> None:
         if self._parent_grant is not None:

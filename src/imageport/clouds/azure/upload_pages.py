@@ -111,7 +111,9 @@ class UploadPages:
     def _may_list(self) -> bool:
         url = self._grant.url()
         try:
-            retried(lambda: list(self._pages.client.ranges(url, self._size, self._footer_end)))
+            retried(
+                lambda: list(self._pages.client.ranges(url, self._size, self._size + FOOTER_BYTES))
+            )
         except CloudRefused as error:
             if error.fields.get("status") != 403:
                 raise
@@ -124,10 +126,6 @@ class UploadPages:
                 ) from None
             return False
         return True
-
-    @property
-    def _footer_end(self) -> int:
-        return self._size + FOOTER_BYTES
 
     def _blocks(self, pages: GrantedPages) -> dict[int, bool]:
         ranges = WrittenRanges(

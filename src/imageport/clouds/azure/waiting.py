@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TypeVar
 
 from azure.core.polling import LROPoller
@@ -10,10 +11,13 @@ from imageport.cloud import Cancelled, never
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.error_mapping import asked
 from imageport.clouds.waiting import retried, wait_for, wait_until
+from imageport.errors import CloudUnavailable, TransferCancelled
 
 __all__ = ["OPERATION_SECONDS", "finished", "retried", "wait_for", "wait_until"]
 
 OPERATION_SECONDS = 600.0
+WAIT_SECONDS = 2.0
+"""Between two looks at whether the run was cancelled; the SDK asks Azure meanwhile."""
 
 Answer = TypeVar("Answer")
 
@@ -33,12 +37,17 @@ def finished(
         CloudUnavailable: not finished by the deadline; it goes on without us.
         TransferCancelled: ``cancelled`` said so.
     """
-    wait_for(
-        subject.rsplit("/", maxsplit=1)[-1],
-        lambda: poller.done() or None,
-        deadline_seconds,
-        cancelled=cancelled,
-        pulse=account.live,
-    )
-    with asked(action, subject):
-        return poller.result()
+    end = time.monotonic() + deadline_seconds
+    while True:
+        with asked(action, subject):
+            poller.wait(WAIT_SECONDS)
+            if poller.done():
+                return poller.result()
+        account.live()
+        name = subject.rsplit("/", maxsplit=1)[-1]
+        if cancelled():
+            raise TransferCancelled(f"Cannot finish 'waiting for {name}': the run was cancelled.")
+        if time.monotonic() >= end:
+            raise CloudUnavailable(
+                f"Cannot wait longer for '{name}': not finished after {deadline_seconds:.0f} s."
+            )
