@@ -47,3 +47,23 @@ def test_the_bounds_and_defaults_are_those_of_the_code() -> None:
     assert defaults["first_boot_deadline_seconds"] == str(options.first_boot_deadline_seconds)
     assert defaults["first_boot_attempts"] == str(options.first_boot_attempts)
     assert re.search(rf"less than {refusals.MIN_FREE_BYTES // 2**20} MiB", PAGE)
+
+
+def test_every_point_of_azures_guides_is_told_with_its_tier_and_a_reason() -> None:
+    section = PAGE.split("## Azure: what its guides ask for, and what is done\n", 1)[1]
+    lines = [line for line in section.split("\n## ", 1)[0].splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    assert {int(row[0]) for row in rows} == set(range(1, 28))
+    tiers = {"required", "recommended", "checked", "not done", "never", "elsewhere"}
+    assert {row[2] for row in rows} == tiers
+    assert all(len(row) == 4 and row[3] for row in rows)
+
+
+def test_a_point_that_names_a_step_has_the_steps_tier() -> None:
+    section = PAGE.split("## Azure: what its guides ask for, and what is done\n", 1)[1]
+    tiers = {step.name: str(step.tier) for step in STEPS}
+    for line in section.split("\n## ", 1)[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        named = re.match(r"`(\w+)`", cells[3]) if len(cells) == 4 else None
+        if named and named[1] in tiers:
+            assert cells[2] == tiers[named[1]], line

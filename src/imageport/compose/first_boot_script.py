@@ -179,7 +179,7 @@ _AGENT = r"""
 :install_agent
 rem Run beside and waited for: an installer that hangs must not cost the boot its deadline.
 del /q "%HERE%agent.code" >nul 2>&1
-start "" /b "%SYS%\cmd.exe" /d /c ""%~f0" agent "%~3""
+start "" /b "%SYS%\cmd.exe" /d /c ""%HERE%firstboot.cmd" agent "%~3""
 set "ROUNDS={agent_rounds}"
 :agent_round
 "%SYS%\ping.exe" -n 6 127.0.0.1 >nul
