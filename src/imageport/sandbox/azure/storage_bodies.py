@@ -102,10 +102,11 @@ def _check_capabilities(capabilities: Json) -> None:
 
 def _check_encryption(emulator: Emulator, request: ArmRequest, properties: Json) -> None:
     encryption = dict(properties.get("encryption") or {})
-    kind = one_of(encryption.get("type"), ENCRYPTIONS, "encryption.type", ENCRYPTIONS[0])
+    set_id = str(encryption.get("diskEncryptionSetId") or "")
+    default = ENCRYPTIONS[1] if set_id else ENCRYPTIONS[0]
+    kind = one_of(encryption.get("type"), ENCRYPTIONS, "encryption.type", default)
     encryption["type"] = kind
     properties["encryption"] = encryption
-    set_id = str(encryption.get("diskEncryptionSetId") or "")
     if kind != ENCRYPTIONS[0] and not set_id:
         raise required("encryption.diskEncryptionSetId")
     if kind == ENCRYPTIONS[0] and set_id:
