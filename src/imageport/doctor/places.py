@@ -122,7 +122,7 @@ def _permission_checks(name: str, cloud: Cloud, grant_at: Callable[[str], str]) 
 def _place_checks(name: str, cloud: Cloud) -> list[Check]:
     title = f"{name}, room and machines"
     try:
-        problems = cloud.check_place("an image of 64 GiB", ORDINARY_IMAGE_BYTES)
+        problems = cloud.check_place("doctor", ORDINARY_IMAGE_BYTES)
     except ImageportError as error:
         return [failed(title, error)]
     if not problems:
