@@ -166,6 +166,16 @@ def test_a_system_without_the_old_drivers_needs_not_their_libraries(
     assert verdict["boot_drivers"].passed
 
 
+def test_the_bus_may_have_the_name_that_new_hosts_give_it(guest: Any) -> None:
+    package = "wvmbus.inf_amd64_3e7a5c0d9b14f682"
+    new = '[\\DriverDatabase\\DeviceIds\\ACPI\\MSFT1000]\n"wvmbus.inf"=hex:01,ff,00,00\n\n'
+    merge_text(guest.hive("SYSTEM"), f"{new}[-\\DriverDatabase\\DeviceIds\\ACPI\\VMBus]")
+    guest.compose(AZURE)
+    item = guest.judge(options=AZURE)["driver_database"]
+    assert item.passed
+    assert f"ACPI\\MSFT1000 is served by wvmbus.inf ({package}), service vmbus" in item.evidence
+
+
 def test_faster_adapters_are_told_with_and_without_driver_and_never_fail(guest: Any) -> None:
     device = "\\DriverDatabase\\DeviceIds\\PCI\\VEN_1414&DEV_00BA"
     parents = "[\\DriverDatabase\\DeviceIds\\PCI]\n\n"

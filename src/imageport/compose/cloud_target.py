@@ -23,8 +23,9 @@ class CloudTarget:
     nic_ids: tuple[str, ...]
     time_server: str
     """Address that W32Time asks; "" = the host tells the time (Hyper-V's time provider)."""
-    boot_device_ids: tuple[str, ...] = (NVME_ID,)
-    """What the driver database in SYSTEM must bind to a service before a volume can be read."""
+    boot_devices: tuple[tuple[str, ...], ...] = ((NVME_ID,),)
+    """What the driver database must bind to a service before a volume can be read; of the names of
+    one device any will do."""
     old_boot_drivers: tuple[str, ...] = ()
     """Start at boot too where the system has them; a machine boots without."""
     faster_nic_ids: tuple[tuple[str, str], ...] = ()
@@ -52,11 +53,13 @@ TARGETS: dict[str, CloudTarget] = {
         # The synthetic adapter, by VMBus' class of network devices; every Azure machine has it.
         nic_ids=("VMBUS\\{f8615163-df3e-46c5-913f-f2d2f965ed0e}",),
         time_server="",
-        boot_device_ids=(
-            "ACPI\\VMBus",
-            "VMBUS\\{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}",  # synthetic SCSI controller
-            "VMBUS\\{44c4f61d-4444-4400-9d52-802e27ede19f}",  # virtual PCI bus
-            NVME_ID,
+        boot_devices=(
+            # Hosts name VMBus MSFT1000 since 2026; Windows 10 1709 knows the old name only, and
+            # Microsoft says that Server 2016 and later start all the same.
+            ("ACPI\\VMBus", "ACPI\\MSFT1000"),
+            ("VMBUS\\{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}",),  # synthetic SCSI controller
+            ("VMBUS\\{44c4f61d-4444-4400-9d52-802e27ede19f}",),  # virtual PCI bus
+            (NVME_ID,),
         ),
         old_boot_drivers=("intelide", "atapi"),
         # Accelerated Networking: a second device beside the synthetic adapter. Reference: pci.ids.

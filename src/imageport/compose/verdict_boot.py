@@ -98,10 +98,11 @@ def _missing_companions(evidence: Evidence, target: CloudTarget) -> list[str]:
 def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
     """Windows' driver database binds each device on the way to the disk to its driver."""
     finding = Finding()
-    for device in target.boot_device_ids:
-        facts = list(_bindings(evidence, device))
+    for names in target.boot_devices:
+        facts = [fact for name in names for fact in _bindings(evidence, name)]
         finding.facts += facts
         if not facts:
+            device = " or ".join(names)
             finding.problems.append(f"no driver database entry binds {device} to a service")
     return finding
 
