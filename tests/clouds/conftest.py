@@ -71,13 +71,22 @@ outcome.write_text(json.dumps({{"outcome": "shutdown"}}))
 """
 
 
+def guest_of(service: AwsService | AzureService, folder: Path) -> Callable[[str], None]:
+    def choose(mode: str) -> None:
+        program = folder / "guest.py"
+        program.write_text(GUEST.format(mode=mode))
+        service.turn(boot_command=[sys.executable, str(program)])
+
+    return choose
+
+
 @pytest.fixture
 def guest(aws_lab: AwsLab, tmp_path: Path) -> Callable[[str], None]:
     """Choose what the guest does."""
+    return guest_of(aws_lab.service, tmp_path)
 
-    def choose(mode: str) -> None:
-        program = tmp_path / "guest.py"
-        program.write_text(GUEST.format(mode=mode))
-        aws_lab.service.turn(boot_command=[sys.executable, str(program)])
 
-    return choose
+@pytest.fixture
+def azure_guest(azure_lab: AzureLab, tmp_path: Path) -> Callable[[str], None]:
+    """Choose what the guest does."""
+    return guest_of(azure_lab.service, tmp_path)
