@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -30,9 +30,11 @@ def workplace(route: Route, here: Site, events: EventSink = silent) -> Iterator[
         opened = cloud.open_cloud(
             state.ledger, run, site=target.name, proxy=here.proxy, ca_bundle=here.ca_bundle
         )
-        yield Workplace(
-            site=target.name, target=route.place, run=run, state=state, cloud=opened, events=events
-        )
+        with closing(opened):
+            yield Workplace(
+                site=target.name, target=route.place, run=run, state=state, cloud=opened,
+                events=events,
+            )  # fmt: skip
 
 
 def load_site(name: str) -> Site:

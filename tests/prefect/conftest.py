@@ -1,4 +1,4 @@
-"""One embedded site for all tests here: real Samba, Prefect server, workers and emulated cloud."""
+"""One embedded site for all tests here: real Samba, Prefect server, workers, emulated clouds."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.prefect.running_site import IMAGE, RunningSite
 
 @pytest.fixture(scope="session")
 def running_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSite]:
-    site = EmbeddedSite(tmp_path_factory.mktemp("site"))
+    site = EmbeddedSite(tmp_path_factory.mktemp("site"), cloud="all")
     store = site.root / "shares" / "source-store"
 
     def put_image() -> None:

@@ -4,13 +4,21 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from blocks import AzureTarget
+from imageport.sandbox.azure.account import (
+    LOCATION,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+    job_container_url,
+)
 from imageport.sandbox.prefect_api import RunState
 from imageport.sandbox.processes import marked_processes
 from imageport.sandbox.site import EmbeddedSite
-from imageport.sandbox.site_facts import REGION, TARGET_SITE
+from imageport.sandbox.site_facts import TARGET_BLOCKS, TARGET_SITE, place_of
 from imageport.state.store import StateStore
 from imageport.storage.local import LocalFolder
 
@@ -23,7 +31,7 @@ class RunningSite:
     def __init__(self, site: EmbeddedSite) -> None:
         self.site = site
         self.api = site.control.api
-        self.target = f"aws/{REGION}/{TARGET_SITE}"
+        self.target = place_of("aws")
 
     def folder(self, name: str) -> Path:
         return self.site.root / "shares" / name
@@ -35,7 +43,7 @@ class RunningSite:
         places = {
             "source": saved("imageport-site/onprem"),
             "target": saved("imageport-site/cloud"),
-            "cloud": saved("imageport-aws-target/aws"),
+            "cloud": saved(TARGET_BLOCKS["aws"]),
         }
         options = {"options": {"drivers": ["aws/ena"]}}
         return self.api.start(deployment, {**places, **options, **values}, idempotency_key=key)
@@ -46,8 +54,11 @@ class RunningSite:
             item["SnapshotId"] for item in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
         }
 
-    def leftovers(self) -> dict[str, list[str]]:
-        """Return what the cloud holds beyond what the catalogue names."""
+    def leftovers(self, cloud: str = "aws") -> dict[str, list[str]]:
+        """Return what a cloud holds beyond what the catalogue names."""
+        return self._aws_leftovers() if cloud == "aws" else self._azure_leftovers()
+
+    def _aws_leftovers(self) -> dict[str, list[str]]:
         ec2 = self.site.client("ec2")
         kept = {item.handle["snapshot_id"] for item in self.state().catalogue.list()}
         instances = [
@@ -63,6 +74,22 @@ class RunningSite:
             "volumes": volumes,
         }
         return {kind: names for kind, names in found.items() if names}
+
+    def _azure_leftovers(self) -> dict[str, list[str]]:
+        """Everything of the group with our tags: disks, machines, security groups, accesses."""
+        endpoint = self.site.azure.endpoint
+        block = AzureTarget(
+            subscription_id=SUBSCRIPTION, resource_group=RESOURCE_GROUP, location=LOCATION,
+            endpoint_url=endpoint, job_container_url=job_container_url(endpoint),
+        )  # fmt: skip
+        state = self.state()
+        kept = {item.handle["snapshot_id"] for item in state.catalogue.list()}
+        found: dict[str, list[str]] = {}
+        with closing(block.open_cloud(state.ledger, "test", site=TARGET_SITE)) as cloud:
+            for resource in cloud.list_ours(TARGET_SITE):
+                if resource.id not in kept:
+                    found.setdefault(resource.kind, []).append(resource.id)
+        return found
 
     def processes_of(self, word: str) -> list[int]:
         """Return the site's processes whose command line has a word."""

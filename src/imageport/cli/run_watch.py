@@ -18,6 +18,7 @@ POLL_SECONDS = 1.0
 _STAGE_LINE = re.compile(r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<text>.+)$", re.DOTALL)
 _AMOUNT = re.compile(r"started|\d+( of \d+)? \w+(, \d+ MiB/s)?(, \d+ s left)?")
 _CODE = re.compile(r"\[(?P<code>[a-z]+(?:-[a-z]+)*)\]")
+_ARM_ID = re.compile(r"/subscriptions/[^\s'\"]*/([A-Za-z0-9._()-]*[A-Za-z0-9_])")
 _WARNING = 30
 _INFO = 20
 
@@ -70,9 +71,14 @@ class RunWatch:
     def _show_record(self, record: dict[str, Any]) -> None:
         found = _STAGE_LINE.match(str(record["message"]))
         if record["level"] == _WARNING:
-            self._lines.say("warning", str(record["message"]).splitlines()[0])
+            self._lines.say("warning", short(str(record["message"]).splitlines()[0]))
         elif record["level"] == _INFO and found and not _AMOUNT.fullmatch(found["text"]):
-            self._lines.say(found["stage"], found["text"])
+            self._lines.say(found["stage"], short(found["text"]))
+
+
+def short(text: str) -> str:
+    """Return a line with Azure's resource ids cut to their names: 200 letters say no more."""
+    return _ARM_ID.sub(r"\1", text)
 
 
 def error_of(state: RunState, logs: list[dict[str, Any]]) -> ImageportError:
