@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -203,9 +206,9 @@ class AzuriteFace:
 FACES = ["ours", "azurite"]
 
 
-@contextmanager
-def running_azurite() -> Iterator[AzuriteFace]:
-    """Start Azurite; skip the test where it is not installed, fail with CI=true."""
+@functools.cache
+def azurite_face() -> AzuriteFace:
+    """Start Azurite, once for all tests; skip where it is not installed, fail with CI=true."""
     node, main = AZURITE / "node", AZURITE / "node_modules/azurite/dist/src/blob/main.js"
     if not (node.exists() and main.exists()):
         missing = "Azurite is not installed; ./test installs it."
@@ -214,24 +217,26 @@ def running_azurite() -> Iterator[AzuriteFace]:
         pytest.skip(missing)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        argv = [str(node), str(main), "--blobHost", "127.0.0.1", "--blobPort", str(port)]
-        argv += ["--location", folder, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            _wait_for(process, port)
-            yield AzuriteFace(f"http://127.0.0.1:{port}")
-        finally:
-            process.terminate()
-            process.wait(30)
+    folder = tempfile.mkdtemp(prefix="azurite-")
+    argv = [str(node), str(main), "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    argv += ["--location", folder, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(_end, process, folder)
+    _wait_for(process, port)
+    return AzuriteFace(f"http://127.0.0.1:{port}")
+
+
+def _end(process: subprocess.Popen[bytes], folder: str) -> None:
+    process.terminate()
+    process.wait(30)
+    shutil.rmtree(folder)
 
 
 @contextmanager
 def running_face(name: str, root: Path) -> Iterator[Face]:
     """Run ``ours`` or ``azurite``."""
     if name == "azurite":
-        with running_azurite() as azurite:
-            yield azurite
+        yield azurite_face()
         return
     own = OwnFace(root)
     try:

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imageport.model import GIB, MIB
 from imageport.sandbox.azure.disk_errors import DiskError
 from imageport.sandbox.azure.disk_footer import export_footer, footer_checksum
+from imageport.sandbox.azure.disk_pages import PageMap
 from imageport.sandbox.azure.disk_store import DiskStore
 from imageport.sandbox.azure.knobs import Knobs
 
@@ -281,3 +287,54 @@ def test_an_id_is_taken_once(store: DiskStore) -> None:
     with pytest.raises(DiskError) as error:
         store.create_empty("d", SIZE)
     assert refusal(error) == (409, "Conflict")
+
+
+def test_nothing_is_written_once_access_has_ended(store: DiskStore) -> None:
+    begin_upload(store)
+    disk = store.get("u")
+    disk.write(SIZE, export_footer(SIZE, "u"))
+    started = threading.Event()
+
+    def write_slowly() -> None:
+        with disk.busy():
+            started.set()
+            time.sleep(0.3)
+            disk.write(0, PAGE)
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    started.wait()
+    store.revoke("u")
+    assert (disk.read(0, 512), disk.pages.all()) == (PAGE, [(0, 512)])
+    writer.join()
+
+
+def test_a_grant_moves_with_a_service_that_listens_elsewhere(store: DiskStore) -> None:
+    store.create_upload("u", SIZE + 512)
+    first = store.grant("u", "Write", 3600, BASE)
+    assert store.grant("u", "Write", 3600, "http://127.0.0.1:2") == first.replace(":1/", ":2/")
+
+
+CHANGES = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 40), st.integers(1, 12)), min_size=1, max_size=40
+)
+
+
+@given(CHANGES, st.integers(0, 40), st.integers(1, 20))
+def test_a_map_of_pages_is_a_set_of_pages(
+    changes: list[tuple[bool, int, int]], start: int, length: int
+) -> None:
+    pages, model = PageMap(), set[int]()
+    for written, first, count in changes:
+        if written:
+            pages.add(first, first + count)
+            model.update(range(first, first + count))
+        else:
+            pages.remove(first, first + count)
+            model.difference_update(range(first, first + count))
+    ranges = list(pages)
+    assert {page for first, end in ranges for page in range(first, end)} == model
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(ranges))
+    within = {page for cut in pages.within(start, start + length) for page in range(*cut)}
+    assert within == model & set(range(start, start + length))
+    assert pages.written_bytes() == len(model)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -113,8 +115,7 @@ def test_the_blob_of_a_disk_is_not_created_changed_or_deleted(
 def test_a_long_list_of_ranges_comes_in_parts(url: str, pages: BlobClient, face: OwnFace) -> None:
     disk = face.store.by_account(url.split("/")[3])
     assert disk is not None
-    for at in range(10_001):
-        disk.pages.add(at * 1024, at * 1024 + 512)
+    disk.pages.replace((at * 1024, at * 1024 + 512) for at in range(10_001))
     _, _, first = ask(url, "GET", {}, query="comp=pagelist")
     assert first.count(b"<PageRange>") == 10_000
     assert f"<NextMarker>{10_000 * 1024}</NextMarker>".encode() in first
@@ -218,3 +219,37 @@ def test_a_changed_blob_has_another_tag(url: str, pages: BlobClient) -> None:
     assert put_page(url, "bytes=0-511", PAGE, If_Match=str(before))[0] == 201
     assert pages.get_blob_properties().etag != before
     assert put_page(url, "bytes=0-511", PAGE, If_Match=str(before)) == (412, "ConditionNotMet")
+
+
+def test_a_write_tells_its_length(url: str) -> None:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        headers = {"x-ms-page-write": "update", "x-ms-range": "bytes=0-511"}
+        target = f"{parts.path}?{parts.query}&comp=page"
+        connection.request("PUT", target, iter([PAGE]), headers, encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()[-8:]) == (411, b"</Error>")
+        # The connection is of use after the refusal.
+        connection.request("HEAD", f"{parts.path}?{parts.query}")
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+def test_a_body_is_cut_off_when_access_ends(face: OwnFace) -> None:
+    disk = face.new_disk()
+    with page_client(face.grant(disk, "Read")) as client:
+        download = client.download_blob(max_concurrency=1)
+        assert len(download.readall()) == BLOB_BYTES
+    parts = urlsplit(face.grant(disk, "Read"))
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        answer = connection.getresponse()
+        answer.read(4096)
+        face.store.revoke(disk)
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            answer.read()
+    finally:
+        connection.close()

@@ -71,10 +71,13 @@ class BlobRequest:
             for name, value in environ.items()
             if name.startswith("HTTP_")
         }
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        headers["content-length"] = str(length)
+        length = environ.get("CONTENT_LENGTH") or ""
+        headers["content-length"] = length
         headers["content-type"] = environ.get("CONTENT_TYPE", "")
-        body = environ["wsgi.input"].read(length) if length else b""
+        chunked = "transfer-encoding" in headers
+        body = b""
+        if length or chunked:
+            body = environ["wsgi.input"].read(-1 if chunked else int(length))
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
         # WSGI hands UTF-8 over as if it were Latin-1.
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
@@ -139,6 +142,13 @@ def missing_header(name: str) -> BlobRefusal:
     """Say that a header is needed."""
     text = "An HTTP header that's mandatory for this request is not specified."
     return BlobRefusal(400, "MissingRequiredHeader", text, {"HeaderName": name})
+
+
+def need_length(request: BlobRequest) -> None:
+    """Refuse a write that does not tell its length: the service takes no chunked bodies."""
+    if request.method in {"PUT", "POST"} and not request.headers["content-length"]:
+        text = "The content length for the request wasn't specified."
+        raise BlobRefusal(411, "MissingContentLengthHeader", text)
 
 
 def bad_query(name: str, value: str) -> BlobRefusal:

@@ -15,6 +15,7 @@ from imageport.sandbox.azure.blob_answers import (
     BlobRefusal,
     BlobRequest,
     bad_query,
+    need_length,
     send,
     server_failed,
 )
@@ -52,6 +53,7 @@ class BlobHttp:
         return send(start_response, request, outcome)
 
     def _answer(self, request: BlobRequest) -> BlobAnswer:
+        need_length(request)
         account, _, rest = request.path.lstrip("/").partition("/")
         container, _, blob = rest.partition("/")
         if account != JOB_ACCOUNT:

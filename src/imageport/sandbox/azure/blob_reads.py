@@ -31,14 +31,14 @@ def get_blob(store: BlobStore, place: Place, request: BlobRequest) -> BlobAnswer
         raise condition_not_met()
     if request.headers.get("if-none-match", "") in {"*", blob.etag}:
         return BlobAnswer(304, {"ETag": blob.etag})
+    if request.method == "HEAD":
+        return BlobAnswer(200, {**_headers(blob), "Content-Length": str(blob.size_bytes)})
+    found = store.read(*place)
+    if found is None:
+        raise blob_not_found()
+    blob, body = found
     headers = _headers(blob)
     asked = asked_range(request.headers)
-    if request.method == "HEAD":
-        return BlobAnswer(200, {**headers, "Content-Length": str(blob.size_bytes)})
-    try:
-        body = store.read(blob)
-    except FileNotFoundError:  # replaced or deleted just now
-        raise blob_not_found() from None
     if asked is None:
         return BlobAnswer(200, {**headers, "Content-MD5": blob.content_md5}, body)
     start = asked[0]

@@ -45,6 +45,10 @@ class BlobStore:
         for path in root.glob("*.json"):
             blob = StoredBlob(**json.loads(path.read_text()))
             self._blobs[blob.container, blob.name] = blob
+        known = {blob.file for blob in self._blobs.values()}
+        for path in root.glob("*.blob"):
+            if path.name not in known:
+                path.unlink()  # a killed service had not yet made a blob of it
 
     def has_container(self, name: str) -> bool:
         """Tell whether the container exists."""
@@ -65,9 +69,14 @@ class BlobStore:
         with self._lock:
             return self._blobs.get((container, name))
 
-    def read(self, blob: StoredBlob) -> bytes:
-        """Return its bytes."""
-        return (self._folder / blob.file).read_bytes()
+    def read(self, container: str, name: str) -> tuple[StoredBlob, bytes] | None:
+        """Return a blob and its bytes, None if there is none."""
+        while (blob := self.get(container, name)) is not None:
+            try:
+                return blob, (self._folder / blob.file).read_bytes()
+            except FileNotFoundError:
+                continue  # replaced or deleted just now: look again
+        return None
 
     def put(
         self,

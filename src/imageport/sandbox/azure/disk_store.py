@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from imageport.model import GIB, MIB
@@ -127,6 +127,9 @@ class DiskStore:
                 if self._knobs.sas_seconds > 0:
                     seconds = min(seconds, self._knobs.sas_seconds)
                 policy = _new_policy(mode, now, seconds, base_url)
+                self._replace_policy(disk, policy)
+            elif policy.base_url != base_url:  # the service was started again elsewhere
+                policy = replace(policy, base_url=base_url)
                 self._replace_policy(disk, policy)
             disk.facts.state = state
             disk.save()

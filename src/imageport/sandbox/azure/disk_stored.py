@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imageport.model import MIB
+from imageport.sandbox.azure.disk_errors import wrong_state
 from imageport.sandbox.azure.disk_files import clear_at, data_extents, write_at
 from imageport.sandbox.azure.disk_footer import FOOTER_BYTES, export_footer
 from imageport.sandbox.azure.disk_knobs import ByteRate
@@ -34,7 +35,7 @@ class DiskFacts:
     """Without the footer."""
     state: str = "Unattached"
     tier: str = ""
-    secret: str = ""
+    secret: str = field(default="", repr=False)
     """Key that signs this disk's URLs, hexadecimal."""
     policy: dict[str, Any] | None = None
     refused_revokes: int = 0
@@ -86,7 +87,8 @@ class StoredDisk:
 
     def wait_until_idle(self) -> None:
         """Wait for the requests under way; call it with the lock held, policy already gone."""
-        self._idle.wait_for(lambda: self._busy == 0, timeout=60)
+        if not self._idle.wait_for(lambda: self._busy == 0, timeout=60):
+            raise wrong_state(self.facts.id, self.facts.state, "change")
 
     def write(self, offset: int, data: bytes) -> None:
         """Write pages of a disk that is being uploaded."""

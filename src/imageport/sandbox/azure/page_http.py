@@ -12,6 +12,7 @@ from imageport.sandbox.azure.blob_answers import (
     BlobRefusal,
     BlobRequest,
     bad_query,
+    need_length,
     send,
     server_busy,
     server_failed,
@@ -52,6 +53,7 @@ class PageHttp:
         return send(start_response, request, outcome)
 
     def _answer(self, request: BlobRequest) -> BlobAnswer:
+        need_length(request)
         comp = request.query.get("comp", "")
         with self._access.admit(request.path, request.query, _need(request.method, comp)) as disk:
             failure = self._failure(request)
@@ -98,6 +100,8 @@ class PageHttp:
     def _stream(self, disk: StoredDisk) -> Iterator[bytes]:
         for start in range(0, disk.blob_bytes, _CHUNK_BYTES):
             with disk.busy():
+                if disk.policy is None:
+                    return  # revoked meanwhile: the client sees a body that is too short
                 yield disk.read(start, min(start + _CHUNK_BYTES, disk.blob_bytes))
 
 
