@@ -60,7 +60,7 @@ def test_a_disk_that_is_being_uploaded_is_not_copied(azure: Any, refused: Any):
 
 def test_a_snapshot_that_is_not_complete_makes_no_disk(azure: Any, refused: Any):
     disk = azure.disk()
-    azure.service.turn(state_seconds=2.0)
+    azure.service.turn(state_seconds=1.0)
     poller = put(azure, "slow", azure.snapshot_body(azure.disk_id(disk)))
     found = snapshot(azure, "slow")["properties"]
     assert found["provisioningState"] == "Creating"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imageport.model import GIB
-from imageport.sandbox.azure.arm_body import one_of, whole_number
+from imageport.sandbox.azure.arm_body import check_name, one_of, whole_number
 from imageport.sandbox.azure.arm_errors import ArmError, bad_parameter, not_allowed, required
 from imageport.sandbox.azure.arm_messages import ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
@@ -137,10 +137,13 @@ def delete_option(entry: Json, default: str) -> str:
     return one_of(entry.get("deleteOption"), ("Delete", "Detach"), "deleteOption", default)
 
 
-def make_engine_disk(emulator: Emulator, machine: Json, asked: Json) -> Json:
+def make_engine_disk(emulator: Emulator, request: ArmRequest, machine: Json) -> Json:
     """Make the OS disk of a machine that comes from an image; it gets the machine's tags."""
+    asked = machine["properties"]["storageProfile"].get("osDisk") or {}
     name = str(asked.get("name") or "") or f"{machine['name']}_OsDisk_1_{uuid.uuid4().hex}"
+    check_name(name, "osDisk.name")
     disk_id = f"{machine['id'].split('/providers/')[0]}/providers/{TYPE}/{name}"
+    emulator.check_linked(request, f"{TYPE}/write", disk_id)
     if emulator.resources.get(disk_id) is not None:
         text = f"Disk {name} already exists in resource group."
         raise ArmError(409, "ConflictingUserInput", text, target="disk.name")

@@ -116,6 +116,7 @@ def delete(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
     machine = emulator.resources.get(request.key)
     if machine is None:
         return ArmAnswer(204)
+    _check_deletions(emulator, request, machine)
     step = next_step(machine)
     machine["properties"]["provisioningState"] = "Deleting"
     machine_id = machine["imageport"]["machine"]
@@ -133,6 +134,19 @@ def delete(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
 
     operation = emulator.begin(MACHINE_OPERATIONS, finish, failed)
     return ArmAnswer(202, None, operation, final_state="location")
+
+
+def _check_deletions(emulator: Emulator, request: ArmRequest, machine: Json) -> None:
+    """Refuse when what would be deleted with the machine must not be."""
+    storage = machine["properties"]["storageProfile"]
+    for entry in (storage["osDisk"], *storage["dataDisks"]):
+        if entry["deleteOption"] == "Delete":
+            disk_id = str(entry["managedDisk"]["id"])
+            emulator.check_linked(request, "Microsoft.Compute/disks/delete", disk_id)
+    for nic in machine["properties"]["networkProfile"]["networkInterfaces"]:
+        if nic["properties"]["deleteOption"] == "Delete":
+            action = "Microsoft.Network/networkInterfaces/delete"
+            emulator.check_linked(request, action, str(nic["id"]))
 
 
 def _remove(emulator: Emulator, machine: Json) -> None:

@@ -91,8 +91,12 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
     if zones:
         machine["zones"] = zones
     machine["properties"]["hardwareProfile"]["vmSize"] = size.name
-    _take_network(emulator, machine, nics, properties["networkProfile"])
+    _check_options(properties)
+    if os_disk is None:
+        os_disk = machine_disks.make_engine_disk(emulator, request, machine)
+    # From here on nothing is refused any more: a machine is made whole or not at all.
     _take_disks(emulator, machine, os_disk, data, booted)
+    _take_network(emulator, machine, nics, properties["networkProfile"])
     return _create(emulator, machine)
 
 
@@ -244,17 +248,19 @@ def _take_network(emulator: Emulator, machine: Json, nics: list[Json], asked: Js
     machine["properties"]["networkProfile"] = {"networkInterfaces": shown}
 
 
+def _check_options(properties: Json) -> None:
+    """Refuse wishes for the time after a machine that do not exist."""
+    machine_disks.delete_option(properties["storageProfile"].get("osDisk") or {}, "Detach")
+    for nic in properties["networkProfile"]["networkInterfaceConfigurations"]:
+        machine_disks.delete_option(nic.get("properties") or {}, "Detach")
+
+
 def _take_disks(
-    emulator: Emulator,
-    machine: Json,
-    os_disk: Json | None,
-    data: dict[str, Json],
-    booted: Booted,
+    emulator: Emulator, machine: Json, disk: Json, data: dict[str, Json], booted: Booted
 ) -> None:
     storage = machine["properties"]["storageProfile"]
     asked = storage.get("osDisk") or {}
-    made = os_disk is None
-    disk = machine_disks.make_engine_disk(emulator, machine, asked) if os_disk is None else os_disk
+    made = disk["properties"]["creationData"]["createOption"] == "FromImage"
     storage["osDisk"] = {
         "osType": booted.os_type,
         "name": disk["name"],
