@@ -126,13 +126,15 @@ def map_error(error: AzureError, action: str, subject: str) -> CloudError:
 def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudError:
     status = int(error.status_code or 0)
     code = _code(error)
-    text = _clean((error.error.message if error.error else "") or error.message or "")
+    whole = (error.error.message if error.error else "") or error.message or ""
+    text = _clean(whole)
     message = f"{_cannot(action, subject)}: {code or f'HTTP {status}'}: {text}"
     facts: dict[str, Any] = {"action": action, "azure_code": code, "status": status}
     if status == 429 or code in _THROTTLED:
         return CloudThrottled(message, **facts)
     if code in _DENIED:
-        named = _NAMED_ACTION.search(text)
+        # Behind two ids when the action is one on a linked resource: further on than we quote.
+        named = _NAMED_ACTION.search(whole)
         facts["action"] = named[1] if named else action
         return PermissionMissing(
             f"{_cannot(action, subject)}: the credentials lack {facts['action']}.", **facts
