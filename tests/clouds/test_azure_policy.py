@@ -27,7 +27,6 @@ NOT_ON_THE_MAIN_PATH = {
     "Microsoft.Compute/diskEncryptionSets/read": "only with disk_encryption_set_id",
     "Microsoft.Compute/images/read": "only with engine_image_id",
     "Microsoft.Compute/virtualMachines/powerOff/action": "only of a guest that does not end itself",
-    "Microsoft.Network/networkInterfaces/delete": "only where a machine left its interface behind",
 }
 """Granted actions that a run without trouble does not use, each with its reason."""
 

@@ -24,7 +24,7 @@ from imageport.clouds.azure.arm_http import AUTHORIZATION_API
 from imageport.clouds.azure.error_mapping import asked
 from imageport.clouds.azure.job_folder import BLOBS, DELEGATION, ROOT
 from imageport.clouds.azure.settings import AzureSettings
-from imageport.errors import CloudError, CloudRefused, PermissionMissing
+from imageport.errors import CloudError, CloudRefused, PermissionMissing, ResourceGone
 
 GROUP, SUBSCRIPTION, NAMED, CONTAINER = "resource group", "subscription", "named", "container"
 """Where an action is needed: everywhere in the resource group; in the subscription; on a resource
@@ -176,26 +176,17 @@ def _scopes(settings: AzureSettings, needed: NeededAction) -> list[str]:
     return [getattr(settings, name) for name in needed.settings if getattr(settings, name)]
 
 
-def _gaps(
-    account: AzureAccount, scope: str, asked_for: list[NeededAction]
-) -> Iterator[PermissionGap]:
+def _granted(account: AzureAccount, scope: str) -> list[dict[str, Any]] | None:
+    """Return the permissions on a scope; None when the credential may not even ask."""
     path = f"{scope}/providers/Microsoft.Authorization/permissions"
     try:
-        granted = list(account.clients.arm.pages(path, AUTHORIZATION_API, SELF_TEST))
+        return list(account.clients.arm.pages(path, AUTHORIZATION_API, SELF_TEST))
     except PermissionMissing:
-        yield PermissionGap(SELF_TEST, "preflight", f"denied on {scope}, so the rest is not known")
-        return
-    except CloudRefused as error:
-        if error.fields.get("status") == 401 or not error.fields.get("azure_code"):
+        return None
+    except (ResourceGone, CloudRefused) as error:
+        if error.fields.get("status") != 404:
             raise
-        return  # the named resource is not as named: a problem of the place
-    except CloudError as error:
-        if error.retryable:
-            raise
-        return
-    for needed in asked_for:
-        if not is_granted(granted, needed.action):
-            yield PermissionGap(needed.action, needed.needed_for, "denied")
+        return [{"actions": ["*"]}]  # it is not as named, which is a problem of the place
 
 
 def _container_gaps(account: AzureAccount) -> Iterator[PermissionGap]:
@@ -209,9 +200,10 @@ def _container_gaps(account: AzureAccount) -> Iterator[PermissionGap]:
         except CloudRefused as error:
             if error.fields.get("status") == 401:
                 raise
-        except CloudError:
-            # Gone, throttled or failing: no denial.
-            continue
+        except CloudError as error:
+            # Gone, throttled or failing: no denial; where nobody answers, nobody need be asked on.
+            if error.retryable:
+                return
 
 
 def _container_probes(account: AzureAccount) -> Iterator[tuple[str, Callable[[], object]]]:
