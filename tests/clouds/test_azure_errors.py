@@ -11,6 +11,7 @@ import pytest
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
+    DecodeError,
     HttpResponseError,
     ServiceRequestError,
     ServiceResponseError,
@@ -126,6 +127,12 @@ def test_a_missing_job_container_is_the_operators_to_correct():
 
 def test_an_operation_that_another_one_holds_up_may_be_tried_again():
     error = map_error(arm("Conflict", 409, "Another operation is in progress."), "a/b/c", DISK)
+    assert isinstance(error, CloudUnavailable)
+
+
+def test_an_answer_that_cannot_be_read_may_be_asked_for_again():
+    response: Any = Answer(200, "<html>")
+    error = map_error(DecodeError("no JSON", response=response), "a/b/c", DISK)
     assert isinstance(error, CloudUnavailable)
 
 

@@ -142,8 +142,7 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
     if code in _CAPACITY:
         hint = "Wait, or name another VM size or zone in the Azure target."
         return CloudUnavailable(message, hint=hint, **facts)
-    busy = status == 409 and "in progress" in text.lower()
-    if busy or code in _PASSES or code.startswith("Internal") or status >= 500 or status == 408:
+    if _passes(code, status, text):
         return CloudUnavailable(message, **facts)
     of_data = action.startswith("blob:")
     if status == 404 and (of_data or code not in _SET_UP):
@@ -159,6 +158,16 @@ def _code(error: HttpResponseError) -> str:
     headers: Any = getattr(error.response, "headers", None) or {}
     found = named or getattr(stored, "value", stored) or headers.get("x-ms-error-code", "")
     return str(found or "")
+
+
+def _passes(code: str, status: int, text: str) -> bool:
+    """Tell whether the same request may be answered otherwise a little later."""
+    if code in _PASSES or code.startswith("Internal"):
+        return True
+    if status == 409:
+        return "in progress" in text.lower()
+    garbled = status < 400 and not code  # an answer, but not one that can be read
+    return garbled or status >= 500 or status == 408
 
 
 def _hint(code: str, status: int, text: str) -> str:
