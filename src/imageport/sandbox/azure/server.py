@@ -5,16 +5,14 @@ Writes its endpoint to ``ROOT/endpoint`` when it answers. SIGTERM ends all machi
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
-
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.http_front import HttpFront
+from imageport.sandbox.azure.http_server import WsgiServer
 from imageport.sandbox.azure.knobs import Knobs
 from imageport.sandbox.azure.left_behind import take_up
 from imageport.sandbox.azure.machine_power import guest_shut_down
@@ -23,20 +21,11 @@ ENDPOINT_FILE = "endpoint"
 PORT_FILE = "port"
 
 
-class KeepAlive(WSGIRequestHandler):
-    """Keeps connections open: a client puts thousands of pages over each."""
-
-    protocol_version = "HTTP/1.1"
-    # Headers and body leave in two writes: without this each answer waits 40 ms for an ACK.
-    disable_nagle_algorithm = True
-
-
 def main(root: Path, knobs: Knobs) -> None:
     """Serve until SIGTERM."""
     emulator = Emulator(root, knobs)
     emulator.hypervisor.on_shutdown = lambda machine_id: guest_shut_down(emulator, machine_id)
     take_up(emulator)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = _listen(root, HttpFront(emulator))
     emulator.endpoint = f"http://127.0.0.1:{server.server_port}"
     signal.signal(signal.SIGTERM, _end)
@@ -51,7 +40,7 @@ def main(root: Path, knobs: Knobs) -> None:
         emulator.hypervisor.stop_all()
 
 
-def _listen(root: Path, front: HttpFront) -> BaseWSGIServer:
+def _listen(root: Path, front: HttpFront) -> WsgiServer:
     """Listen where an earlier process of this root did, if the port is free.
 
     Azure does not move: clients and jobs keep the addresses that they were given.
@@ -59,14 +48,10 @@ def _listen(root: Path, front: HttpFront) -> BaseWSGIServer:
     before = root / PORT_FILE
     if before.exists():
         try:
-            return _server(int(before.read_text()), front)
-        except (OSError, SystemExit):
+            return WsgiServer(int(before.read_text()), front)
+        except OSError:
             pass  # taken meanwhile: any port will do
-    return _server(0, front)
-
-
-def _server(port: int, front: HttpFront) -> BaseWSGIServer:
-    return make_server("127.0.0.1", port, front, threaded=True, request_handler=KeepAlive)
+    return WsgiServer(0, front)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
