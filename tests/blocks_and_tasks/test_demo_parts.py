@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imageport.cli.run_watch import error_of
+from imageport.cli.run_watch import error_of, short
+from imageport.cli.sandbox import describe
 from imageport.errors import (
     EngineFailed,
     FileMissing,
@@ -15,6 +16,7 @@ from imageport.errors import (
 )
 from imageport.sandbox.demo_image import chosen_image
 from imageport.sandbox.prefect_api import RunState
+from imageport.sandbox.site_facts import SiteFacts, block_documents, chosen_clouds
 
 
 def state(message: str) -> RunState:
@@ -101,3 +103,37 @@ def test_a_wrong_image_is_refused_before_anything_starts(
     monkeypatch.delenv("IMAGEPORT_SMB_USER", raising=False)
     with pytest.raises(kind):
         chosen_image(argument)
+
+
+def test_an_azure_id_is_shown_by_its_name() -> None:
+    arm = "/subscriptions/0-1/resourceGroups/lab/providers/Microsoft.Compute/snapshots/gold-1"
+    assert (
+        short(f"upload: {arm}: 5 bytes sent; '{arm}'.") == "upload: gold-1: 5 bytes sent; 'gold-1'."
+    )
+    assert short("upload: snap-1: 5 bytes sent") == "upload: snap-1: 5 bytes sent"
+
+
+def test_the_embedded_clouds_are_chosen_by_name() -> None:
+    assert chosen_clouds("azure") == ("azure",)
+    assert chosen_clouds("all") == chosen_clouds({"azure", "aws"}) == ("aws", "azure")
+    for wrong in ("gcp", (), {"aws", "moon"}):
+        with pytest.raises(InputError, match="Bad embedded cloud"):
+            chosen_clouds(wrong)
+
+
+def test_facts_that_an_earlier_version_kept_still_load() -> None:
+    known = {"root", "ui_url", "api_url", "api_auth", "smb_user", "smb_password", "subnet_id"}
+    kept = dict.fromkeys(known, "x") | {
+        "smb_port": 4450, "aws_endpoint": "http://127.0.0.1:1", "payload_sha256": "0",
+    }  # fmt: skip
+    facts = SiteFacts(**kept)
+    assert facts.clouds() == {"aws": "http://127.0.0.1:1"}
+    assert "Azure" not in describe(facts)
+    both = SiteFacts(**kept | {"azure_endpoint": "http://127.0.0.1:2"})
+    assert both.clouds()["azure"] == "http://127.0.0.1:2"
+    assert "Azure endpoint http://127.0.0.1:2" in describe(both)
+    targets = {item["name"] for item in block_documents(both) if "target" in item["type"]}
+    assert targets == {"aws", "azure"}
+    only = SiteFacts(**kept | {"aws_endpoint": "", "azure_endpoint": "http://127.0.0.1:2"})
+    assert not [item for item in block_documents(only) if "aws" in item["type"]]
+    assert "AWS" not in describe(only)

@@ -31,6 +31,7 @@ class RunWatch:
         self._run_id = run_id
         self._lines = lines
         self._shown: dict[str, str] = {}
+        self._said: dict[str, str] = {}
         self._logs_seen = 0
 
     def until_ended(self, timeout_seconds: float) -> RunState:
@@ -73,7 +74,13 @@ class RunWatch:
         if record["level"] == _WARNING:
             self._lines.say("warning", short(str(record["message"]).splitlines()[0]))
         elif record["level"] == _INFO and found and not _AMOUNT.fullmatch(found["text"]):
-            self._lines.say(found["stage"], short(found["text"]))
+            self._say_once(found["stage"], found["text"])
+
+    def _say_once(self, stage: str, text: str) -> None:
+        """Show a sentence; a stage that stands still repeats its last one in the log."""
+        if self._said.get(stage) != text:
+            self._said[stage] = text
+            self._lines.say(stage, short(text))
 
 
 def short(text: str) -> str:
