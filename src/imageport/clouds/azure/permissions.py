@@ -130,9 +130,21 @@ def check_permissions(account: AzureAccount) -> list[PermissionGap]:
     for needed in needed_actions(settings):
         for scope in _scopes(settings, needed):
             by_scope.setdefault(scope, []).append(needed)
-    gaps = [
-        gap for scope, asked_for in by_scope.items() for gap in _gaps(account, scope, asked_for)
-    ]
+    gaps: list[PermissionGap] = []
+    closed: list[str] = []
+    for scope, asked_for in by_scope.items():
+        granted = _granted(account, scope)
+        if granted is None:
+            closed.append(scope)
+            continue
+        gaps += [
+            PermissionGap(needed.action, needed.needed_for, "denied")
+            for needed in asked_for
+            if not is_granted(granted, needed.action)
+        ]
+    if closed:
+        found = f"denied on {', '.join(closed)}, so what else is granted there is not known"
+        gaps.append(PermissionGap(SELF_TEST, "preflight", found))
     if settings.job_container_url:
         gaps += _container_gaps(account)
     return list(dict.fromkeys(gaps))
