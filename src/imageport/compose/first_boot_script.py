@@ -204,7 +204,7 @@ move /y "%HERE%agent.tmp" "%HERE%agent.code" >nul
 exit /b 0
 """
 _AGENT_SECONDS = 600
-"""A published agent installs in well under a minute; half of the default deadline."""
+"""Half of the default deadline: the agent is optional, so most of the boot is not its own."""
 _ROUND_SECONDS = 5
 
 
