@@ -196,6 +196,7 @@ def test_a_commit_leaves_one_incremental_snapshot_no_disk_and_no_access(azure_la
     assert capabilities["diskControllerTypes"] == "SCSI, NVMe"
     assert snapshot["tags"]["imageport:role"] == "uploaded"
     assert snapshot["tags"]["Name"] == "gold"
+    assert snapshot["tags"]["Description"] == "imageport gold"
     target.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 import traceback
@@ -118,6 +119,34 @@ def test_a_service_that_is_away_is_unavailable_and_not_refused(azure_lab: AzureL
     assert "sig=" not in str(caught.value)
     pages._grant._url = url
     put_with_patience(target, 0, block(0))
+
+
+@pytest.mark.slow
+def test_a_link_that_takes_seconds_for_one_put_is_slow_and_not_broken(azure_lab: AzureLab):
+    """urllib3 lets the sending of a body take no longer than connecting may."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+
+        def answer() -> None:
+            connection, _address = server.accept()
+            with connection, connection.makefile("rb") as body:
+                time.sleep(7.0)  # what the kernel buffers is far less than 4 MiB
+                lines = iter(body.readline, b"\r\n")
+                length = next(
+                    int(x.split(b":")[1]) for x in lines if b"content-length" in x.lower()
+                )
+                for _line in lines:
+                    pass
+                body.read(length)
+                connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/md/x/abcd?sig=x"
+        try:
+            PageClient(azure_lab.clients, "slow").put(url, 0, bytes(4 * MIB))
+        finally:
+            thread.join()
 
 
 # --- checksums --------------------------------------------------------------------------------

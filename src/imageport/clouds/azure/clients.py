@@ -25,12 +25,16 @@ from requests.adapters import HTTPAdapter
 from imageport.clouds.azure.arm_http import ArmHttp
 from imageport.clouds.azure.credentials import LaboratoryTokenPolicy
 from imageport.clouds.azure.settings import AzureSettings, is_loopback
+from imageport.model import MIB
 
 MAX_CONNECTIONS: Final = 96
 """More than the most blocks in flight; a smaller pool drops and reopens TLS connections."""
 POLL_SECONDS: Final = 2.0
 """Between two questions about an operation; the SDK's 30 s would be most of a short one."""
 LABORATORY_POLL_SECONDS: Final = 0.03
+SEND_SECONDS: Final = 40.0
+"""For 4 MiB: urllib3 gives the sending of a whole body the time-out of connecting, and among 32
+puts on a link of 4 MiB/s one takes 32 s."""
 STORAGE_SCOPE: Final = "https://storage.azure.com/.default"
 USER_AGENT: Final = "imageport"
 
@@ -91,9 +95,11 @@ class AzureClients:
         adapter = HTTPAdapter(pool_connections=8, pool_maxsize=MAX_CONNECTIONS, max_retries=0)
         for scheme in ("https://", "http://"):
             session.mount(scheme, adapter)
-        # 4 MiB in 60 s is a share of half a Mbit/s; a healthy put takes well under a second.
         transport = RequestsTransport(
-            session=session, connection_timeout=5, read_timeout=60, connection_verify=self._verify()
+            session=session,
+            connection_timeout=SEND_SECONDS,
+            read_timeout=60,
+            connection_verify=self._verify(),
         )
         policies = [
             RequestIdPolicy(),
@@ -112,6 +118,8 @@ class AzureClients:
         self._settings.require("job_container_url")
         url = self._settings.job_container_url.rstrip("/").rsplit("/", maxsplit=1)[0]
         options = self.connection_options()
+        options["connection_timeout"] = SEND_SECONDS
+        options["max_single_put_size"] = options["max_block_size"] = 4 * MIB
         options["retry_policy"] = ExponentialRetry(
             initial_backoff=1, increment_base=2, retry_total=5
         )

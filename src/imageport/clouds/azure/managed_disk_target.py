@@ -44,6 +44,9 @@ ROLE_UPLOAD: Final = "upload"
 """Of the disk that is written; the snapshot that it becomes has the role ``uploaded``."""
 PUT_BLOCKS: Final = 8
 """4 MiB, the most of one Put Page."""
+TAG_DESCRIPTION: Final = "Description"
+"""Azure's resources have no description of their own."""
+TAG_CHARACTERS: Final = 256
 REQUESTS_PER_SECOND: Final = 500.0
 """Limit of one page blob."""
 
@@ -78,7 +81,7 @@ class ManagedDiskTarget(BlockTarget):
         self._account = account
         self._image = image
         self._parent = parent
-        self._description = description
+        self._description = (description or f"imageport {image}")[:TAG_CHARACTERS]
         self._disk_id = ""
         self._pages: UploadPages | None = None
         self._parent_grant: AccessGrant | None = None
@@ -176,7 +179,8 @@ class ManagedDiskTarget(BlockTarget):
             intent = account.intend(*self._snapshot_facts(), name=self._image)
             if describe_snapshot(account, snapshot_id) is None:
                 self._close_upload(digests)
-                create_snapshot(account, snapshot_id, intent, self._disk_id)
+                described = replace(intent, tags=intent.tags | {TAG_DESCRIPTION: self._description})
+                create_snapshot(account, snapshot_id, described, self._disk_id)
             account.record(intent, snapshot_id)
             wait_completed(account, snapshot_id)
             self._sealed = True
