@@ -209,15 +209,15 @@ def _container(account: AzureAccount) -> Problems:
         with asked(f"{BLOBS}/read", account.clients.job_container):
             pages = container.list_blobs(name_starts_with=f"{ROOT}/", results_per_page=1).by_page()
             list(next(pages, ()))
-    except ResourceGone:
-        yield PlaceProblem("job_container_url", f"no '{url}'", needed)
     except CloudUnavailable:
         # Everything else answered: it is this account, its firewall or its name.
         yield PlaceProblem("job_container_url", f"no answer from '{url}'", needed)
-    except CloudRefused as error:
-        if error.fields.get("status") == 401:
+    except (ResourceGone, CloudRefused) as error:
+        status = error.fields.get("status")
+        if status == 401:
             raise
-        yield PlaceProblem("job_container_url", error.message, needed, error.hint)
+        found = f"no '{url}'" if status == 404 else error.message
+        yield PlaceProblem("job_container_url", found, needed, error.hint)
 
 
 def _elsewhere(account: AzureAccount, setting: str, found: dict[str, Any] | None) -> Problems:

@@ -71,12 +71,15 @@ def check_quota(account: AzureAccount) -> Iterator[PlaceProblem]:
 
     The machines of a run follow each other, so each has to fit for itself.
     """
-    sizes, quotas = machine_sizes(account), vcpu_quotas(account)
+    sizes = machine_sizes(account)
+    named = [
+        (setting, sizes.get(getattr(account.settings, setting).lower())) for setting in MACHINES
+    ]
+    wanted = [(setting, size) for setting, size in named if size is not None]
+    # A location without sizes has no quotas to ask for either.
+    quotas = vcpu_quotas(account) if wanted else {}
     seen: set[str] = set()
-    for setting in MACHINES:
-        size = sizes.get(getattr(account.settings, setting).lower())
-        if size is None:
-            continue
+    for setting, size in wanted:
         for name in (size.family, REGIONAL_VCPUS):
             quota = quotas.get(name.lower())
             if quota is None or quota.left >= size.vcpus or name in seen:
