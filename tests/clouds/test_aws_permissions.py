@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from imageport.clouds.aws import permissions
 from imageport.clouds.aws.permissions import check_permissions, probes
+from imageport.doctor.places import cloud_checks
 from imageport.errors import CloudRefused
 from tests.clouds.aws_laboratory import BUCKET, AwsLab
 
@@ -52,7 +53,7 @@ def test_every_denied_action_is_named_with_what_needs_it(aws_lab: AwsLab):
     aws_lab.service.turn(denied=EMULATED)
     gaps = {gap.action: gap for gap in check_permissions(aws_lab.account("run-1"))}
     assert set(gaps) == set(EMULATED)
-    assert gaps["servicequotas:GetServiceQuota"].needed_for == "preflight (optional)"
+    assert gaps["servicequotas:GetServiceQuota"].needed_for == "preflight"
     assert gaps["ebs:PutSnapshotBlock"].needed_for == "upload"
     assert gaps["ec2:RegisterImage"].needed_for == "prepare (first boot)"
     assert {gap.found for gap in gaps.values()} == {"denied"}
@@ -94,3 +95,11 @@ def test_credentials_that_are_refused_are_no_list_of_missing_actions(
     with pytest.raises(CloudRefused) as caught:
         check_permissions(account)
     assert "credentials of the worker" in caught.value.hint
+
+
+def test_the_doctor_notes_what_only_preflight_needs_and_fails_for_the_rest(aws_lab: AwsLab):
+    aws_lab.service.turn(denied=["servicequotas:GetServiceQuota", "ec2:CreateVolume"])
+    checks = cloud_checks("aws", lambda: aws_lab.aws_cloud("doctor"), lambda _: "the role")
+    marks = {check.name: check.mark for check in checks}
+    assert marks["servicequotas:GetServiceQuota"] == "note"
+    assert marks["ec2:CreateVolume"] == "FAIL"

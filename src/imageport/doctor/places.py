@@ -114,6 +114,7 @@ def _permission_checks(name: str, cloud: Cloud, grant_at: Callable[[str], str]) 
         Check(
             gap.action, passed=False, found=gap.found,
             mend=f"Grant {gap.action} (for {gap.needed_for}) to {grant_at(gap.action)}.",
+            optional=gap.optional,
         )
         for gap in gaps
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from imageport.clouds.tags import TAG_SITE
 from imageport.errors import CloudError, CloudRefused, PermissionMissing
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK
 
-PREFLIGHT = "preflight (optional)"
+PREFLIGHT = "preflight"
 NOWHERE = "00000000000000000"
 SNAPSHOT, VOLUME = f"snap-{NOWHERE}", f"vol-{NOWHERE}"
 INSTANCE, IMAGE, GROUP = f"i-{NOWHERE}", f"ami-{NOWHERE}", f"sg-{NOWHERE}"
