@@ -294,6 +294,33 @@ def test_a_creation_that_fails_leaves_a_machine_without_power(azure: Any, refuse
     azure.delete_machine("wreck")
 
 
+def test_a_machine_that_finds_no_room_says_so_when_it_starts(azure: Any, refused: Any):
+    body = azure.machine_body(azure.isolated(), {"osDisk": booted(azure, azure.system_disk())})
+    azure.service.turn(no_capacity=1)
+    call = azure.compute.virtual_machines.begin_create_or_update
+    assert refused(call, RESOURCE_GROUP, "roomless", body)[0] == "AllocationFailed"
+    view = azure.compute.virtual_machines.instance_view(RESOURCE_GROUP, "roomless").as_dict()
+    assert view["statuses"][0]["code"] == "ProvisioningState/failed/AllocationFailed"
+    assert "sufficient capacity" in view["statuses"][0]["message"]
+    azure.delete_machine("roomless")
+
+
+def test_a_put_again_while_the_machine_is_made_changes_nothing(azure: Any):
+    disk = azure.system_disk()
+    body = engine_body(azure, SLEEPER, [attach(azure, disk)])
+    azure.service.turn(state_seconds=0.4)
+    machines = azure.compute.virtual_machines
+    first = machines.begin_create_or_update(RESOURCE_GROUP, "twice", body)
+    second = machines.begin_create_or_update(RESOURCE_GROUP, "twice", body)
+    assert (
+        second.result().as_dict()["properties"]["vmId"]
+        == (first.result().as_dict()["properties"]["vmId"])
+    )
+    azure.service.turn(state_seconds=0.03)
+    assert azure.power("twice") == "running"
+    azure.delete_machine("twice")
+
+
 def test_data_disks_come_and_go_while_a_machine_runs(azure: Any, made: Any, refused: Any):
     name = made(engine_body(azure, SLEEPER))
     first, second = azure.system_disk(), azure.system_disk()

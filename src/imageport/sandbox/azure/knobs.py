@@ -42,6 +42,8 @@ class Knobs:
     """How many revocations of a write access answer 409 before one succeeds."""
     lost_answers: int = 0
     """How many of the next changes are carried out and yet answered with 500."""
+    no_capacity: int = 0
+    """How many of the next machines cannot be started where they were asked for."""
     failed_operations: int = 0
     """How many of the next long-running operations end as ``Failed``."""
 

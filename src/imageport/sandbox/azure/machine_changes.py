@@ -54,18 +54,21 @@ def _change_disks(
     emulator: Emulator, request: ArmRequest, machine: Json, asked: list[Json]
 ) -> list[tuple[str, str]]:
     """Attach and detach; returns the disks that leave with the end of the operation."""
-    if machine["properties"]["provisioningState"] in {"Creating", "Updating"}:
-        text = (
-            f"Operation 'Write' is not allowed on VM '{machine['name']}' while another one that "
-            "changes its disks is in progress."
-        )
-        raise not_allowed(text)
     size = find_size(machine["properties"]["hardwareProfile"]["vmSize"])
     if size is None:  # it was checked when the machine was made
         raise bad_parameter("vmSize", "The machine's size does not exist.")
     zones = list(machine.get("zones", []))
     wanted = machine_disks.check_data_disks(emulator, request, asked, size, zones)
     facts = machine["imageport"]
+    luns = {key: entry["lun"] for key, entry in wanted.items()}
+    if luns == {key: lun for key, lun in facts["disks"].items() if lun != OS_LUN}:
+        return []
+    if machine["properties"]["provisioningState"] in {"Creating", "Updating"}:
+        text = (
+            f"Operation 'Write' is not allowed on VM '{machine['name']}' while another one that "
+            "changes its disks is in progress."
+        )
+        raise not_allowed(text)
     kept = {key: lun for key, lun in facts["disks"].items() if lun == OS_LUN}
     going = []
     for key, lun in facts["disks"].items():

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 MACHINES = "Microsoft.Compute/virtualMachines"
 MACHINE_OPERATIONS = "Microsoft.Compute/operations"
 ON = {"starting", "running"}
+UNKNOWN_FAILURE = ("InternalExecutionError", "An internal execution error occurred.")
 
 
 def next_step(machine: Json) -> int:
@@ -204,11 +205,13 @@ def view(machine: Json) -> Json:
     power = machine["imageport"]["power"]
     disks = [machine["properties"]["storageProfile"]["osDisk"]]
     disks += machine["properties"]["storageProfile"]["dataDisks"]
+    first = _status(f"ProvisioningState/{state}", state)
     if state == "failed":
-        state = "failed/InternalExecutionError"
+        code, text = machine["imageport"].get("failure", UNKNOWN_FAILURE)
+        first |= {"code": f"{first['code']}/{code}", "level": "Error", "message": text}
     found: Json = {
         "hyperVGeneration": machine["imageport"]["generation"],
-        "statuses": [_status(f"ProvisioningState/{state}", state)],
+        "statuses": [first],
         "disks": [
             {
                 "name": disk["name"],

@@ -107,6 +107,7 @@ def _create(emulator: Emulator, machine: Json) -> ArmAnswer:
 
     def finish() -> None:
         machine_power.check_step(machine, step)
+        _allocate(emulator, machine)
         machine["properties"]["provisioningState"] = "Succeeded"
         machine_power.switch_on(emulator, machine)
 
@@ -117,6 +118,18 @@ def _create(emulator: Emulator, machine: Json) -> ArmAnswer:
 
     operation = emulator.begin(MACHINE_OPERATIONS, finish, failed)
     return ArmAnswer(201, show(machine), operation)
+
+
+def _allocate(emulator: Emulator, machine: Json) -> None:
+    if emulator.knobs.no_capacity > 0:
+        emulator.knobs.no_capacity -= 1
+        text = (
+            "Allocation failed. We do not have sufficient capacity for the requested VM size in "
+            "this region. Read more about improving likelihood of allocation success at "
+            "http://aka.ms/allocation-guidance"
+        )
+        machine["imageport"]["failure"] = ("AllocationFailed", text)
+        raise ArmError(409, "AllocationFailed", text)
 
 
 def patch(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
