@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from imageport.errors import CloudThrottled, CloudUnavailable, InputError, ResourceGone
 from imageport.transfer.block_target import TargetTraits
 from imageport.transfer.pacing import CUT, Pacer
@@ -163,3 +165,21 @@ def test_the_time_is_limited_for_all_of_them():
         assert time.monotonic() - started < 5
     else:
         raise AssertionError
+
+
+def test_waiting_for_a_turn_is_no_part_of_the_time():
+    policy = RetryPolicy(budget_seconds=0.0, first_pause_seconds=0.0)
+    waited = 0.0
+
+    def call_after_a_long_wait() -> str:
+        nonlocal waited
+        waited += 1000.0
+        return call()
+
+    call, calls = failing(*[CloudUnavailable(str(number)) for number in range(5)])
+    assert retried(call_after_a_long_wait, Stop(), policy=policy, waited=lambda: waited) == "done"
+    assert len(calls) == 6
+    call, calls = failing(CloudUnavailable("1"))
+    with pytest.raises(CloudUnavailable):
+        retried(call, Stop(), policy=policy, waited=lambda: waited)
+    assert len(calls) == 1
