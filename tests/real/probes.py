@@ -83,7 +83,8 @@ PROBES = (
     ),
     Probe(
         "aws-policy",
-        "`docs/policies/aws-policy.json` is enough for permission test, place, upload and sweep",
+        "`docs/policies/aws-policy.json` is enough for permission test, place, upload, first boot, "
+        "snapshot and sweep",
         IAM,
     ),
     Probe(

@@ -48,9 +48,14 @@ def test_the_policy_of_the_docs_is_enough(aws: RealAws, observed: Observed):
     place = [str(problem) for problem in cloud.check_place("probe", GIB)]
     reference = uploaded(cloud, BLOCKS)
     disk = cloud.make_disk(reference, "")
+    outcome = cloud.boot_once(disk, deadline_seconds=60)
+    prepared = cloud.snapshot(disk, "probe")
     for resource in cloud.list_ours(aws.site):
         cloud.delete_resource(resource)
-    observed(f"gaps on ids of {NOWHERE}: {gaps or 'none'}; place: {place or 'fits'}; {disk.id}")
+    observed(
+        f"gaps on ids of {NOWHERE}: {gaps or 'none'}; place: {place or 'fits'}; "
+        f"boot: {outcome.reason}; then {prepared}"
+    )
     assert gaps == []
 
 
