@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from imageport.clouds.azure.access_grant import end_access
 from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.arm_http import NETWORK_API
 from imageport.clouds.azure.clients import AzureClients
 from imageport.clouds.azure.credentials import laboratory_credential
 from imageport.clouds.azure.disks import WITH_ACCESS, delete_disk, describe_disk
 from imageport.clouds.azure.names import DISKS, SNAPSHOTS, resource_id
+from imageport.clouds.azure.names import NETWORK_SECURITY_GROUPS as GROUPS
 from imageport.clouds.azure.settings import AzureSettings
 from imageport.clouds.azure.snapshots import delete_snapshot, describe_snapshot
 from imageport.sandbox.azure.account import (
@@ -120,18 +121,18 @@ class AzureLab(CloudLab):
         self.service.turn(**CALM)
         if self.service.machines() or self._groups():
             self._empty_through_the_cloud()
+        for group_id in self._groups():
+            self.clients.arm.delete(group_id, NETWORK_API, f"{GROUPS}/delete")
         account = self.account("tidy")
-        for access in self.open_access():
-            end_access(account, access)
         for disk_id in self.disks():
             delete_disk(account, disk_id)
         for snapshot_id in self.snapshots():
             delete_snapshot(account, snapshot_id)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        kind = "Microsoft.Network/networkSecurityGroups"
-        path = f"{self.settings().group_id}/providers/{kind}"
-        return list(self.clients.arm.pages(path, "2024-05-01", f"{kind}/read"))
+    def _groups(self) -> list[str]:
+        path = f"{self.settings().group_id}/providers/{GROUPS}"
+        listed = self.clients.arm.pages(path, NETWORK_API, f"{GROUPS}/read")
+        return [resource_id(self.settings(), GROUPS, item["name"]) for item in listed]
 
     def _empty_through_the_cloud(self) -> None:
         for site in (SITE, "paris"):

@@ -206,6 +206,7 @@ def test_a_refusal_says_what_to_do(code: str, text: str, advice: str):
         ServiceRequestError(f"HTTPSConnectionPool: Max retries exceeded with url: {SIGNED}"),
         ServiceRequestError("Max retries exceeded with url: /x/abcd?sv=2018-03-28&sig=5ecre7 (…)"),
         arm("InvalidParameter", 400, f"bad source '{SIGNED}' here"),
+        ServiceRequestError("source https%3A%2F%2Fmd%3Fsv%3D1%26sig%3D5ecre7%26x is not there"),
         ServiceResponseError("proxy http://worker:5ecre7@proxy:3128 failed"),
     ],
 )

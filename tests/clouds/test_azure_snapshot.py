@@ -28,7 +28,7 @@ from imageport.clouds.azure.snapshots import (
     snapshot_disk,
     wait_completed,
 )
-from imageport.errors import CloudError, InputError, ResourceGone
+from imageport.errors import CloudError, CloudUnavailable, InputError, ResourceGone
 from imageport.model import BLOCK_BYTES, GIB, MIB, Extent, ExtentState
 from imageport.sandbox.azure.account import RESOURCE_GROUP
 from imageport.transfer.block_target import TransferPlan
@@ -125,6 +125,18 @@ def test_reading_survives_throttling_failures_and_refused_checksums(
         for index, data in BLOCKS.items():
             assert disk.read_at(index * BLOCK_BYTES, BLOCK_BYTES) == data
         azure_lab.service.turn(fault_rate=0.0)
+
+
+def test_what_is_damaged_on_the_way_is_noticed(
+    azure_lab: AzureLab, snapshot: str, monkeypatch: pytest.MonkeyPatch
+):
+    with opened(azure_lab, snapshot) as disk:
+        pages: Any = disk._pages
+        assert pages.get(0, BLOCK_BYTES) == BLOCKS[0]
+        with monkeypatch.context() as patch:
+            patch.setattr("imageport.clouds.azure.page_client._md5", lambda _data: "other")
+            with pytest.raises(CloudUnavailable, match="found MD5 other, needed"):
+                pages.get(0, BLOCK_BYTES)
 
 
 def test_an_access_that_ends_while_reading_is_granted_again(

@@ -22,7 +22,7 @@ from tests.clouds.azure_laboratory import AzureLab
     "where",
     [
         "between puts",
-        "before the snapshot is recorded",
+        pytest.param("before the snapshot is recorded", marks=pytest.mark.slow),
         pytest.param("before the disk is recorded", marks=pytest.mark.slow),
         pytest.param("after the upload is closed", marks=pytest.mark.slow),
         pytest.param("before the disk is deleted", marks=pytest.mark.slow),

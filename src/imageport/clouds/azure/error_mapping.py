@@ -74,6 +74,8 @@ _NAMED_ACTION: Final = re.compile(
     r"not have (?:authorization|permission)s? to perform (?:the )?action(?:\(s\)|s)? '([^']+)'"
 )
 _QUERY: Final = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
+_SIGNATURE: Final = re.compile(r"sig(=|%3D)[^\s&'\"<>]+", re.IGNORECASE)
+"""In whatever a URL is quoted in."""
 _LOGIN_IN_URL: Final = re.compile(r"(https?://)[^\s/@]+@")
 
 LOGIN_HINT: Final = "Check the credentials of the worker (identity or block) and its clock."
@@ -194,8 +196,8 @@ def _words(name: str) -> str:
 
 def _clean(text: str) -> str:
     """Cut query strings (a signed URL is a secret) and logins, and what is too long to read."""
-    plain = _LOGIN_IN_URL.sub(r"\1…@", text)
-    return " ".join(_QUERY.sub("?…", plain).split())[:300]
+    plain = _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text))
+    return " ".join(_SIGNATURE.sub(r"sig\1…", plain).split())[:300]
 
 
 def _shows_secret(error: BaseException | None) -> bool:
@@ -203,7 +205,8 @@ def _shows_secret(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if _QUERY.search(str(error)) or _LOGIN_IN_URL.search(str(error)):
+        text = str(error)
+        if any(secret.search(text) for secret in (_QUERY, _SIGNATURE, _LOGIN_IN_URL)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -86,7 +86,7 @@ class GrantedPages:
 class WrittenRanges:
     """What is written of a disk, window by window; only a few windows are kept in memory."""
 
-    KEPT_WINDOWS = 4
+    KEPT_WINDOWS = 8
 
     def __init__(self, size_bytes: int, ask: Callable[[int, int], list[tuple[int, int]]]) -> None:
         self._size = size_bytes
