@@ -23,6 +23,7 @@ from imageport.clouds.tags import TAG_SITE
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.errors import ImageportError, PermissionMissing
 from imageport.model import GIB
+from imageport.sandbox.aws.iam_policy import is_allowed
 from tests.clouds.aws_laboratory import BUCKET, REGION, AwsLab
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
 from tests.clouds.iam_documents import FOLDER, actions_of, policy
@@ -126,6 +127,27 @@ def test_a_whole_run_needs_exactly_what_the_policy_allows(aws_lab: AwsLab, worke
     allowed = actions_of(document) | {"sts:GetCallerIdentity"}
     assert asked - allowed == set()
     assert allowed - done == set(NOT_ON_THE_MAIN_PATH)
+    checks = [one for one in aws_lab.service.checks() if one.action != "sts:GetCallerIdentity"]
+    assert all(is_allowed(document, one) for one in checks)
+    idle = {
+        word
+        for word, without in narrower(document)
+        if all(is_allowed(without, one) for one in checks)
+    }
+    assert {word for _, word in idle} == set(NOT_ON_THE_MAIN_PATH)
+
+
+def narrower(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield (statement, word) and the policy without that one action or resource of it."""
+    for place, statement in enumerate(document["Statement"]):
+        for part in ("Action", "Resource"):
+            words = statement[part]
+            for word in [words] if isinstance(words, str) else words:
+                others = [item for item in words if item != word] if word != words else []
+                kept = [{**statement, part: others}] if others else []
+                statements = document["Statement"]
+                changed = [*statements[:place], *kept, *statements[place + 1 :]]
+                yield (statement["Sid"], word), {"Statement": changed}
 
 
 def test_the_policy_names_what_the_self_test_tries_and_no_more(aws_lab: AwsLab):

@@ -137,8 +137,12 @@ def test_the_caller_is_known_by_header_and_by_presigned_url():
 
 def test_the_record_tells_what_was_asked_from_what_was_done():
     record = CallRecord()
-    record.note(("ec2:B", "ec2:A"), done=False)
-    record.note(("ec2:B",), done=True)
-    assert record.document() == {"asked": ["ec2:A", "ec2:B"], "done": ["ec2:B"]}
+    record.note([check("ec2:B", "*", {}), check("ec2:A", "x", {"K": "v"})], done=False)
+    record.note([check("ec2:B", "*", {})], done=True)
+    assert record.document() == {
+        "asked": ["ec2:A", "ec2:B"],
+        "done": ["ec2:B"],
+        "checks": [["ec2:B", "*", {}], ["ec2:A", "x", {"k": "v"}]],
+    }
     record.forget()
-    assert record.document() == {"asked": [], "done": []}
+    assert record.document() == {"asked": [], "done": [], "checks": []}

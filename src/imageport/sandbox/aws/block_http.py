@@ -72,13 +72,12 @@ class BlockHttp:
         action, match = _find_action(environ)
         region = scope.region
         checks = self._checks(action, match, region, body)
-        actions = tuple(item.action for item in checks)
-        self._emulator.calls.note(actions, done=False)
+        self._emulator.calls.note(checks, done=False)
         denied = self._emulator.denied_action(scope, checks)
         if denied:
             raise Denied(f"User is not authorized to perform: {denied}")
         answer = self._answer_allowed(action, match, environ, (region, body))
-        self._emulator.calls.note(actions, done=True)
+        self._emulator.calls.note(checks, done=True)
         return answer
 
     def _checks(self, action: str, match: re.Match[str], region: str, body: bytes) -> list[Check]:

@@ -19,9 +19,9 @@ from imageport.sandbox.aws.block_errors import (
 )
 from imageport.sandbox.aws.block_pages import changed_blocks, check_block_token, snapshot_blocks
 from imageport.sandbox.aws.emulator import ACCOUNT, Emulator
-from imageport.sandbox.aws.knobs import Rate
 from imageport.sandbox.aws.snapshot_store import new_id
 from imageport.sandbox.aws.stored_snapshot import SnapshotFacts, StoredSnapshot
+from imageport.sandbox.faults import Rate
 
 LARGEST_GIB = 65536
 COMPLETIONS_PER_SECOND = 10

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from imageport.sandbox.aws.iam_policy import Check
 
 _SCOPE = re.compile(
     r"(?:Credential=|Credential%3D)([^/%\s]+)(?:/|%2F)\d{8}(?:/|%2F)([a-z0-9-]+)(?:/|%2F)([a-z0-9-]+)"
@@ -24,20 +27,25 @@ class Scope:
     service: str = ""
 
 
+Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
 class CallRecord:
     """The actions of all requests so far; may be used from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: set[str] = set()
+        self._asked: dict[Key, None] = {}
         self._done: set[str] = set()
 
-    def note(self, actions: tuple[str, ...], *, done: bool) -> None:
-        """Note that actions were asked for, and whether they were carried out."""
+    def note(self, checks: Iterable[Check], *, done: bool) -> None:
+        """Note what was asked of IAM, and whether the request was carried out."""
         with self._lock:
-            self._asked.update(actions)
-            if done:
-                self._done.update(actions)
+            for one in checks:
+                key = (one.action, one.resource, tuple(sorted(one.context.items())))
+                self._asked[key] = None
+                if done:
+                    self._done.add(one.action)
 
     def forget(self) -> None:
         """Start anew."""
@@ -45,10 +53,15 @@ class CallRecord:
             self._asked.clear()
             self._done.clear()
 
-    def document(self) -> dict[str, list[str]]:
-        """Return both lists, sorted."""
+    def document(self) -> dict[str, list[Any]]:
+        """Return the actions asked for and carried out, sorted, and every distinct check."""
         with self._lock:
-            return {"asked": sorted(self._asked), "done": sorted(self._done)}
+            asked, done = list(self._asked), sorted(self._done)
+        return {
+            "asked": sorted({action for action, _, _ in asked}),
+            "done": done,
+            "checks": [[action, resource, dict(context)] for action, resource, context in asked],
+        }
 
 
 def read_scope(environ: dict[str, Any]) -> Scope:

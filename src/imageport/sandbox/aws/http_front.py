@@ -16,7 +16,7 @@ from imageport.sandbox.aws.call_record import Scope, read_scope
 from imageport.sandbox.aws.emulator import Emulator
 from imageport.sandbox.aws.iam_policy import check
 from imageport.sandbox.aws.iam_requests import Request, read_request
-from imageport.sandbox.aws.knobs import Rate
+from imageport.sandbox.faults import Rate
 
 CONTROL = "/imageport/"
 XML = "text/xml"
@@ -85,7 +85,7 @@ class HttpFront:
 
         def note(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             done = int(status.split(" ", 1)[0]) < 400 and not request.dry_run
-            self._emulator.calls.note(request.actions, done=done)
+            self._emulator.calls.note(request.checks, done=done)
             return start_response(status, headers, *rest)
 
         return note

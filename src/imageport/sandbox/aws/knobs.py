@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -81,27 +80,3 @@ class Faults:
         """Tell whether a failing request has been carried out and only its answer is lost."""
         with self._lock:
             return self._random.random() < 0.5
-
-
-class Rate:
-    """A token bucket one second deep."""
-
-    def __init__(self) -> None:
-        self._tokens = -1.0
-        self._at = time.monotonic()
-        self._lock = threading.Lock()
-
-    def allows(self, per_second: float) -> bool:
-        """Take one token; False when there is none. 0 per second is no limit."""
-        if per_second <= 0:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if self._tokens < 0:
-                self._tokens = per_second
-            self._tokens = min(per_second, self._tokens + (now - self._at) * per_second)
-            self._at = now
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            return True

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from imageport.sandbox.aws.iam_policy import Check
 from imageport.sandbox.aws.knobs import Knobs
 from imageport.sandbox.machines.left_mounts import remove_folder
 from imageport.sandbox.processes import SERVICE_MARK, Child, end_marked
@@ -92,6 +93,10 @@ class AwsService:
         ``asked`` takes refused requests and dry runs in: what the policy is asked about.
         """
         return list(self._ask("calls")["asked" if asked else "done"])
+
+    def checks(self) -> list[Check]:
+        """Return every distinct question that IAM was asked, with resources and tags."""
+        return [Check(*item) for item in self._ask("calls")["checks"]]
 
     def forget_calls(self) -> None:
         """Start recording anew."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imageport.model import BLOCK_BYTES, GIB, ZERO_BLOCK, ZERO_DIGEST
-from imageport.sandbox.aws.knobs import Rate
+from imageport.sandbox.faults import Rate
 from imageport.sandbox.machines.sparse_files import create_sparse, read_block
 
 _RECORD = struct.Struct("<I32s")
