@@ -7,10 +7,24 @@ from typing import Any
 
 import pytest
 
+from imageport.clouds.azure.access_grant import AccessGrant
 from imageport.clouds.azure.cloud import AzureCloud
 from imageport.clouds.azure.names import SNAPSHOTS, resource_id
+from imageport.clouds.sweep import sweep
 from tests.clouds.azure_laboratory import AzureConnections, AzureLab
-from tests.clouds.cloud_contract import BadPlace, CloudContract, CloudLab
+from tests.clouds.cloud_contract import (
+    BLOCKS,
+    SITE,
+    TOKEN,
+    BadPlace,
+    CloudContract,
+    CloudLab,
+    Killed,
+    generation,
+    in_days,
+    plan_of,
+    uploaded,
+)
 
 
 class AzureContractLab(AzureLab):
@@ -57,3 +71,33 @@ class TestAzureCloud(CloudContract):
             yield lab
         finally:
             lab.empty()
+
+
+def test_an_upload_killed_before_its_footer_is_swept_although_azure_takes_it_for_no_disk(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch
+):
+    real = AccessGrant.url
+
+    def granted_and_killed(grant: AccessGrant) -> str:
+        real(grant)
+        raise Killed(grant.arm_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AccessGrant, "url", granted_and_killed)
+        with pytest.raises(Killed):
+            azure_lab.cloud("run-1").upload_target("gold").begin(plan_of(BLOCKS), TOKEN)
+    cloud = azure_lab.cloud("run-2")
+    assert [item.kind for item in cloud.list_ours(SITE)] == ["disk", "access"]
+    swept = sweep(cloud, azure_lab.state, SITE, in_days(2))
+    assert [item.kind for item in swept] == ["access", "disk"]
+    assert cloud.list_ours(SITE) == []
+    assert azure_lab.state.ledger.open_entries() == []
+
+
+def test_a_catalogue_that_writes_an_id_in_another_case_still_keeps_its_image(azure_lab: AzureLab):
+    cloud = azure_lab.cloud("run-1")
+    reference = uploaded(cloud, BLOCKS)
+    azure_lab.state.catalogue.add(generation(reference.upper()))
+    assert sweep(cloud, azure_lab.state, SITE, in_days(400)) == []
+    assert cloud.exists(reference)
+    assert azure_lab.state.ledger.open_entries() == []

@@ -15,6 +15,7 @@ from imageport.cloud import CloudDisk
 from imageport.clouds import engine_setup
 from imageport.clouds.azure.inventory import list_ours
 from imageport.clouds.azure.job_folder import JobFolder, list_blobs
+from imageport.clouds.azure.network import GroupOfRun
 from imageport.clouds.azure.virtual_machines import describe_machine
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
@@ -277,6 +278,53 @@ def test_a_machine_that_cannot_be_had_says_what_to_do_and_leaves_nothing(
     with pytest.raises(error, match=message):
         cloud.run_engine(disk, job(), deadline_seconds=60)
     azure_lab.service.turn(missing_sizes=[], quota_vcpus=100, denied=[])
+    assert only_disk_is_left(azure_lab, disk)
+
+
+def test_a_machine_whose_making_fails_at_azure_leaves_nothing(azure_lab: AzureLab):
+    group = GroupOfRun(azure_lab.account("run-0"), "engine", "")
+    group.make([])
+    cloud = azure_lab.azure_cloud("run-1", engine_network_security_group_id=group.id)
+    disk = disk_of(cloud)
+    azure_lab.service.turn(failed_operations=1)
+    with pytest.raises(CloudUnavailable, match="Cannot start 'imageport-engine-"):
+        cloud.run_engine(disk, job(), deadline_seconds=60)
+    group.remove()
+    assert only_disk_is_left(azure_lab, disk)
+
+
+def test_a_group_whose_making_fails_once_is_made_again(azure_lab: AzureLab):
+    cloud = azure_lab.cloud("run-1")
+    disk = disk_of(cloud)
+    azure_lab.service.turn(failed_operations=1)
+    assert cloud.run_engine(disk, job(), deadline_seconds=60).ok
+    assert only_disk_is_left(azure_lab, disk)
+
+
+@pytest.mark.slow
+def test_a_series_that_shows_its_disks_as_nvme_serves_for_both_machines(
+    azure_lab: AzureLab, azure_guest: Any
+):
+    azure_guest("work")
+    series = {"engine_vm_size": "Standard_D2s_v6", "boot_vm_size": "Standard_D2s_v6"}
+    cloud = azure_lab.azure_cloud("run-1", **series)
+    disk = disk_of(cloud)
+    assert cloud.run_engine(disk, job(), deadline_seconds=60).ok
+    assert cloud.boot_once(disk, deadline_seconds=60).stopped_by_itself
+    assert only_disk_is_left(azure_lab, disk)
+
+
+@pytest.mark.slow
+def test_faults_and_throttling_of_the_control_path_are_waited_out(
+    azure_lab: AzureLab, azure_guest: Any
+):
+    azure_guest("work")
+    cloud = azure_lab.cloud("run-1")
+    disk = disk_of(cloud)
+    azure_lab.service.turn(fault_rate=0.1, control_rps=20)
+    assert cloud.run_engine(disk, job("slow"), deadline_seconds=60).ok
+    assert cloud.boot_once(disk, deadline_seconds=60).stopped_by_itself
+    azure_lab.service.turn(fault_rate=0.0, control_rps=0.0)
     assert only_disk_is_left(azure_lab, disk)
 
 

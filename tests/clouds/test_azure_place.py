@@ -9,7 +9,7 @@ import pytest
 
 from imageport.clouds.azure.arm_http import NETWORK_API
 from imageport.clouds.azure.clients import AzureClients
-from imageport.clouds.azure.network import isolated_group
+from imageport.clouds.azure.network import isolated_group, isolated_rules
 from imageport.clouds.azure.place import check_place
 from imageport.errors import InputError
 from imageport.model import GIB
@@ -69,24 +69,24 @@ def operators_group(azure_lab: AzureLab) -> Iterator[Any]:
 
 
 def test_a_place_that_fits_has_no_problem_and_is_only_read(azure_lab: AzureLab):
-    azure_lab.service.forget_calls()
     account = azure_lab.account("run-0")
-    group = isolated_group(account)
+    made = isolated_group(account)
+    made.make(isolated_rules(account.settings))
     try:
         azure_lab.service.forget_calls()
         assert problems(
             azure_lab,
             boot_subnet_id=BOOT_SUBNET_ID,
             zone="2",
-            isolated_network_security_group_id=group,
-            engine_network_security_group_id=group,
+            isolated_network_security_group_id=made.id,
+            engine_network_security_group_id=made.id,
             disk_access_id=DISK_ACCESS_ID,
             network_access_policy="AllowPrivate",
             disk_encryption_set_id=DISK_ENCRYPTION_SET_ID,
         ) == []  # fmt: skip
         assert all(action.endswith("/read") for action in azure_lab.service.calls())
     finally:
-        account.clients.arm.delete(group, NETWORK_API, "x/delete")
+        made.remove()
 
 
 def test_everything_wrong_is_said_at_once(azure_lab: AzureLab):

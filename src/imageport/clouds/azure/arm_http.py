@@ -22,7 +22,7 @@ from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 
 from imageport.clouds.azure.error_mapping import asked
 from imageport.clouds.waiting import wait_for
-from imageport.errors import CloudRefused, ResourceGone
+from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 
 COMPUTE_API: Final = "2026-04-01"
 COMPUTE_DISKS_API: Final = "2026-03-02"
@@ -152,23 +152,24 @@ class ArmHttp:
             return
         link = self._own(operation or location)
 
-        def check() -> bool | None:
+        def check() -> dict[str, Any] | None:
             found = self._send("GET", link, "", action)
             if not operation:
-                return None if found.status_code == 202 else True
-            state = _body(found)
-            status = str(state.get("status", "")).lower()
-            if status in _ENDED and status != "succeeded":
-                problem = state.get("error") or {}
-                raise CloudRefused(
-                    f"Cannot finish '{subject.rsplit('/', maxsplit=1)[-1]}': "
-                    f"{problem.get('code', status)}: {str(problem.get('message', ''))[:300]}",
-                    azure_code=str(problem.get("code", status)),
-                    action=action,
-                )
-            return True if status == "succeeded" else None
+                return None if found.status_code == 202 else {"status": "Succeeded"}
+            state: dict[str, Any] = _body(found)
+            return state if str(state.get("status", "")).lower() in _ENDED else None
 
-        wait_for(subject, check, OPERATION_SECONDS, pulse=pulse)
+        ended = wait_for(subject, check, OPERATION_SECONDS, pulse=pulse)
+        if ended["status"].lower() != "succeeded":
+            problem = ended.get("error") or {}
+            code = str(problem.get("code", ended["status"]))
+            kind = CloudUnavailable if code.startswith("Internal") else CloudRefused
+            raise kind(
+                f"Cannot finish '{subject.rsplit('/', maxsplit=1)[-1]}': {code}: "
+                f"{str(problem.get('message', ''))[:300]}",
+                azure_code=code,
+                action=action,
+            )
 
     def _own(self, link: str) -> str:
         """Return a link that Azure gave us; one to another host never gets our token."""

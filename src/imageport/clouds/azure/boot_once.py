@@ -16,7 +16,7 @@ from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.disks import wait_free
 from imageport.clouds.azure.job_folder import JobFolder
 from imageport.clouds.azure.machine_sizes import disk_controller
-from imageport.clouds.azure.network import delete_group, is_own, isolated_group
+from imageport.clouds.azure.network import GroupOfRun, isolated_group, isolated_rules
 from imageport.clouds.azure.virtual_machines import (
     MachineFacts,
     MachineOfRun,
@@ -48,15 +48,15 @@ def boot_once(
     """
     account.settings.require("subnet_id")
     machine = MachineOfRun(account, "boot", disk.id.lower())
-    group_id = ""
+    group = isolated_group(account)
     try:
-        group_id = isolated_group(account)
+        group.make(isolated_rules(account.settings))
         if machine.take_up() is None:
-            machine.create(_plan(account, disk, group_id), cancelled)
+            machine.create(_plan(account, disk, group.id), cancelled)
         stage.note(f"machine {machine.id} boots {disk.id}")
         return _await_shutdown(account, machine.id, deadline_seconds, stage, cancelled)
     finally:
-        for left in _clean_up(account, disk.id, machine, group_id):
+        for left in _clean_up(account, disk.id, machine, group):
             stage.note(f"left for the sweep: {left}")
 
 
@@ -150,7 +150,7 @@ def _screenshot(account: AzureAccount, machine_id: str) -> str:
 
 
 def _clean_up(
-    account: AzureAccount, disk_id: str, machine: MachineOfRun, group_id: str
+    account: AzureAccount, disk_id: str, machine: MachineOfRun, group: GroupOfRun
 ) -> list[str]:
     """Free the disk and remove everything else; returns what stayed."""
     # Deleting gives the hardware back by itself, but would first ask a guest that hangs.
@@ -158,9 +158,8 @@ def _clean_up(
         (machine.expected_id, lambda: _power_off(account, machine.expected_id)),
         (machine.expected_id, machine.remove),
         (disk_id, lambda: wait_free(account, disk_id, FREE_SECONDS)),
+        (group.id, group.remove),
     ]
-    if group_id and is_own(account, group_id):
-        steps.append((group_id, lambda: delete_group(account, group_id)))
     return account.undo_all(steps)
 
 

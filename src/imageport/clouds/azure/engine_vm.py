@@ -20,7 +20,7 @@ from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.engine_image import EngineImage, find_engine_image
 from imageport.clouds.azure.job_folder import PUT_HEADERS, JobFolder
 from imageport.clouds.azure.machine_sizes import NVME, disk_controller
-from imageport.clouds.azure.network import delete_group, engine_group, is_own
+from imageport.clouds.azure.network import engine_group, engine_rules
 from imageport.clouds.azure.virtual_machines import (
     MachineOfRun,
     MachinePlan,
@@ -53,13 +53,13 @@ def run_engine(
     facts = (run.disk.id.lower(), hashlib.sha256(run.job.to_json().encode()).hexdigest())
     folder = JobFolder(account, "engine-job", *facts)
     machine = MachineOfRun(account, "engine", *facts)
-    group_id = ""
+    group = engine_group(account)
     try:
         image = find_engine_image(account.settings)
-        group_id = engine_group(account, installs=image.laboratory)
+        group.make(engine_rules(installs=image.laboratory))
         machine.take_up()
         if not machine.id and folder.read(REPORT) is None:
-            plan = _plan(account, run, folder, (image, group_id))
+            plan = _plan(account, run, folder, (image, group.id))
             if image.laboratory:
                 stage.note(f"no engine image named: {image} gets its packages at boot (laboratory)")
             machine.create(plan, cancelled)
@@ -67,9 +67,11 @@ def run_engine(
             stage.note(f"engine runs on {machine.id}")
         return _await_report(account, run, folder, machine.id, cancelled)
     finally:
-        steps = [(machine.expected_id, machine.remove), (folder.prefix, folder.delete)]
-        if group_id and is_own(account, group_id):
-            steps.append((group_id, lambda: delete_group(account, group_id)))
+        steps = [
+            (machine.expected_id, machine.remove),
+            (folder.prefix, folder.delete),
+            (group.id, group.remove),
+        ]
         for left in account.undo_all(steps):
             stage.note(f"left for the sweep: {left}")
 

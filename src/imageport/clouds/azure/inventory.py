@@ -124,7 +124,14 @@ def _access(
 
 
 def _end_access(account: AzureAccount, access: str) -> None:
-    end_access(account, access.removeprefix(f"{ACCESS}:"))
+    try:
+        end_access(account, access.removeprefix(f"{ACCESS}:"))
+    except CloudRefused as error:
+        # The URL opens nothing any more, but what was uploaded through it is no disk: a killed
+        # upload, which is the next to go.
+        if "VHD" not in error.message:
+            raise
+        account.mark(access, "deleted")
 
 
 def _job_folders(account: AzureAccount, site: str) -> list[CloudResource]:

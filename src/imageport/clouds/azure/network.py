@@ -11,9 +11,10 @@ from imageport.clouds.azure.names import (
     NETWORK_SECURITY_GROUPS,
     resource_id,
     resource_name,
-    same_id,
 )
-from imageport.clouds.azure.waiting import wait_for
+from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.azure.waiting import retried, wait_for
+from imageport.clouds.intents import Intent
 from imageport.errors import CloudRefused, ResourceGone
 
 RELEASE_SECONDS: Final = 300.0
@@ -24,49 +25,85 @@ LAST_PRIORITY: Final = 4096
 FIRST_PRIORITY: Final = 100
 
 
-def engine_group(account: AzureAccount, *, installs: bool) -> str:
-    """Return the engine machine's group: no way in; out by HTTPS, to fetch and deliver its job.
+class GroupOfRun:
+    """The group of a run's machines for a purpose: the operator's own, or made and removed."""
+
+    def __init__(self, account: AzureAccount, role: str, given: str) -> None:
+        self._account = account
+        self._intent: Intent | None = None
+        self.id = given
+        """What machines join; it exists once `make` returned."""
+        if not given:
+            self._intent = account.intend("security-group", role, account.run)
+            name = resource_name(self._intent)
+            self.id = resource_id(account.settings, NETWORK_SECURITY_GROUPS, name)
+
+    def make(self, rules: list[dict[str, Any]]) -> None:
+        """Make the group with these rules before those that deny the rest; again is harmless.
+
+        A group of the operator's is left as it is.
+        """
+        if self._intent is None:
+            return
+        account, intent = self._account, self._intent
+        closed = [
+            _rule(f"nothing-{direction.lower()}", LAST_PRIORITY, direction, "Deny")
+            for direction in ("Inbound", "Outbound")
+        ]
+        body = {
+            "location": account.settings.location,
+            "tags": intent.tags,
+            "properties": {"securityRules": rules + closed},
+        }
+        action = "Microsoft.Network/networkSecurityGroups/write"
+        # The same name and rules again are the same group: a killed call's is taken up like this.
+        retried(
+            lambda: account.clients.arm.put(self.id, body, NETWORK_API, action, pulse=account.live)
+        )
+        account.record(intent, self.id)
+
+    def remove(self) -> None:
+        """Delete the group if it was made for the run, or half made."""
+        if self._intent is not None:
+            delete_group(self._account, self.id)
+            self._account.void(self._intent)
+
+
+def engine_group(account: AzureAccount) -> GroupOfRun:
+    """Return the group of the engine machine."""
+    return GroupOfRun(account, "engine", account.settings.engine_network_security_group_id)
+
+
+def isolated_group(account: AzureAccount) -> GroupOfRun:
+    """Return the group of the one boot."""
+    return GroupOfRun(account, "isolated", account.settings.isolated_network_security_group_id)
+
+
+def engine_rules(*, installs: bool) -> list[dict[str, Any]]:
+    """Return the engine machine's way out: by HTTPS, to fetch and deliver its job.
 
     ``installs`` opens HTTP too: Debian's package mirrors, whose packages are signed, speak that.
     """
-    given = account.settings.engine_network_security_group_id
-    if given:
-        return given
     ports = ["443", "80"] if installs else ["443"]
     narrowed = {"protocol": "Tcp", "destinationPortRanges": ports}
-    way_out = _rule("out-web", FIRST_PRIORITY, "Outbound", "Allow", **narrowed)
-    return _own_group(account, "engine", [way_out])
+    return [_rule("out-web", FIRST_PRIORITY, "Outbound", "Allow", **narrowed)]
 
 
-def isolated_group(account: AzureAccount) -> str:
-    """Return the group of the one boot: no way in, and out only to what the settings name.
+def isolated_rules(settings: AzureSettings) -> list[dict[str, Any]]:
+    """Return the one boot's way out: only to what the settings name.
 
     The platform's own addresses are denied first: no named destination opens them.
     """
-    given = account.settings.isolated_network_security_group_id
-    if given:
-        return given
     rules = [
         _rule(
             f"no-{tag}", FIRST_PRIORITY + number, "Outbound", "Deny", destinationAddressPrefix=tag
         )
         for number, tag in enumerate(PLATFORM_TAGS)
     ]
-    if account.settings.boot_egress_cidrs:
-        named = list(account.settings.boot_egress_cidrs)
-        narrowed = {"destinationAddressPrefixes": named}
+    if settings.boot_egress_cidrs:
+        narrowed = {"destinationAddressPrefixes": list(settings.boot_egress_cidrs)}
         rules.append(_rule("out-named", 2 * FIRST_PRIORITY, "Outbound", "Allow", **narrowed))
-    return _own_group(account, "isolated", rules)
-
-
-def is_own(account: AzureAccount, group_id: str) -> bool:
-    """Tell whether the group was made for this run and goes with it."""
-    settings = account.settings
-    given = (
-        settings.engine_network_security_group_id,
-        settings.isolated_network_security_group_id,
-    )
-    return not any(same_id(group_id, item) for item in given)
+    return rules
 
 
 def delete_group(account: AzureAccount, group_id: str) -> None:
@@ -94,30 +131,6 @@ def _delete(account: AzureAccount, resource: str, action: str) -> None:
 
     wait_for(resource, check, RELEASE_SECONDS, pulse=account.live)
     account.mark(resource, "deleted")
-
-
-def _own_group(account: AzureAccount, role: str, rules: list[dict[str, Any]]) -> str:
-    intent = account.intend("security-group", role, account.run)
-    group_id = resource_id(account.settings, NETWORK_SECURITY_GROUPS, resource_name(intent))
-    closed = [
-        _rule(f"nothing-{direction.lower()}", LAST_PRIORITY, direction, "Deny")
-        for direction in ("Inbound", "Outbound")
-    ]
-    body = {
-        "location": account.settings.location,
-        "tags": intent.tags,
-        "properties": {"securityRules": rules + closed},
-    }
-    # The same name and rules again are the same group, so a killed call's is taken up like this.
-    account.clients.arm.put(
-        group_id,
-        body,
-        NETWORK_API,
-        "Microsoft.Network/networkSecurityGroups/write",
-        pulse=account.live,
-    )
-    account.record(intent, group_id)
-    return group_id
 
 
 def _rule(name: str, priority: int, direction: str, access: str, **where: Any) -> dict[str, Any]:

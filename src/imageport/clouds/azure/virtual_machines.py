@@ -170,7 +170,8 @@ def _wait_started(account: AzureAccount, machine_id: str, size: str, cancelled: 
     facts = wait_for(machine_id, check, STATE_SECONDS, cancelled=cancelled, pulse=account.live)
     if facts.was_never_on:
         code = facts.failure.split(":", maxsplit=1)[0]
-        kind = CloudUnavailable if code in NO_CAPACITY else CloudRefused
+        passes = code in NO_CAPACITY or code.startswith(("Internal", "OperationPreempted"))
+        kind = CloudUnavailable if passes else CloudRefused
         message = f"Cannot start '{parse_id(machine_id).name}': {facts.failure}"
         raise _explained(kind(message, azure_code=code), account, size)
 
