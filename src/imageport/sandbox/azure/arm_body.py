@@ -19,6 +19,7 @@ READ_ONLY: Members = {
     "managedByExtended": None, "kind": None, "resources": None,
 }  # fmt: skip
 """What a client may send back as it got it; ignored."""
+ZONES = ("1", "2", "3")
 TAGS_MOST = 50
 TAG_NAME_CHARACTERS = 512
 TAG_VALUE_CHARACTERS = 256
@@ -112,6 +113,15 @@ def check_tags(tags: Any) -> dict[str, str]:
             )
             raise ArmError(400, "TagValueTooLong", text)
     return dict(tags)
+
+
+def check_zones(body: Json) -> list[str]:
+    """Return the zones of a disk or machine: one or none."""
+    zones = [str(item) for item in body.get("zones") or []]
+    if len(zones) > 1 or not set(zones) <= set(ZONES):
+        text = f"The zones '{', '.join(zones)}' are not valid: at most one of {', '.join(ZONES)}."
+        raise ArmError(400, "InvalidAvailabilityZone", text)
+    return zones
 
 
 def one_of(value: Any, allowed: tuple[str, ...], target: str, default: str = "") -> str:

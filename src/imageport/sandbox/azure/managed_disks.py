@@ -15,6 +15,7 @@ from imageport.sandbox.azure.arm_body import (
     check_members,
     check_name,
     check_tags,
+    check_zones,
     one_of,
     whole_number,
 )
@@ -45,7 +46,6 @@ SKUS = (
     "Standard_LRS", "Premium_LRS", "StandardSSD_LRS", "UltraSSD_LRS", "Premium_ZRS",
     "StandardSSD_ZRS", "PremiumV2_LRS",
 )  # fmt: skip
-ZONES = ("1", "2", "3")
 LARGEST_GB = 32767
 FOOTER_BYTES = 512
 BODY: Members = {
@@ -93,7 +93,7 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
             "timeCreated": datetime.now(UTC).isoformat(),
         },
     }
-    zones = _zones(body)
+    zones = check_zones(body)
     if zones:
         document["zones"] = zones
     return create(emulator, document, make)
@@ -299,11 +299,3 @@ def _sku(body: Json) -> Json:
     asked = (body.get("sku") or {}).get("name")
     name = one_of(asked, SKUS, "disk.sku.name", "Standard_LRS")
     return {"name": name, "tier": name.split("_")[0].removesuffix("SSD").removesuffix("V2")}
-
-
-def _zones(body: Json) -> list[str]:
-    zones = [str(item) for item in body.get("zones") or []]
-    if len(zones) > 1 or not set(zones) <= set(ZONES):
-        text = f"The zones '{', '.join(zones)}' are not valid: at most one of {', '.join(ZONES)}."
-        raise ArmError(400, "InvalidAvailabilityZone", text)
-    return zones

@@ -8,11 +8,11 @@ from collections import Counter
 from typing import Any
 
 from imageport.sandbox.azure.account import LOCATION
+from imageport.sandbox.azure.arm_body import ZONES
 from imageport.sandbox.azure.arm_errors import ArmError
 from imageport.sandbox.azure.arm_messages import ArmAnswer, ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.machine_sizes import SIZES, MachineSize, find_size
-from imageport.sandbox.azure.managed_disks import ZONES
 
 Json = dict[str, Any]
 REGIONAL = "cores"

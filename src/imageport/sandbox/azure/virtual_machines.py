@@ -15,6 +15,7 @@ from imageport.sandbox.azure.arm_body import (
     check_members,
     check_name,
     check_tags,
+    check_zones,
     one_of,
 )
 from imageport.sandbox.azure.arm_errors import (
@@ -37,7 +38,6 @@ from imageport.sandbox.azure.machine_checks import (
 )
 from imageport.sandbox.azure.machine_disks import OS_LUN
 from imageport.sandbox.azure.machine_power import MACHINE_OPERATIONS
-from imageport.sandbox.azure.managed_disks import ZONES
 from imageport.sandbox.azure.network_parts import check_interfaces
 from imageport.sandbox.azure.storage_resources import page_of
 
@@ -57,7 +57,7 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
     if existing is not None:
         return _changed(emulator, request, existing, body)
     properties = body.get("properties") or {}
-    zones = _zones(body)
+    zones = check_zones(body)
     size = check_size(emulator, request, properties)
     storage = properties.get("storageProfile") or {}
     booted, os_disk, script = _checked_os(emulator, request, properties, zones)
@@ -69,28 +69,12 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
     if os_disk is not None and os_disk["id"].lower() in data:
         raise bad_parameter("dataDisk.managedDisk.id", "The OS disk is also a data disk.")
     nics = check_interfaces(emulator, request, properties.get("networkProfile") or {})
-    machine: Json = {
-        "id": request.scope,
-        "name": request.name,
-        "type": TYPE,
-        "location": location,
-        "tags": check_tags(body.get("tags")),
-        "properties": _kept(properties),
-        "imageport": {
-            "machine": f"{request.name.lower()}-{uuid.uuid4().hex[:8]}",
-            "power": "starting",
-            "step": 0,
-            "controller": controller,
-            "script": script,
-            "generation": booted.generation,
-            "disks": {},
-            "nics": [],
-            "made": datetime.now(UTC).isoformat(),
-        },
-    }
-    if zones:
-        machine["zones"] = zones
+    machine = _new_machine(request, body, zones)
+    machine["location"] = location
     machine["properties"]["hardwareProfile"]["vmSize"] = size.name
+    machine["imageport"] |= {
+        "controller": controller, "script": script, "generation": booted.generation,
+    }  # fmt: skip
     _check_options(properties)
     if os_disk is None:
         os_disk = machine_disks.make_engine_disk(emulator, request, machine)
@@ -98,6 +82,26 @@ def put(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
     _take_disks(emulator, machine, os_disk, data, booted)
     _take_network(emulator, machine, nics, properties["networkProfile"])
     return _create(emulator, machine)
+
+
+def _new_machine(request: ArmRequest, body: Json, zones: list[str]) -> Json:
+    """Return the document of a machine that has nothing yet."""
+    machine: Json = {
+        "id": request.scope,
+        "name": request.name,
+        "type": TYPE,
+        "tags": check_tags(body.get("tags")),
+        "properties": _kept(body["properties"]),
+        "imageport": {
+            # A machine that is made again under the same name is another one.
+            "machine": f"{request.name.lower()}-{uuid.uuid4().hex[:8]}",
+            "power": "starting",
+            "step": 0,
+            "disks": {},
+            "nics": [],
+        },
+    }
+    return machine | ({"zones": zones} if zones else {})
 
 
 def _create(emulator: Emulator, machine: Json) -> ArmAnswer:
@@ -140,7 +144,7 @@ def patch(emulator: Emulator, request: ArmRequest) -> ArmAnswer:
 
 
 def _changed(emulator: Emulator, request: ArmRequest, machine: Json, body: Json) -> ArmAnswer:
-    if body.get("zones") and _zones(body) != machine.get("zones", []):
+    if body.get("zones") and check_zones(body) != machine.get("zones", []):
         raise change_not_allowed("zones")
     operation = change(emulator, request, machine, body)
     return ArmAnswer(200, show(machine), operation)
@@ -290,11 +294,3 @@ def _take_disks(
     for key in disks:
         emulator.store.set_attached(key, attached=True)
     machine["imageport"]["disks"] = disks
-
-
-def _zones(body: Json) -> list[str]:
-    zones = [str(item) for item in body.get("zones") or []]
-    if len(zones) > 1 or not set(zones) <= set(ZONES):
-        text = f"The zones '{', '.join(zones)}' are not valid: at most one of {', '.join(ZONES)}."
-        raise ArmError(400, "InvalidAvailabilityZone", text)
-    return zones
