@@ -259,6 +259,20 @@ def test_a_working_disk_is_made_once_from_a_snapshot(azure_lab: AzureLab, snapsh
     assert make_disk(azure_lab.account("run-1", zone="1"), snapshot, GUID).id != disk.id
 
 
+def test_what_azure_failed_to_make_is_made_again(azure_lab: AzureLab, snapshot: str):
+    account = azure_lab.account("run-1")
+    azure_lab.service.turn(failed_operations=1)
+    with pytest.raises(CloudUnavailable):
+        make_disk(account, snapshot, GUID)
+    disk = make_disk(account, snapshot, GUID)
+    azure_lab.service.turn(failed_operations=1)
+    with pytest.raises(CloudUnavailable):
+        snapshot_disk(account, disk.id, "gold")
+    reference = snapshot_disk(account, disk.id, "gold")
+    assert azure_lab.disks() == [disk.id]
+    assert sorted(azure_lab.snapshots()) == sorted([snapshot, reference])
+
+
 def test_a_disk_made_by_a_run_that_died_before_it_recorded_is_found(
     azure_lab: AzureLab, snapshot: str
 ):

@@ -313,15 +313,30 @@ def test_a_disk_stuck_in_active_upload_ends_in_one_clear_error_and_stays_in_the_
     assert (azure_lab.disks(), open_entries(azure_lab)) == ([], [])
 
 
-def test_a_failed_operation_of_azure_ends_no_upload(azure_lab: AzureLab):
+def test_a_failed_operation_of_azure_ends_no_upload(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch
+):
     azure_lab.service.turn(failed_operations=1)
     with pytest.raises(CloudUnavailable, match="InternalExecutionError"):
         begun(azure_lab)
     target, _ = begun(azure_lab)
     put_all(target, BLOCKS)
-    azure_lab.service.turn(failed_operations=1)
-    reference = target.commit(DIGESTS)  # the revoke is asked again
+    create = managed_disk_target.create_snapshot
+
+    def create_and_fail(*arguments: Any) -> None:
+        azure_lab.service.turn(failed_operations=1)
+        create(*arguments)
+
+    azure_lab.service.turn(failed_operations=1)  # the revoke is asked again
+    with monkeypatch.context() as patch:
+        patch.setattr(managed_disk_target, "create_snapshot", create_and_fail)
+        with pytest.raises(CloudUnavailable, match="Cannot write snapshot"):
+            target.commit(DIGESTS)
+    reference = target.commit(DIGESTS)
     assert azure_lab.snapshots() == [reference]
+    assert dict(target.read_back([3])) == {3: BLOCKS[3]}
+    target.close()
+    assert open_entries(azure_lab) == [("snapshot", reference)]
 
 
 def test_lost_answers_make_nothing_twice(azure_lab: AzureLab):

@@ -230,6 +230,15 @@ def test_an_access_that_ends_soon_is_renewed_before_it_is_refused(azure_lab: Azu
     assert grant._granted == granted
 
 
+def test_a_url_that_cannot_be_renewed_yet_is_used_as_long_as_it_opens(azure_lab: AzureLab):
+    target = begun(azure_lab)
+    pages: Any = target._pages
+    pages._grant._renew_after = 0.0
+    azure_lab.service.turn(failed_operations=1)
+    target.put(0, block(0), digest(block(0)))
+    assert pages._grant._renew_after > time.monotonic()
+
+
 def test_many_threads_share_one_grant(azure_lab: AzureLab):
     target = begun(azure_lab)
     put_all(target, BLOCKS)

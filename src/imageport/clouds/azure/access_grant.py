@@ -19,7 +19,7 @@ from imageport.clouds.azure.error_mapping import asked
 from imageport.clouds.azure.names import DISKS, SNAPSHOTS, ArmId, parse_id, same_id
 from imageport.clouds.azure.waiting import finished, retried, wait_until
 from imageport.clouds.intents import Intent
-from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
+from imageport.errors import CloudRefused, CloudThrottled, CloudUnavailable, ResourceGone
 
 Mode = Literal["Read", "Write"]
 
@@ -27,6 +27,7 @@ KIND: Final = "access"
 """Of ledger entries and of what `list_ours` returns; also the role tag."""
 RENEW_PAUSE_SECONDS: Final = 1.0
 """Least time between two grants: many requests fail at once when one URL ends."""
+EARLY_PAUSE_SECONDS: Final = 60.0
 MOST_FRUITLESS: Final = 20
 """Fresh URLs in a row that opened nothing; then it is not their age."""
 REVOKE_SECONDS = 600.0
@@ -62,8 +63,14 @@ class AccessGrant:
             ResourceGone: the resource, or for writing its state of being uploaded, is gone.
         """
         with self._lock:
-            if not self._url or time.monotonic() >= self._renew_after:
+            if not self._url:
                 self._grant()
+            elif time.monotonic() >= self._renew_after:
+                try:
+                    self._grant(attempts=1)
+                except (CloudUnavailable, CloudThrottled):
+                    # The URL that is there may be good for a while yet.
+                    self._renew_after = time.monotonic() + EARLY_PAUSE_SECONDS
             return self._url
 
     def renew(self, refused_url: str) -> None:
@@ -97,14 +104,14 @@ class AccessGrant:
         if granted:
             end_access(self._account, self.arm_id)
 
-    def _grant(self) -> None:
+    def _grant(self, *, attempts: int = 6) -> None:
         intent = self._account.intend(KIND, KIND, self.arm_id.lower(), self.mode)
-        self._granted = time.monotonic()
-        url = retried(lambda: self._ask(intent))
+        began = time.monotonic()
+        url = retried(lambda: self._ask(intent), attempts=attempts)
         self._account.record(intent, access_id(self.arm_id))
         # While a grant lasts, asking again may return it unchanged: then not at every request.
         pause = self._seconds * (0.8 if url != self._url else 0.05)
-        self._renew_after = self._granted + pause
+        self._granted, self._renew_after = began, began + pause
         self._url = url
 
     def _ask(self, intent: Intent) -> str:

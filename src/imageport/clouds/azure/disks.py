@@ -87,12 +87,16 @@ def create_upload_disk(account: AzureAccount, disk_id: str, intent: Intent, size
 def make_disk(account: AzureAccount, snapshot_id: str, disk_guid: str) -> CloudDisk:
     """Make a working disk from a snapshot; finds the one of a killed call."""
     intent = account.intend("disk", "work", account.run, snapshot_id.lower())
-    if intent.entry.resource_id and describe_disk(account, intent.entry.resource_id) is None:
-        account.void(intent)
-        intent = account.intend("disk", "work", account.run, snapshot_id.lower())
     settings = account.settings
-    disk_id = intent.entry.resource_id or resource_id(settings, DISKS, resource_name(intent))
-    if describe_disk(account, disk_id) is None:
+    known = intent.entry.resource_id
+    disk_id = known or resource_id(settings, DISKS, resource_name(intent))
+    facts = describe_disk(account, disk_id)
+    if facts is not None and facts.provisioning == "Failed":
+        delete_disk(account, disk_id)
+    if (known and facts is None) or (facts is not None and facts.provisioning == "Failed"):
+        account.void(intent)
+        return make_disk(account, snapshot_id, disk_guid)
+    if facts is None:
         creation = CreationData(create_option="Copy", source_resource_id=snapshot_id)
         body = Disk(
             location=settings.location,

@@ -56,10 +56,10 @@ class GrantedPages:
             try:
                 self.client.copy(url, offset, length, source_url)
             except CloudError as error:
-                if error.fields.get("azure_code") != "CannotVerifyCopySource":
+                unreadable = error.fields.get("azure_code") == "CannotVerifyCopySource"
+                if not unreadable or error.fields.get("status") not in _ENDED:
                     raise
-                if error.fields.get("status") in _ENDED:
-                    source.renew(source_url)
+                source.renew(source_url)
                 raise CloudUnavailable(
                     f"Cannot read the parent of '{self.subject}': its access had ended."
                 ) from None

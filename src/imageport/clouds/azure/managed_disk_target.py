@@ -176,8 +176,11 @@ class ManagedDiskTarget(BlockTarget):
         snapshot_id = snapshot_of_upload(self._disk_id)
         if not self._sealed or self._open_intents():
             account = self._account
+            facts = describe_snapshot(account, snapshot_id)
+            if facts is not None and facts.failed:
+                delete_snapshot(account, snapshot_id)  # the disk has it all: once more
             intent = account.intend(*self._snapshot_facts(), name=self._image)
-            if describe_snapshot(account, snapshot_id) is None:
+            if facts is None or facts.failed:
                 self._close_upload(digests)
                 described = replace(intent, tags=intent.tags | {TAG_DESCRIPTION: self._description})
                 create_snapshot(account, snapshot_id, described, self._disk_id)

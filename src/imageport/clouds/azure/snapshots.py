@@ -36,6 +36,11 @@ class SnapshotFacts:
     encryption_set_id: str
 
     @property
+    def failed(self) -> bool:
+        """Tell whether Azure gave it up: it never becomes complete."""
+        return self.provisioning in {"Failed", "Canceled"}
+
+    @property
     def complete(self) -> bool:
         """Tell whether it can be used."""
         return self.provisioning == "Succeeded" and self.percent >= 100.0
@@ -73,7 +78,7 @@ def wait_completed(account: AzureAccount, snapshot_id: str) -> SnapshotFacts:
 
     def check() -> SnapshotFacts | None:
         facts = describe_snapshot(account, snapshot_id)
-        if facts is None or facts.provisioning in {"Failed", "Canceled"}:
+        if facts is None or facts.failed:
             found = "nothing" if facts is None else f"state {facts.provisioning}"
             raise ResourceGone(f"Bad snapshot '{snapshot_id}': found {found}, needed Succeeded.")
         return facts if facts.complete else None
@@ -86,11 +91,14 @@ def snapshot_disk(account: AzureAccount, disk_id: str, name: str) -> str:
     """Snapshot a disk, wait until it is complete and return the id; finds a killed call's."""
     intent = account.intend("snapshot", ROLE_PREPARED, account.run, disk_id.lower(), name=name)
     known = intent.entry.resource_id
-    if known and describe_snapshot(account, known) is None:
+    snapshot_id = known or resource_id(account.settings, SNAPSHOTS, resource_name(intent))
+    facts = describe_snapshot(account, snapshot_id)
+    if facts is not None and facts.failed:
+        delete_snapshot(account, snapshot_id)
+    if (known and facts is None) or (facts is not None and facts.failed):
         account.void(intent)
         return snapshot_disk(account, disk_id, name)
-    snapshot_id = known or resource_id(account.settings, SNAPSHOTS, resource_name(intent))
-    if describe_snapshot(account, snapshot_id) is None:
+    if facts is None:
         create_snapshot(account, snapshot_id, intent, disk_id)
     account.record(intent, snapshot_id)
     wait_completed(account, snapshot_id)
