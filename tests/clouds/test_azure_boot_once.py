@@ -250,7 +250,10 @@ def test_what_a_killed_boot_left_is_swept_down_to_nothing(
     assert azure_lab.state.ledger.open_entries() == []
 
 
-@pytest.mark.parametrize("kind", ["networkSecurityGroups", "virtualMachines"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("networkSecurityGroups", marks=pytest.mark.slow), "virtualMachines"],
+)
 def test_what_was_made_for_the_boot_but_never_recorded_is_swept(
     azure_lab: AzureLab, azure_guest: Any, monkeypatch: pytest.MonkeyPatch, kind: str
 ):

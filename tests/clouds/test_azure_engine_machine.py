@@ -129,7 +129,13 @@ def watch_machine(lab: AzureLab, seen: dict[str, Any]) -> Any:
     return watch
 
 
-@pytest.mark.parametrize(("image", "ports"), [("", ["443", "80"]), (ENGINE_IMAGE_ID, ["443"])])
+@pytest.mark.parametrize(
+    ("image", "ports"),
+    [
+        ("", ["443", "80"]),
+        pytest.param(ENGINE_IMAGE_ID, ["443"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_machine_has_no_identity_no_public_address_and_takes_no_orders(
     azure_lab: AzureLab, image: str, ports: list[str]
 ):
@@ -165,7 +171,11 @@ def test_a_second_job_on_the_same_disk_gets_a_machine_of_its_own(azure_lab: Azur
 
 
 @pytest.mark.parametrize(
-    ("mode", "in_log"), [("crash", "no device today"), ("nonsense", "stand-in engine: nonsense")]
+    ("mode", "in_log"),
+    [
+        ("crash", "no device today"),
+        pytest.param("nonsense", "stand-in engine: nonsense", marks=pytest.mark.slow),
+    ],
 )
 def test_an_engine_without_a_report_fails_with_its_log_and_leaves_nothing(
     azure_lab: AzureLab, mode: str, in_log: str
@@ -261,7 +271,12 @@ def wait_until_stopped(lab: AzureLab, machine_id: str) -> None:
             (CloudRefused, CloudUnavailable),
             r"Standard_D2s_v5 is not to be had in germanywestcentral",
         ),
-        ({"quota_vcpus": 1}, CloudRefused, r"Raise the quota of the subscription"),
+        pytest.param(
+            {"quota_vcpus": 1},
+            CloudRefused,
+            r"Raise the quota of the subscription",
+            marks=pytest.mark.slow,
+        ),
         (
             {"denied": ["Microsoft.Compute/virtualMachines/write"]},
             PermissionMissing,
@@ -293,6 +308,7 @@ def test_a_machine_whose_making_fails_at_azure_leaves_nothing(azure_lab: AzureLa
     assert only_disk_is_left(azure_lab, disk)
 
 
+@pytest.mark.slow
 def test_a_group_whose_making_fails_once_is_made_again(azure_lab: AzureLab):
     cloud = azure_lab.cloud("run-1")
     disk = disk_of(cloud)
