@@ -28,6 +28,7 @@ from imageport.errors import (
 from imageport.formats.gpt import Partition
 from imageport.model import BLOCK_BYTES, GIB, MIB
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
+from imageport.transfer.session import header_for
 from imageport.transfer.verify import VerifyLevel
 from tests.clouds.azure_laboratory import AzureLab
 from tests.clouds.cloud_contract import BLOCKS, TOKEN, block, digest, plan_of, put_all
@@ -397,3 +398,11 @@ def test_the_declared_speed_is_that_of_the_disks_class(size: int, mib: int):
     assert traits.put_blocks * BLOCK_BYTES == 4 * MIB
     assert not traits.starts_from_parent
     assert traits.unwritten_reads_zero
+
+
+def test_another_encryption_set_is_another_transfer():
+    plain = traits_of("germanywestcentral")
+    keyed = traits_of("germanywestcentral", encryption="/subscriptions/S/x/des-1")
+    assert plain.attributes["encrypted"] != keyed.attributes["encrypted"]
+    facts = ("upload", "content", 2**30, None)
+    assert header_for(*facts, plain).token != header_for(*facts, keyed).token

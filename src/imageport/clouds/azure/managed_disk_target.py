@@ -51,8 +51,13 @@ REQUESTS_PER_SECOND: Final = 500.0
 """Limit of one page blob."""
 
 
-def traits_of(location: str, *, parent: str = "", size_bytes: int = 0) -> TargetTraits:
-    """Return the declared traits: of the slowest class as long as no size is known."""
+def traits_of(
+    location: str, *, parent: str = "", size_bytes: int = 0, encryption: str = ""
+) -> TargetTraits:
+    """Return the declared traits: of the slowest class as long as no size is known.
+
+    ``encryption`` is the id of the encryption set: another one makes another disk.
+    """
     return TargetTraits(
         name="azure-managed-disk",
         unwritten_reads_zero=True,
@@ -63,7 +68,11 @@ def traits_of(location: str, *, parent: str = "", size_bytes: int = 0) -> Target
         max_in_flight=32,
         max_requests_per_second=REQUESTS_PER_SECOND,
         max_bytes_per_second=bytes_per_second(min(size_bytes, LARGEST_OS_DISK_BYTES)),
-        attributes={"location": location, "parent": parent},
+        attributes={
+            "location": location,
+            "parent": parent,
+            "encrypted": encryption.lower() or "platform key",
+        },
     )
 
 
@@ -77,7 +86,10 @@ class ManagedDiskTarget(BlockTarget):
     def __init__(
         self, account: AzureAccount, image: str, *, parent: str = "", description: str = ""
     ) -> None:
-        self.traits = traits_of(account.settings.location, parent=parent)
+        settings = account.settings
+        self.traits = traits_of(
+            settings.location, parent=parent, encryption=settings.disk_encryption_set_id
+        )
         self._account = account
         self._image = image
         self._parent = parent
