@@ -116,6 +116,14 @@ class AzureLab(CloudLab):
         known = [item for item in (*facts, *facts_of_snapshots) if item is not None]
         return [item.id for item in known if item.state in WITH_ACCESS]
 
+    def everything(self) -> list[str]:
+        """Return every resource that a run could have made, and every blob."""
+        machines = self.clients.compute.virtual_machines.list(RESOURCE_GROUP)
+        found = [*self.disks(), *self.snapshots(), *(str(item.name) for item in machines)]
+        found += [*self._groups(), *self._network("Microsoft.Network/networkInterfaces")]
+        blobs = self.clients.blob_service.get_container_client(self.clients.job_container)
+        return found + [item.name for item in blobs.list_blobs()]
+
     def empty(self) -> None:
         """Delete everything, so that tests do not see each other."""
         self.service.turn(**CALM)
@@ -130,9 +138,12 @@ class AzureLab(CloudLab):
             delete_snapshot(account, snapshot_id)
 
     def _groups(self) -> list[str]:
-        path = f"{self.settings().group_id}/providers/{GROUPS}"
-        listed = self.clients.arm.pages(path, NETWORK_API, f"{GROUPS}/read")
-        return [resource_id(self.settings(), GROUPS, item["name"]) for item in listed]
+        return self._network(GROUPS)
+
+    def _network(self, kind: str) -> list[str]:
+        path = f"{self.settings().group_id}/providers/{kind}"
+        listed = self.clients.arm.pages(path, NETWORK_API, f"{kind}/read")
+        return [resource_id(self.settings(), kind, item["name"]) for item in listed]
 
     def _empty_through_the_cloud(self) -> None:
         for site in (SITE, "paris"):
