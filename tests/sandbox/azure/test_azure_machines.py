@@ -356,10 +356,14 @@ def test_the_same_put_again_is_the_same_machine(azure: Any, made: Any, refused: 
     before = machines.get(RESOURCE_GROUP, name).as_dict()["properties"]["vmId"]
     azure.make_machine(body, name)
     assert machines.get(RESOURCE_GROUP, name).as_dict()["properties"]["vmId"] == before
-    body["properties"]["osProfile"]["customData"] = base64.b64encode(b"other").decode()
-    code, message, _ = refused(machines.begin_create_or_update, RESOURCE_GROUP, name, body)
-    assert code == "PropertyChangeNotAllowed"
-    assert "customData" in message
+    for given, code in (
+        (base64.b64encode(b"other").decode(), "PropertyChangeNotAllowed"),
+        ("not base64!", "InvalidParameter"),
+    ):
+        body["properties"]["osProfile"]["customData"] = given
+        found = refused(machines.begin_create_or_update, RESOURCE_GROUP, name, body)
+        assert found[0] == code
+        assert "customData" in found[1]
 
 
 def test_console_and_screenshot_are_behind_signed_addresses(azure: Any, boot: Any, refused: Any):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Iterable
@@ -44,6 +45,9 @@ class ArmFace:
         except ArmError as error:
             status, document = error.status, {"error": error.document()}
             headers = list(error.headers)
+        except Exception:  # a defect of the emulator: an answer all the same, and a log to read
+            logging.getLogger(__name__).exception("Cannot answer a request.")
+            status, document, headers = 500, {"error": _failure().document()}, []
         content = b"" if document is None else json.dumps(document).encode()
         headers += [
             ("Content-Length", str(len(content))),
@@ -85,16 +89,14 @@ class ArmFace:
         if not self._rate.allows(knobs.control_rps):
             raise _throttled(request)
         if self._chance.strikes(knobs.fault_rate):
-            text = "The server encountered an internal error. Please retry the request."
-            raise ArmError(500, "InternalServerError", text)
+            raise _failure()
 
     def _lose_answer(self, method: str) -> None:
         with self._emulator.lock:
             if method == "GET" or self._emulator.knobs.lost_answers <= 0:
                 return
             self._emulator.knobs.lost_answers -= 1
-        text = "The server encountered an internal error. Please retry the request."
-        raise ArmError(500, "InternalServerError", text)
+        raise _failure()
 
     def _headers(self, request: ArmRequest, answer: ArmAnswer) -> Headers:
         operation = answer.operation
@@ -147,6 +149,11 @@ def _match(method: str, path: str, query: dict[str, str]) -> Match:
         text = f"The subscription '{match.names['subscription']}' could not be found."
         raise ArmError(404, "SubscriptionNotFound", text)
     return match
+
+
+def _failure() -> ArmError:
+    text = "The server encountered an internal error. Please retry the request."
+    return ArmError(500, "InternalServerError", text)
 
 
 def _throttled(request: ArmRequest) -> ArmError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from imageport.sandbox.azure import machine_disks
@@ -15,6 +14,7 @@ from imageport.sandbox.azure.arm_errors import (
 )
 from imageport.sandbox.azure.arm_messages import ArmRequest
 from imageport.sandbox.azure.emulator import Emulator
+from imageport.sandbox.azure.machine_checks import read_custom_data
 from imageport.sandbox.azure.machine_disks import OS_LUN
 from imageport.sandbox.azure.machine_power import MACHINE_OPERATIONS, refuse_deleting
 from imageport.sandbox.azure.machine_sizes import find_size
@@ -98,10 +98,8 @@ def _check_unchanged(machine: Json, asked: Json) -> None:
     if size and size.lower() != kept["hardwareProfile"]["vmSize"].lower():
         raise not_allowed("The sandbox does not resize machines.")
     custom = (asked.get("osProfile") or {}).get("customData")
-    if custom is not None:
-        given = base64.b64decode(custom).decode(errors="replace")
-        if given != machine["imageport"]["script"]:
-            raise change_not_allowed("osProfile.customData")
+    if custom is not None and read_custom_data(str(custom)) != machine["imageport"]["script"]:
+        raise change_not_allowed("osProfile.customData")
     for name in ("computerName", "adminUsername"):
         value = (asked.get("osProfile") or {}).get(name)
         if value and value != (kept.get("osProfile") or {}).get(name):

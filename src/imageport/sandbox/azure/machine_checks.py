@@ -155,7 +155,7 @@ def check_os_profile(profile: Json | None) -> str:
         text = "The Admin Username specified is not allowed."
         raise bad_parameter("adminUsername", text)
     _check_login(profile, user)
-    return _custom_data(str(profile.get("customData") or ""))
+    return read_custom_data(str(profile.get("customData") or ""))
 
 
 def _check_login(profile: Json, user: str) -> None:
@@ -193,7 +193,8 @@ def _is_key(kind: str, data: str) -> bool:
     return kind != "ssh-rsa" or len(blob) > 2048 // 8
 
 
-def _custom_data(encoded: str) -> str:
+def read_custom_data(encoded: str) -> str:
+    """Return custom data as the machine gets it; refuses what is not base64, or too long."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except ValueError as error:
