@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from imageport.cloud import Cloud
-from imageport.doctor.check import Check, failed
+from imageport.doctor.check import Check, all_well, failed
 from imageport.errors import ImageportError, LeaseHeld
 from imageport.model import GIB
 from imageport.state.store import StateStore
@@ -108,9 +108,7 @@ def _permission_checks(name: str, cloud: Cloud, grant_at: Callable[[str], str]) 
         gaps = cloud.check_permissions()
     except ImageportError as error:
         return [failed(name, error)]
-    if not gaps:
-        return [Check(name, passed=True, found="every action of a run is permitted")]
-    return [
+    checks = [
         Check(
             gap.action, passed=False, found=gap.found,
             mend=f"Grant {gap.action} (for {gap.needed_for}) to {grant_at(gap.action)}.",
@@ -118,6 +116,9 @@ def _permission_checks(name: str, cloud: Cloud, grant_at: Callable[[str], str]) 
         )
         for gap in gaps
     ]  # fmt: skip
+    if all_well(checks):
+        checks.insert(0, Check(name, passed=True, found="every action of a run is permitted"))
+    return checks
 
 
 def _place_checks(name: str, cloud: Cloud) -> list[Check]:
