@@ -101,6 +101,15 @@ def test_reading_for_publish_needs_exactly_what_its_role_grants(azure_lab: Azure
     assert folded(azure_lab.service.calls()) == folded(granted("azure-publish-role"))
 
 
+def test_without_the_role_at_the_subscription_a_run_still_goes_on(azure_lab: AzureLab):
+    azure_lab.service.turn(denied=sorted(granted("azure-subscription-role")))
+    cloud = azure_lab.azure_cloud("run-1")
+    gaps = cloud.check_permissions()
+    assert {gap.action for gap in gaps} == granted("azure-subscription-role")
+    assert all(gap.optional for gap in gaps)
+    assert cloud.check_place("gold", GIB) == []
+
+
 def test_the_roles_name_what_the_self_test_tries_and_no_more():
     assert granted("azure-role", "azure-subscription-role") == {item.action for item in ACTIONS}
     assert granted("azure-subscription-role") == {

@@ -29,6 +29,8 @@ from imageport.errors import CloudError, CloudRefused, PermissionMissing, Resour
 GROUP, SUBSCRIPTION, NAMED, CONTAINER = "resource group", "subscription", "named", "container"
 """Where an action is needed: everywhere in the resource group; in the subscription; on a resource
 that a setting names, wherever that lies; on the storage account of the job container."""
+PREFLIGHT: Final = "preflight"
+"""What is needed for nothing else is optional: a run works without it and looks at less."""
 SELF_TEST: Final = "Microsoft.Authorization/permissions/read"
 
 
@@ -51,8 +53,8 @@ _SUBNETS: Final = ("subnet_id", "boot_subnet_id")
 _GROUPS: Final = ("engine_network_security_group_id", "isolated_network_security_group_id")
 
 ACTIONS: Final = (
-    NeededAction(SELF_TEST, "preflight"),
-    NeededAction("Microsoft.Resources/subscriptions/resourceGroups/read", "preflight"),
+    NeededAction(SELF_TEST, PREFLIGHT),
+    NeededAction("Microsoft.Resources/subscriptions/resourceGroups/read", PREFLIGHT),
     NeededAction(f"{_COMPUTE}/disks/read", "upload, prepare, sweep"),
     NeededAction(f"{_COMPUTE}/disks/write", "upload, prepare"),
     NeededAction(f"{_COMPUTE}/disks/delete", "clean-up"),
@@ -71,8 +73,8 @@ ACTIONS: Final = (
         f"{_COMPUTE}/virtualMachines/retrieveBootDiagnosticsData/action", "prepare (reports)"
     ),
     NeededAction(f"{_COMPUTE}/locations/diskOperations/read", "every stage"),
-    NeededAction(f"{_COMPUTE}/skus/read", "preflight", scope=SUBSCRIPTION),
-    NeededAction(f"{_COMPUTE}/locations/usages/read", "preflight", scope=SUBSCRIPTION),
+    NeededAction(f"{_COMPUTE}/skus/read", PREFLIGHT, scope=SUBSCRIPTION),
+    NeededAction(f"{_COMPUTE}/locations/usages/read", PREFLIGHT, scope=SUBSCRIPTION),
     NeededAction(
         f"{_COMPUTE}/images/read", "prepare", scope=NAMED, settings=("engine_image_id",)
     ),
@@ -97,10 +99,10 @@ ACTIONS: Final = (
     ),
     NeededAction(f"{_NETWORK}/locations/operations/read", "prepare"),
     NeededAction(
-        f"{_NETWORK}/virtualNetworks/read", "preflight", scope=NAMED, settings=_SUBNETS
+        f"{_NETWORK}/virtualNetworks/read", PREFLIGHT, scope=NAMED, settings=_SUBNETS
     ),
     NeededAction(
-        f"{_NETWORK}/virtualNetworks/subnets/read", "preflight", scope=NAMED, settings=_SUBNETS
+        f"{_NETWORK}/virtualNetworks/subnets/read", PREFLIGHT, scope=NAMED, settings=_SUBNETS
     ),
     NeededAction(
         f"{_NETWORK}/virtualNetworks/subnets/join/action", "prepare", scope=NAMED,
@@ -138,13 +140,15 @@ def check_permissions(account: AzureAccount) -> list[PermissionGap]:
             closed.append(scope)
             continue
         gaps += [
-            PermissionGap(needed.action, needed.needed_for, "denied")
+            PermissionGap(
+                needed.action, needed.needed_for, "denied", optional=needed.needed_for == PREFLIGHT
+            )
             for needed in asked_for
             if not is_granted(granted, needed.action)
         ]
     if closed:
         found = f"denied on {', '.join(closed)}, so what else is granted there is not known"
-        gaps.append(PermissionGap(SELF_TEST, "preflight", found))
+        gaps.append(PermissionGap(SELF_TEST, PREFLIGHT, found))
     if settings.job_container_url:
         gaps += _container_gaps(account)
     return list(dict.fromkeys(gaps))
