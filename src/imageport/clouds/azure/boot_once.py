@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
 from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.boot_diagnostics import read_diagnostics
 from imageport.clouds.azure.disks import wait_free
 from imageport.clouds.azure.job_folder import JobFolder
 from imageport.clouds.azure.machine_sizes import disk_controller
@@ -23,7 +24,6 @@ from imageport.clouds.azure.virtual_machines import (
     MachinePlan,
     describe_machine,
     power_off,
-    read_diagnostics,
 )
 from imageport.clouds.azure.waiting import wait_until
 from imageport.errors import CloudError

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imageport.cloud import Cancelled, never
 from imageport.clouds.azure.account import AzureAccount
+from imageport.clouds.azure.boot_diagnostics import read_diagnostics
 from imageport.clouds.azure.engine_image import EngineImage, find_engine_image
 from imageport.clouds.azure.job_folder import PUT_HEADERS, JobFolder
 from imageport.clouds.azure.machine_sizes import NVME, disk_controller
@@ -25,7 +26,6 @@ from imageport.clouds.azure.virtual_machines import (
     MachineOfRun,
     MachinePlan,
     describe_machine,
-    read_diagnostics,
 )
 from imageport.clouds.azure.waiting import wait_until
 from imageport.clouds.engine_setup import REPORT, DeviceNames, EngineRun, ReportWatch, write_setup

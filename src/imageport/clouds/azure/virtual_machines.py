@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from azure.core.rest import HttpRequest
-
 from imageport.cloud import Cancelled, never
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.error_mapping import asked, gone_already
@@ -25,7 +23,6 @@ STATE_SECONDS: Final = 900.0
 """How long Azure may take for a change of state; a deletion has been seen to take minutes."""
 NETWORK_API_OF_MACHINES: Final = "2022-11-01"
 """With it a machine makes its own network interface, which goes with the machine."""
-LOG_BYTES: Final = 256 * 1024
 NO_CAPACITY: Final = (
     "AllocationFailed",
     "OverconstrainedAllocationRequest",
@@ -213,45 +210,6 @@ def delete_machine(account: AzureAccount, machine_id: str) -> None:
     wait_for(machine_id, ask, STATE_SECONDS, pulse=account.live)
     wait_for(machine_id, check, STATE_SECONDS, pulse=account.live)
     account.mark(machine_id, "deleted")
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnostics:
-    """What the host saw of a guest."""
-
-    console_text: str
-    screenshot: bytes
-
-
-def read_diagnostics(
-    account: AzureAccount, machine_id: str, *, screenshot: bool = False
-) -> Diagnostics:
-    """Return the serial console's text and, if asked for, a screenshot; empty when there is none.
-
-    The addresses that Azure hands out for them are signed, so they never leave this function.
-    """
-    machine = parse_id(machine_id, VIRTUAL_MACHINES)
-    with asked(f"{VM}/retrieveBootDiagnosticsData/action", machine_id):
-        found = account.clients.compute.virtual_machines.retrieve_boot_diagnostics_data(
-            machine.group, machine.name, sas_uri_expiration_time_in_minutes=5
-        )
-    log = _fetch(account, machine_id, found.serial_console_log_blob_uri or "")
-    picture = b""
-    if screenshot:
-        picture = _fetch(account, machine_id, found.console_screenshot_blob_uri or "")
-    return Diagnostics(log[-LOG_BYTES:].decode(errors="replace"), picture)
-
-
-def _fetch(account: AzureAccount, machine_id: str, url: str) -> bytes:
-    if not url:
-        return b""
-    try:
-        with asked("blob:GetBlob", machine_id):
-            answer = account.clients.data.send_request(HttpRequest("GET", url))
-            answer.raise_for_status()
-            return bytes(answer.content)
-    except ResourceGone:
-        return b""  # a machine that has said nothing yet has no log
 
 
 def _body(account: AzureAccount, intent: Intent, plan: MachinePlan) -> dict[str, Any]:
