@@ -8,18 +8,22 @@ import pytest
 
 from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
+from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
 
 SMALL_DISK_MIB = 96
 DATA_MIB = 48
 
 
-@pytest.fixture(scope="module")
-def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+@pytest.fixture(scope="module", params=sorted(LAB_CLOUDS))
+def laboratory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Laboratory]:
     def sample(path: Path) -> None:
         build_sample(path, Variant.SMALL)
 
-    with open_laboratory(tmp_path_factory.mktemp("laboratory"), sample) as opened:
+    root = tmp_path_factory.mktemp(request.param)
+    with open_laboratory(root, sample, request.param) as opened:
         yield opened
 
 

@@ -5,24 +5,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import boto3
+from typing import Any
 
 from imageport.citrix.vdisk_store import VdiskStore
-from imageport.clouds.aws.cloud import AwsCloud
-from imageport.clouds.aws.settings import AwsSettings
 from imageport.compose.contract import EngineOptions
 from imageport.progress import Event
-from imageport.sandbox.aws.service import AwsService
 from imageport.sandbox.samba import SambaServer
 from imageport.sandbox.sample.driver_package import write_ena_package
-from imageport.sandbox.site import BUCKET, REGION, ZONE, prepare_account
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder
 from imageport.storage.locate import open_folder
 from imageport.storage.smb_location import SmbCredentials
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.place import Workplace
+from tests.end_to_end.lab_clouds import LAB_CLOUDS, SITE, LabCloud, running
 
 SHARES = ("source-store", "target-store", "state")
 
@@ -33,16 +29,14 @@ class Laboratory:
 
     root: Path
     smb_port: int
-    aws_endpoint: str
-    subnet_id: str
+    cloud: LabCloud
     events: list[Event] = field(default_factory=list)
-    aws: AwsService | None = None
-    """In the process that started it."""
+    service: Any = None
+    """The emulator with its knobs, in the process that started it."""
 
     def turn(self, **knobs: float) -> None:
         """Turn the emulator's knobs: throttling, failures."""
-        assert self.aws is not None
-        self.aws.turn(**knobs)
+        self.service.turn(**knobs)
 
     def location(self, share: str) -> str:
         return f"smb://127.0.0.1:{self.smb_port}/{share}"
@@ -56,27 +50,15 @@ class Laboratory:
     def credentials(self) -> SmbCredentials:
         return SmbCredentials("imageport", "Pa55-of-the-lab")
 
-    def session(self) -> boto3.Session:
-        return boto3.Session("lab-key", "lab-secret-key", region_name=REGION)
-
-    def place(self, run: str) -> Workplace:
+    def place(self, run: str, **changes: Any) -> Workplace:
         state = StateStore(open_folder(self.location("state"), self.credentials()))
-        settings = AwsSettings(
-            region=REGION,
-            availability_zone=ZONE,
-            bucket=BUCKET,
-            subnet_id=self.subnet_id,
-            site="site-a",
-            endpoint_url=self.aws_endpoint,
-        )
-        cloud = AwsCloud(settings, self.session(), state.ledger, run)
-        return Workplace(
-            "site-a", f"aws/{REGION}/site-b", run, state, cloud, events=self.events.append
-        )
+        cloud = self.cloud.open(state.ledger, run, **changes)
+        target = f"{self.cloud.name}/{self.cloud.region}/site-b"
+        return Workplace(SITE, target, run, state, cloud, events=self.events.append)
 
     def facts(self) -> list[str]:
         """What another process needs to open the same laboratory."""
-        return [str(self.root), str(self.smb_port), self.aws_endpoint, self.subnet_id]
+        return [str(self.root), str(self.smb_port), self.cloud.name, self.cloud.endpoint]
 
     @contextmanager
     def other_share(self, state: Path, folder: Path) -> Iterator[Folder]:
@@ -99,28 +81,31 @@ class Laboratory:
         return packed
 
     def choices(self) -> PrepareChoices:
-        engine = EngineOptions(drivers=("ena",), list_of_ddcs=("ddc1.cloud.example",))
+        engine = EngineOptions(
+            cloud=self.cloud.name,
+            drivers=self.cloud.drivers,
+            list_of_ddcs=("ddc1.cloud.example",),
+        )
         return replace(PrepareChoices(engine=engine), boot_deadline_seconds=600.0)
 
 
-def reopened(root: str, smb_port: str, aws_endpoint: str, subnet_id: str) -> Laboratory:
+def reopened(root: str, smb_port: str, cloud: str, endpoint: str) -> Laboratory:
     """The laboratory of another process, by its `Laboratory.facts`."""
-    return Laboratory(Path(root), int(smb_port), aws_endpoint, subnet_id)
+    return Laboratory(Path(root), int(smb_port), LAB_CLOUDS[cloud](endpoint))
 
 
 @contextmanager
-def open_laboratory(root: Path, make_image: Callable[[Path], object]) -> Iterator[Laboratory]:
+def open_laboratory(
+    root: Path, make_image: Callable[[Path], object], cloud: str = "aws"
+) -> Iterator[Laboratory]:
     folders = {name: root / "shares" / name for name in SHARES}
     for folder in folders.values():
         folder.mkdir(parents=True)
     make_image(folders["source-store"] / "gold.vhdx")
     samba = SambaServer(root / "samba", folders, "imageport", "Pa55-of-the-lab")
-    aws = AwsService(root / "aws")
     try:
         samba.start()
-        aws.start()
-        subnet_id = prepare_account(aws.endpoint)
-        yield Laboratory(root, samba.port, aws.endpoint, subnet_id, aws=aws)
+        with running(cloud, root) as (account, service):
+            yield Laboratory(root, samba.port, account, service=service)
     finally:
-        aws.stop()
         samba.stop()

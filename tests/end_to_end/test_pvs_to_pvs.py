@@ -105,8 +105,8 @@ def test_prepare_composes_boots_once_and_judges(laboratory: Laboratory) -> None:
 def test_publish_writes_a_new_vdisk_into_the_second_store(laboratory: Laboratory) -> None:
     place = laboratory.place("run-1-publish")
     store = laboratory.store("target-store")
-    publication = publish(place, STORY["prepared"].id, store, "gold-aws")
-    assert publication.file_name == "gold-aws.vhdx"
+    publication = publish(place, STORY["prepared"].id, store, f"gold-{laboratory.cloud.name}")
+    assert publication.file_name == f"gold-{laboratory.cloud.name}.vhdx"
     checked = verify_publication(place, STORY["prepared"].id, store, publication.file_name)
     assert checked.blocks_checked > 0
     STORY["publication"] = publication
@@ -129,7 +129,7 @@ def test_publishing_again_moves_nothing_and_another_image_is_never_replaced(
     place = laboratory.place("run-3")
     store = laboratory.store("target-store")
     before = len(laboratory.events)
-    again = publish(place, STORY["prepared"].id, store, "gold-aws")
+    again = publish(place, STORY["prepared"].id, store, f"gold-{laboratory.cloud.name}")
     assert again == STORY["publication"]
     assert all(event.kind is not EventKind.ADVANCED for event in laboratory.events[before:])
     (laboratory.share("target-store") / "taken.vhdx").write_bytes(b"somebody's")
@@ -143,7 +143,7 @@ def test_publishing_again_moves_nothing_and_another_image_is_never_replaced(
 def test_qemu_finds_the_published_file_sound_and_equal_to_the_prepared_disk(
     laboratory: Laboratory, tmp_path: Path
 ) -> None:
-    published = laboratory.share("target-store") / "gold-aws.vhdx"
+    published = laboratory.share("target-store") / f"gold-{laboratory.cloud.name}.vhdx"
     run("qemu-img", "check", "-f", "vhdx", published)
     prepared = tmp_path / "prepared.raw"
     snapshot = STORY["prepared"].handle["snapshot_id"]
@@ -166,7 +166,7 @@ def test_the_published_vdisk_boots_under_ovmf_with_empty_nvram(
     raw = tmp_path / "published.raw"
     run(
         "qemu-img", "convert", "-f", "vhdx", "-O", "raw",
-        laboratory.share("target-store") / "gold-aws.vhdx", raw,
+        laboratory.share("target-store") / f"gold-{laboratory.cloud.name}.vhdx", raw,
     )  # fmt: skip
     result = boot_firmware(raw, tmp_path / "serial.txt", 240.0)
     assert result.powered_off, result.serial_text
@@ -184,9 +184,11 @@ def test_virt_inspector_recognises_the_published_windows() -> None:
 
 
 @pytest.fixture(scope="module")
-def windows_volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def windows_volume(
+    laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The published Windows partition, cut out and mounted by ntfs-3g read-only."""
-    folder = tmp_path_factory.mktemp("windows")
+    folder = tmp_path_factory.mktemp(f"windows-{laboratory.cloud.name}")
     volume, mount = folder / "volume.raw", folder / "mount"
     raw: Path = STORY["raw"]
     rows = [line.split() for line in run("sgdisk", "-p", raw).splitlines()]
@@ -205,17 +207,19 @@ def windows_volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("control_set", ["ControlSet001", "ControlSet002"])
 def test_hivexget_reads_boot_drivers_and_vmware_services_in_every_control_set(
-    windows_volume: Path, control_set: str
+    laboratory: Laboratory, windows_volume: Path, control_set: str
 ) -> None:
     system = windows_volume / "Windows" / "System32" / "config" / "SYSTEM"
 
     def value(service: str, name: str) -> str:
         return run("hivexget", system, f"\\{control_set}\\Services\\{service}", name).strip()
 
-    assert value("stornvme", "Start") == "0"
     assert value("VMTools", "Start") == "4"
-    listing = run("hivexget", system, f"\\{control_set}\\Services\\stornvme")
-    assert "StartOverride" not in listing
+    for driver in laboratory.cloud.boot_drivers:
+        assert value(driver, "Start") == "0"
+        assert "StartOverride" not in run(
+            "hivexget", system, f"\\{control_set}\\Services\\{driver}"
+        )
 
 
 def test_hivexget_reads_the_new_controllers_of_the_vda(windows_volume: Path) -> None:

@@ -1,0 +1,97 @@
+"""The clouds of the laboratory, opened as their blocks would open them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from imageport.cloud import Cloud
+from imageport.clouds.aws.cloud import AwsCloud
+from imageport.clouds.aws.settings import AwsSettings
+from imageport.clouds.azure.cloud import AzureCloud
+from imageport.clouds.azure.credentials import laboratory_credential
+from imageport.clouds.azure.settings import AzureSettings
+from imageport.sandbox.aws.service import AwsService
+from imageport.sandbox.azure.account import (
+    LOCATION,
+    RESOURCE_GROUP,
+    SUBNET_ID,
+    SUBSCRIPTION,
+    job_container_url,
+)
+from imageport.sandbox.azure.service import AzureService
+from imageport.sandbox.site import BUCKET, REGION, ZONE, prepare_account
+from imageport.state.ledger import Ledger
+
+SITE = "site-a"
+
+
+class LabCloud(ABC):
+    """One emulated account, reached over its endpoint from any process."""
+
+    name: str
+    region: str
+    drivers: tuple[str, ...]
+    """Folders of the payload that its machines need."""
+    boot_drivers: tuple[str, ...]
+    """Services that Windows must start at boot there."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    @abstractmethod
+    def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
+        """Return the cloud for one run."""
+
+
+class LabAws(LabCloud):
+    name, region, drivers, boot_drivers = "aws", REGION, ("ena",), ("stornvme",)
+
+    def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
+        session = boto3.Session("lab-key", "lab-secret-key", region_name=REGION)
+        known: dict[str, Any] = {
+            "region": REGION,
+            "availability_zone": ZONE,
+            "bucket": BUCKET,
+            "subnet_id": prepare_account(self.endpoint),
+            "site": SITE,
+            "endpoint_url": self.endpoint,
+        }
+        return AwsCloud(AwsSettings(**(known | changes)), session, ledger, run)
+
+
+class LabAzure(LabCloud):
+    name, region, drivers, boot_drivers = "azure", LOCATION, (), ("vmbus", "storvsc", "stornvme")
+
+    def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
+        known: dict[str, Any] = {
+            "subscription_id": SUBSCRIPTION,
+            "resource_group": RESOURCE_GROUP,
+            "location": LOCATION,
+            "subnet_id": SUBNET_ID,
+            "job_container_url": job_container_url(self.endpoint),
+            "site": SITE,
+            "endpoint_url": self.endpoint,
+        }
+        credential = laboratory_credential(self.endpoint)
+        return AzureCloud(AzureSettings(**(known | changes)), credential, ledger, run)
+
+
+LAB_CLOUDS: dict[str, type[LabCloud]] = {"aws": LabAws, "azure": LabAzure}
+SERVICES: dict[str, Any] = {"aws": AwsService, "azure": AzureService}
+
+
+@contextmanager
+def running(name: str, root: Path) -> Iterator[tuple[LabCloud, Any]]:
+    """Start the emulator of a cloud; yield the account and the service with its knobs."""
+    service = SERVICES[name](root / name)
+    try:
+        service.start()
+        yield LAB_CLOUDS[name](service.endpoint), service
+    finally:
+        service.stop()
