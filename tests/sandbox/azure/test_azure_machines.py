@@ -385,3 +385,18 @@ def test_without_boot_diagnostics_there_is_no_console(azure: Any, boot: Any, ref
     _, name = boot("bugcheck", diagnosticsProfile={"bootDiagnostics": {"enabled": False}})
     call = azure.compute.virtual_machines.retrieve_boot_diagnostics_data
     assert refused(call, RESOURCE_GROUP, name)[0] == "OperationNotAllowed"
+
+
+def test_a_size_with_nvme_only_boots_on_hardware_of_its_own(azure: Any, made: Any, tmp_path: Path):
+    player = tmp_path / "player.py"
+    player.write_text(PLAYER)
+    azure.service.turn(boot_command=[sys.executable, str(player)])
+    capabilities = {"diskControllerTypes": "SCSI, NVMe"}
+    disk = azure.system_disk(supportedCapabilities=capabilities)
+    with azure.path(disk).open("r+b") as file:
+        file.write(b"shutdown")
+    body = azure.machine_body(azure.isolated(), {"osDisk": booted(azure, disk)})
+    body["properties"]["hardwareProfile"]["vmSize"] = "Standard_D2s_v6"
+    name = made(body)
+    azure.until(lambda: azure.power(name) == "stopped")
+    assert start_of(azure, disk)[MIB : MIB + 20] == b"booted on azure-nvme"

@@ -249,6 +249,7 @@ def _plan(emulator: Emulator, machine: Json) -> MachinePlan:
         script=facts["script"],
         root=emulator.store.path(root),
         devices=machine_disks.devices(emulator, machine),
+        platform="azure-nvme" if facts["controller"] == "NVMe" else "azure",
         problems=tuple(network_problems([nic for nic in nics if nic is not None], groups)),
     )
 

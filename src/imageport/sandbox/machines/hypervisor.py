@@ -35,6 +35,8 @@ class MachinePlan:
     root: Path | None = None
     devices: dict[str, Path] = field(default_factory=dict)
     """Name below ``/dev`` → disk, for all that are attached."""
+    platform: str = ""
+    """Hardware of this machine; empty is what the cloud usually has."""
     problems: tuple[str, ...] = ()
     """Why a guest on this machine would not be alone."""
 
@@ -140,7 +142,7 @@ class Hypervisor:
             return IdleMachine(plan.id, folder)
         if plan.problems:
             return self._refuse(plan, folder)
-        boot = BootPlan(plan.root, self._boot, self._platform)
+        boot = BootPlan(plan.root, self._boot, plan.platform or self._platform)
         return BootMachine(plan.id, folder, boot, ended)
 
     def _refuse(self, plan: MachinePlan, folder: Path) -> Machine:
