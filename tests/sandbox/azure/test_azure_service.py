@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,11 @@ from imageport.sandbox.processes import SERVICE_MARK, marked_processes
 
 MIB = 1 << 20
 PAGE = b"imageport" + bytes(512 - 9)
+GUEST = """
+import os, time
+print(os.getpid(), flush=True)
+time.sleep(613)
+"""
 
 
 def boot_body(azure: Any, disk: str) -> dict[str, Any]:
@@ -51,6 +58,23 @@ def test_disks_snapshots_and_groups_outlive_a_kill_and_machines_do_not(own_azure
     again.revoke(half)
     assert again.path(half).read_bytes()[MIB : MIB + 512] == PAGE
     assert again.path(half).read_bytes()[2 * MIB : 2 * MIB + 512] == PAGE
+
+
+def test_a_guest_that_outlived_its_emulator_ends_when_the_next_one_starts(
+    own_azure: Any, tmp_path: Path
+):
+    guest = tmp_path / "guest.py"
+    guest.write_text(GUEST)
+    azure = own_azure(boot_command=[sys.executable, str(guest)])
+    disk = azure.disk({MIB: PAGE})
+    name = azure.make_machine(boot_body(azure, disk))
+    azure.until(lambda: azure.console(name).strip().isdigit())
+    process = int(azure.console(name))
+    azure.service.kill()
+    assert process in marked_processes(azure.service._root, SERVICE_MARK)
+    again = own_azure()
+    assert process not in marked_processes(again.service._root, SERVICE_MARK)
+    assert again.state(disk) == "Unattached"
 
 
 def test_what_was_being_made_or_deleted_at_a_kill_is_settled_afterwards(own_azure: Any):

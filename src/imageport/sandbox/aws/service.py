@@ -49,6 +49,8 @@ class AwsService:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self._root.mkdir(parents=True, exist_ok=True)
+        # Machines of a process that was killed would write to disks that are given out again.
+        end_marked(self._root, mark=SERVICE_MARK)
         endpoint = self._root / ENDPOINT_FILE
         endpoint.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "imageport.sandbox.aws.server"]

@@ -56,30 +56,33 @@ class PlayedBoot:
     outcome: Outcome
 
 
-def play(disk: Path, firmware_serial: str, *, platform: str = "aws") -> PlayedBoot:
+def play(
+    disk: Path, firmware_serial: str, *, platform: str = "aws", work: Path | None = None
+) -> PlayedBoot:
     """Boot the raw disk file once, changing it as Windows would.
 
     Args:
         disk: the machine's root disk, exclusively ours.
         firmware_serial: what real firmware printed for the same disk, first part of the console.
         platform: whose hardware the machine has, one of `MACHINES`.
+        work: where the volume is unpacked and mounted; by default beside the disk.
 
     Raises:
         PlayerError: the boot could not be played on this machine (no root, a program missing).
     """
     if platform not in MACHINES:
         raise PlayerError(f"Cannot play a boot on '{platform}': its hardware is not known.")
-    lines, outcome = _play(disk, platform)
+    lines, outcome = _play(disk, platform, work or disk.parent)
     text = firmware_serial.rstrip("\n") + "\n" if firmware_serial else ""
     return PlayedBoot(text + "".join(line + "\n" for line in lines), outcome)
 
 
-def _play(disk: Path, machine: str) -> tuple[list[str], Outcome]:
+def _play(disk: Path, machine: str, place: Path) -> tuple[list[str], Outcome]:
     table = read_table(disk)
     esp = table.esp() if table else None
     if table is None or esp is None:
         return [load_rules("esp-file", machine)[0].screen], "hang"
-    with tempfile.TemporaryDirectory(prefix=".boot-", dir=disk.parent) as work:
+    with tempfile.TemporaryDirectory(prefix=".boot-", dir=place) as work:
         folder = Path(work)
         for rule in load_rules("esp-file", machine):
             target = folder / Path(rule.subject).name

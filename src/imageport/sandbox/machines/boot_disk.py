@@ -46,7 +46,9 @@ def _boot(disk: Path, serial: Path, deadline_seconds: float, platform: str) -> s
         if not firmware.powered_off:
             _emit("imageport sandbox: firmware found no loader that powers off\n")
             return "hang"
-    played = play(disk, "", platform=platform)
+    # In the machine's own folder: whoever clears that away also unmounts what is left of a boot
+    # that was cut off, and a folder of disks holds disks only.
+    played = play(disk, "", platform=platform, work=serial.parent)
     _emit(played.console_text)
     return played.outcome
 

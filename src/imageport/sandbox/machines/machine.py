@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imageport.sandbox.machines.device_folder import DeviceFolder
+from imageport.sandbox.machines.left_mounts import remove_folder
 from imageport.sandbox.machines.machine_programs import program_environment, write_programs
 from imageport.sandbox.processes import MACHINE_MARK, end_marked
 
@@ -78,7 +78,7 @@ class Machine(ABC):
         """Remove everything but the console."""
         for entry in self.folder.iterdir():
             if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
+                remove_folder(entry)
 
 
 class IdleMachine(Machine):
