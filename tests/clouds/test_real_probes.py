@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from imageport.cloud import CloudResource
+from imageport.errors import CloudRefused
 from tests.real.probes import PROBES
+from tests.real.removal import ROUNDS, remove_all
 
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in (TESTS / "real").glob("test_real_*.py"))
@@ -56,3 +59,34 @@ def test_every_variable_is_explained_and_every_explained_one_is_read():
         read = {one or other for one, other in NAMED.findall(text)}
         names = {f"IMAGEPORT_REAL_{cloud.upper()}_{name.upper()}" for name in read}
         assert names == {name for name in explained if f"_{cloud.upper()}_" in name}
+
+
+class StubbornCloud:
+    """Refuses the first ``refusals`` deletions of its group; everything else goes at once."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.left = [CloudResource("group", "g-1", {}), CloudResource("disk", "d-1", {})]
+
+    def list_ours(self, _site: str) -> list[CloudResource]:
+        return list(self.left)
+
+    def delete_resource(self, resource: CloudResource) -> None:
+        if resource.kind == "group" and self.refusals:
+            self.refusals -= 1
+            raise CloudRefused("Cannot delete 'g-1': it is in use.")
+        self.left.remove(resource)
+
+
+def test_what_cannot_be_deleted_at_once_is_tried_again():
+    cloud: Any = StubbornCloud(ROUNDS - 1)
+    remove_all(cloud, "probe")
+    assert cloud.left == []
+
+
+def test_what_cannot_be_deleted_at_all_keeps_nothing_else_and_is_named():
+    cloud: Any = StubbornCloud(ROUNDS)
+    with pytest.raises(ExceptionGroup, match="site 'probe'") as caught:
+        remove_all(cloud, "probe")
+    assert [item.id for item in cloud.left] == ["g-1"]
+    assert caught.value.exceptions[0].__notes__ == ["group g-1 is left"]

@@ -18,9 +18,13 @@ from imageport.clouds.aws.instances import LaunchPlan, console_text, launch
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
+from tests.real.removal import remove_all
 
 CONSOLE_SECONDS = 900.0
 """EC2 shows console text minutes late on some types."""
+IAM_SECONDS = 30.0
+"""IAM is eventually consistent; a policy of a role counts everywhere after some seconds."""
+PROBE_POLICY = "imageport-probe"
 
 
 class RealAws:
@@ -64,12 +68,31 @@ class RealAws:
         return Account(self.settings(**changes), self.clients, self.state.ledger, "probe")
 
     def restricted(self, policy: Mapping[str, Any]) -> boto3.Session:
-        """Return a session of the role of the environment that can do no more than ``policy``."""
+        """Return a session of the role of the environment that can do no more than ``policy``.
+
+        STS takes a policy for a session of at most 2048 characters; `role_with` takes longer ones.
+        """
+        return self._session(self.needs("role_arn"), Policy=_compact(policy))
+
+    @contextlib.contextmanager
+    def role_with(self, policy: Mapping[str, Any]) -> Iterator[boto3.Session]:
+        """Give the role that has no policy of its own this one, for a while."""
+        arn = self.needs("policy_role_arn")
+        name = arn.rsplit("/", 1)[-1]
+        iam: Any = self.session.client("iam")
+        with contextlib.closing(iam):
+            iam.put_role_policy(
+                RoleName=name, PolicyName=PROBE_POLICY, PolicyDocument=_compact(policy)
+            )
+            try:
+                time.sleep(IAM_SECONDS)
+                yield self._session(arn, DurationSeconds=3600)
+            finally:
+                iam.delete_role_policy(RoleName=name, PolicyName=PROBE_POLICY)
+
+    def _session(self, role_arn: str, **options: Any) -> boto3.Session:
         answer = self.clients.sts.assume_role(
-            RoleArn=self.needs("role_arn"),
-            RoleSessionName="imageport-probe",
-            Policy=json.dumps(policy, separators=(",", ":")),
-            DurationSeconds=900,
+            RoleArn=role_arn, RoleSessionName="imageport-probe", **options
         )
         found = answer["Credentials"]
         return boto3.Session(
@@ -110,10 +133,12 @@ class RealAws:
     def remove_everything(self) -> None:
         """Delete what carries this probe's site, whatever the probe itself left."""
         try:
-            cloud = self.cloud()
-            for resource in cloud.list_ours(self.site):
-                cloud.delete_resource(resource)
+            remove_all(self.cloud(), self.site)
         finally:
             for each in self._open:
                 each.close()
             self.clients.close()
+
+
+def _compact(policy: Mapping[str, Any]) -> str:
+    return json.dumps(policy, separators=(",", ":"))

@@ -20,6 +20,7 @@ from imageport.clouds.azure.worker_login import worker_credential
 from imageport.model import MIB
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
+from tests.real.removal import remove_all
 
 SMALLEST_BYTES = 20 * MIB
 """Of a disk that can be uploaded, without its footer."""
@@ -97,9 +98,7 @@ class RealAzure:
     def remove_everything(self) -> None:
         """Delete what carries this probe's site, whatever the probe itself left."""
         try:
-            cloud = self.cloud()
-            for resource in cloud.list_ours(self.site):
-                cloud.delete_resource(resource)
+            remove_all(self.cloud(), self.site)
         finally:
             for each in self._open:
                 each.close()

@@ -43,15 +43,16 @@ def test_the_policy_of_the_docs_is_enough(aws: RealAws, observed: Observed):
         "BUCKET": aws.named["bucket"],
         "SUBNET_ID": aws.named["subnet"],
     }
-    cloud = aws.cloud(aws.restricted(policy("aws-policy", values)))
-    gaps = [gap.action for gap in cloud.check_permissions()]
-    place = [str(problem) for problem in cloud.check_place("probe", GIB)]
-    reference = uploaded(cloud, BLOCKS)
-    disk = cloud.make_disk(reference, "")
-    outcome = cloud.boot_once(disk, deadline_seconds=60)
-    prepared = cloud.snapshot(disk, "probe")
-    for resource in cloud.list_ours(aws.site):
-        cloud.delete_resource(resource)
+    with aws.role_with(policy("aws-policy", values)) as session:
+        cloud = aws.cloud(session)
+        gaps = [gap.action for gap in cloud.check_permissions()]
+        place = [str(problem) for problem in cloud.check_place("probe", GIB)]
+        reference = uploaded(cloud, BLOCKS)
+        disk = cloud.make_disk(reference, "")
+        outcome = cloud.boot_once(disk, deadline_seconds=60)
+        prepared = cloud.snapshot(disk, "probe")
+        for resource in cloud.list_ours(aws.site):
+            cloud.delete_resource(resource)
     observed(
         f"gaps on ids of {NOWHERE}: {gaps or 'none'}; place: {place or 'fits'}; "
         f"boot: {outcome.reason}; then {prepared}"
