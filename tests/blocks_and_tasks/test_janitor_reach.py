@@ -21,9 +21,13 @@ AWS, AZURE = "imageport-aws-target/reach", "imageport-azure-target/reach"
 OURS = {AWS, AZURE}
 
 
-@pytest.fixture
-def site(prefect_server: None, tmp_path: Path) -> str:  # noqa: ARG001 - needed first
+@pytest.fixture(scope="module")
+def _types(prefect_server: None) -> None:  # noqa: ARG001 - needed first
     register_types()
+
+
+@pytest.fixture
+def site(_types: None, tmp_path: Path) -> str:
     share = SmbShare(host="127.0.0.1", port=1, share="store")
     block = Site(
         name="reach", work_pool="reach", store=PvsStore(share=share), state_folder=str(tmp_path)

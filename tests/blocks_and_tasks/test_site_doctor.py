@@ -21,9 +21,13 @@ SECRET = "Pa55-in-the-open"
 ID = "11111111-2222-3333-4444-555555555555"
 
 
-@pytest.fixture
-def site(prefect_server: None, tmp_path: Path) -> str:  # noqa: ARG001 - needed first
+@pytest.fixture(scope="module")
+def _types(prefect_server: None) -> None:  # noqa: ARG001 - needed first
     register_types()
+
+
+@pytest.fixture
+def site(_types: None, tmp_path: Path) -> str:
     share = SmbShare(host="127.0.0.1", port=1, share="store", username="u", password=SECRET)
     block = Site(
         name="ill", work_pool="ill", store=PvsStore(share=share), state_folder=str(tmp_path),
