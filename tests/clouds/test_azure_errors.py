@@ -103,7 +103,7 @@ STORAGE_ANSWERS: list[tuple[str, int, type[CloudError]]] = [
     ("InternalError", 500, CloudUnavailable),
     ("Md5Mismatch", 400, CloudUnavailable),
     ("AuthenticationFailed", 403, CloudRefused),
-    ("AuthorizationPermissionMismatch", 403, PermissionMissing),
+    ("AuthorizationPermissionMismatch", 403, CloudRefused),
     ("BlobNotFound", 404, ResourceGone),
     ("ContainerNotFound", 404, ResourceGone),
     ("InvalidRange", 416, CloudRefused),
@@ -116,6 +116,15 @@ def test_each_answer_of_the_data_path_has_its_error(code: str, status: int, kind
     error = map_error(storage(code, status), "blob:PutPage", "imageport-upload-1")
     assert type(error) is kind
     assert error.message.startswith("Cannot put page 'imageport-upload-1': ")
+
+
+def test_what_a_role_does_not_allow_is_missing_and_what_a_signed_url_does_not_is_refused():
+    answer = storage("AuthorizationPermissionMismatch", 403)
+    action = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write"
+    assert isinstance(map_error(answer, action, "jobs"), PermissionMissing)
+    error = map_error(answer, "blob:GetBlob", "imageport-upload-1")
+    assert isinstance(error, CloudRefused)
+    assert error.fields["status"] == 403
 
 
 def test_a_missing_job_container_is_the_operators_to_correct():

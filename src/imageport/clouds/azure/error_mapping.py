@@ -134,7 +134,8 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
     facts: dict[str, Any] = {"action": action, "azure_code": code, "status": status}
     if status == 429 or code in _THROTTLED:
         return CloudThrottled(message, **facts)
-    if code in _DENIED:
+    of_data = action.startswith("blob:")
+    if code in _DENIED and not of_data:  # there it is the signed URL that does not allow it
         # Behind two ids when the action is one on a linked resource: further on than we quote.
         named = _NAMED_ACTION.search(whole)
         facts["action"] = named[1] if named else action
@@ -146,7 +147,6 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
         return CloudUnavailable(message, hint=hint, **facts)
     if _passes(code, status, text):
         return CloudUnavailable(message, **facts)
-    of_data = action.startswith("blob:")
     if status == 404 and (of_data or code not in _SET_UP):
         return ResourceGone(message, **facts)
     return CloudRefused(message, hint=_hint(code, status, text), **facts)
