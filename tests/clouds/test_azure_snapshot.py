@@ -18,11 +18,12 @@ from imageport.clouds.azure.disks import (
     make_disk,
     wait_free,
 )
-from imageport.clouds.azure.granted_pages import WrittenRanges, blocks_of
+from imageport.clouds.azure.granted_pages import HeldBlocks, WrittenRanges, blocks_of
 from imageport.clouds.azure.managed_disk_reader import SnapshotDisk
 from imageport.clouds.azure.managed_disk_target import ManagedDiskTarget
 from imageport.clouds.azure.names import DISKS, SNAPSHOTS, parse_id, resource_id
 from imageport.clouds.azure.snapshots import (
+    SnapshotFacts,
     delete_snapshot,
     describe_snapshot,
     snapshot_disk,
@@ -173,6 +174,57 @@ def test_closing_revokes_the_access_and_may_be_called_twice(azure_lab: AzureLab,
     assert kinds == ["snapshot"]
 
 
+def test_an_access_whose_granting_was_never_answered_is_revoked_too(
+    azure_lab: AzureLab, snapshot: str, monkeypatch: pytest.MonkeyPatch
+):
+    ask = AccessGrant._ask
+
+    def unanswered(self: AccessGrant, intent: Any) -> str:
+        ask(self, intent)
+        raise CloudUnavailable("no answer")
+
+    monkeypatch.setattr(AccessGrant, "_ask", unanswered)
+    monkeypatch.setattr(access_grant, "retried", lambda call, **_limits: call())
+    grant = AccessGrant(azure_lab.account("run-1"), snapshot, "Read", 3600.0)
+    with pytest.raises(CloudUnavailable, match="no answer"):
+        grant.url()
+    assert azure_lab.open_access() == [snapshot]
+    grant.revoke()
+    assert azure_lab.open_access() == []
+
+
+def test_closing_while_azure_is_away_raises_nothing_and_leaves_the_access_to_the_sweep(
+    azure_lab: AzureLab, snapshot: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(access_grant, "LET_GO_SECONDS", 0.1)
+    disk = opened(azure_lab, snapshot)
+    disk.read_at(0, 16)
+    azure_lab.service.turn(stuck_upload=0, failed_operations=50)
+    disk.close()
+    azure_lab.service.turn(failed_operations=0)
+    kinds = [entry.kind for entry in azure_lab.state.ledger.open_entries()]
+    assert kinds == ["snapshot", "access"]
+    end_access(azure_lab.account("janitor"), snapshot)
+
+
+@pytest.mark.parametrize(
+    ("provisioning", "percent", "readable"),
+    [
+        ("Succeeded", 100.0, True),
+        ("Updating", 100.0, True),
+        ("Succeeded", 99.0, False),
+        ("Creating", 100.0, False),
+        ("Deleting", 100.0, False),
+        ("Failed", 100.0, False),
+    ],
+)
+def test_a_snapshot_whose_tags_or_readers_change_is_still_there(
+    provisioning: str, percent: float, *, readable: bool
+):
+    facts = SnapshotFacts("id", provisioning, percent, "Unattached", GIB, "")
+    assert facts.readable is readable
+
+
 def test_a_reader_that_read_nothing_asks_for_no_access(azure_lab: AzureLab, snapshot: str):
     azure_lab.service.turn(denied=["Microsoft.Compute/snapshots/beginGetAccess/action"])
     opened(azure_lab, snapshot).close()
@@ -224,6 +276,8 @@ def test_a_block_is_written_only_if_all_of_it_is(
     ranges: list[tuple[int, int]], blocks: dict[int, bool]
 ):
     assert dict(blocks_of(iter(ranges))) == blocks
+    assert HeldBlocks(GIB, iter(ranges)) == blocks
+    assert len(HeldBlocks(GIB, iter(ranges))) == len(blocks)
 
 
 def test_ranges_that_meet_at_the_border_of_a_gib_are_one():

@@ -265,22 +265,17 @@ def test_a_url_for_writing_that_cannot_read_is_made_up_for_by_reading_access(
     azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch
 ):
     """The emulator lets a URL for writing read; whether Azure always does is not documented."""
-    get, ranges = PageClient.get, PageClient.ranges
+    ask = PageClient._ask
 
-    def refuse(url: str) -> None:
-        if "/md-impexp-" in url:
-            raise CloudRefused("no", action="blob:GetBlob", status=403)
+    def as_azure_refuses(
+        self: PageClient, method: str, url: str, operation: str, *rest: Any
+    ) -> Any:
+        if method == "GET" and "/md-impexp-" in url:
+            # What no URL allows, so that the answer is the service's own.
+            method, url = "DELETE", url.split("&comp=", maxsplit=1)[0]
+        return ask(self, method, url, operation, *rest)
 
-    def no_get(self: PageClient, url: str, offset: int, length: int) -> bytes:
-        refuse(url)
-        return get(self, url, offset, length)
-
-    def no_ranges(self: PageClient, url: str, start: int, end: int) -> Any:
-        refuse(url)
-        return ranges(self, url, start, end)
-
-    monkeypatch.setattr(PageClient, "get", no_get)
-    monkeypatch.setattr(PageClient, "ranges", no_ranges)
+    monkeypatch.setattr(PageClient, "_ask", as_azure_refuses)
     target = begun(azure_lab)
     put_all(target, {3: BLOCKS[3]})
     assert target.lost([3]) == set()
@@ -361,6 +356,49 @@ def test_the_access_to_a_parent_that_ends_is_granted_again(
     assert child.lost([3]) == set()
     child.abort()
     assert azure_lab.open_access() == []
+
+
+def test_a_parent_that_azure_never_reads_is_given_up_and_its_blocks_are_sent(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch
+):
+    """Behind a private endpoint Azure's own copy may be refused, whoever asks for it."""
+    disk = SyntheticDisk([(8 * MIB, DATA, 1), (56 * MIB, HOLE, 0)])
+    uploaded = moved(azure_lab, disk)
+
+    def refused(*_arguments: Any) -> None:
+        facts = {"status": 403, "azure_code": "CannotVerifyCopySource"}
+        raise CloudRefused("no", action="blob:PutPageFromURL", **facts)
+
+    monkeypatch.setattr(PageClient, "copy", refused)
+    monkeypatch.setattr(access_grant, "RENEW_PAUSE_SECONDS", 0.1)
+    again = SyntheticDisk([(8 * MIB, DATA, 1), (56 * MIB, HOLE, 0)], version="2")
+    changed = moved(azure_lab, again, uploaded)
+    assert changed.stats.bytes_sent == 8 * MIB
+    assert azure_lab.open_access() == []
+
+
+@pytest.mark.parametrize("answer", ["", "<html>", "<a>", "<PageList><PageRange><Start>x</Start>"])
+def test_a_list_of_pages_that_is_none_is_asked_for_again(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch, answer: str
+):
+    target = begun(azure_lab)
+    put_all(target, {3: BLOCKS[3]})
+    ask, asked_for = PageClient._ask, 0
+
+    def once_garbled(self: PageClient, *request: Any) -> Any:
+        nonlocal asked_for
+        asked_for += 1
+        found = ask(self, *request)
+        if asked_for == 1:
+            monkeypatch.setattr(type(found), "content", answer.encode())
+        else:
+            monkeypatch.undo()
+            found = ask(self, *request)
+        return found
+
+    monkeypatch.setattr(PageClient, "_ask", once_garbled)
+    assert target.lost([3, 4]) == {4}
+    assert asked_for == 2
 
 
 def test_a_target_without_a_parent_takes_nothing_from_one(azure_lab: AzureLab):

@@ -7,6 +7,7 @@ finished; so every grant is in the ledger before it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Final, Literal
@@ -32,6 +33,8 @@ MOST_FRUITLESS: Final = 20
 """Fresh URLs in a row that opened nothing; then it is not their age."""
 REVOKE_SECONDS = 600.0
 """How long a revoke that is refused, because another one runs or hangs, is asked again."""
+LET_GO_SECONDS: Final = 30.0
+"""The same where something else has already failed or a signal may follow."""
 
 
 def access_id(arm_id: str) -> str:
@@ -46,13 +49,27 @@ class AccessGrant:
     the URL does not even say when it ends.
     """
 
-    def __init__(self, account: AzureAccount, arm_id: str, mode: Mode, seconds: float) -> None:
+    def __init__(
+        self,
+        account: AzureAccount,
+        arm_id: str,
+        mode: Mode,
+        seconds: float,
+        *,
+        patience: int | None = None,
+    ) -> None:
+        """Prepare; ``patience`` is for how many URLs that open nothing, None for the usual."""
         self.arm_id = arm_id
         self.mode: Mode = mode
         self._account = account
         self._seconds = seconds
+        self._patience = patience
         self._lock = threading.Lock()
         self._url = ""
+        self._asked = False
+        """Azure may have granted although its answer never arrived."""
+        self._opened = False
+        """Whether the URL at hand ever opened the disk."""
         self._granted = self._renew_after = 0.0
         self._fruitless = 0
 
@@ -83,8 +100,8 @@ class AccessGrant:
             recent = time.monotonic() - self._granted < RENEW_PAUSE_SECONDS
             if self._url != refused_url or recent:
                 return
-            self._fruitless += 1
-            if self._fruitless > MOST_FRUITLESS:
+            self._fruitless = 0 if self._opened else self._fruitless + 1
+            if self._fruitless > (MOST_FRUITLESS if self._patience is None else self._patience):
                 raise CloudRefused(
                     f"Cannot use the access to '{_name(self.arm_id)}': "
                     f"{self._fruitless} granted URLs in a row were refused.",
@@ -95,24 +112,33 @@ class AccessGrant:
 
     def worked(self) -> None:
         """Note that the URL opened the disk."""
-        self._fruitless = 0
+        self._opened = True
 
-    def revoke(self) -> None:
-        """End the access, if it was granted; may be called again."""
+    def revoke(self, *, most_seconds: float | None = None) -> None:
+        """End the access, if it was asked for; may be called again."""
         with self._lock:
-            granted, self._url = self._url, ""
-        if granted:
-            end_access(self._account, self.arm_id)
+            asked_for, self._asked, self._url = self._asked, False, ""
+        if asked_for:
+            end_access(self._account, self.arm_id, most_seconds=most_seconds)
+
+    def let_go(self) -> None:
+        """Revoke at the end of whatever it was for; where Azure is away the sweep does it.
+
+        An error here would hide the one that ended the work.
+        """
+        with contextlib.suppress(CloudUnavailable, CloudThrottled):
+            self.revoke(most_seconds=LET_GO_SECONDS)
 
     def _grant(self, *, attempts: int = 6) -> None:
         intent = self._account.intend(KIND, KIND, self.arm_id.lower(), self.mode)
         began = time.monotonic()
+        self._asked = True
         url = retried(lambda: self._ask(intent), attempts=attempts)
         self._account.record(intent, access_id(self.arm_id))
         # While a grant lasts, asking again may return it unchanged: then not at every request.
         pause = self._seconds * (0.8 if url != self._url else 0.05)
         self._granted, self._renew_after = began, began + pause
-        self._url = url
+        self._url, self._opened = url, False
 
     def _ask(self, intent: Intent) -> str:
         resource = parse_id(self.arm_id)
@@ -150,11 +176,11 @@ class AccessGrant:
         return error
 
 
-def end_access(account: AzureAccount, arm_id: str) -> None:
+def end_access(account: AzureAccount, arm_id: str, *, most_seconds: float | None = None) -> None:
     """End every access to a disk or snapshot; without any, or without the resource, no error.
 
     Raises:
-        CloudUnavailable: still refused after `REVOKE_SECONDS`.
+        CloudUnavailable: still refused after ``most_seconds`` (None: `REVOKE_SECONDS`).
         CloudRefused: an upload that Azure takes for no disk.
     """
     resource = parse_id(arm_id)
@@ -181,11 +207,11 @@ def end_access(account: AzureAccount, arm_id: str) -> None:
             return None
         return True
 
-    if wait_until(once, REVOKE_SECONDS, pulse=account.live) is None:
+    limit = REVOKE_SECONDS if most_seconds is None else most_seconds
+    if wait_until(once, limit, pulse=account.live) is None:
         why = refused[-1] if refused else "no answer"
         raise CloudUnavailable(
-            f"Cannot end the access to '{resource.name}': still refused after "
-            f"{REVOKE_SECONDS:.0f} s: {why}",
+            f"Cannot end the access to '{resource.name}': still refused after {limit:.0f} s: {why}",
             hint="Azure may hold a disk in ActiveUpload for a while; the sweep tries again.",
         )
     account.mark(access_id(arm_id), "deleted")

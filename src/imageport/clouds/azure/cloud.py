@@ -68,7 +68,7 @@ class AzureCloud(Cloud):
             facts = snapshots.describe_snapshot(self._account, reference)
         except ResourceGone:
             return False  # an id of something else, or of another cloud
-        return facts is not None and facts.complete
+        return facts is not None and facts.readable
 
     def make_disk(self, reference: str, disk_guid: str) -> CloudDisk:
         """Make a managed disk from the snapshot."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from imageport.clouds.azure.access_grant import AccessGrant
@@ -131,6 +131,31 @@ class WrittenRanges:
                 return True
             here = stop
         return False
+
+
+class HeldBlocks(Mapping[int, bool]):
+    """Block index → whether all of it is written, for every block with something written.
+
+    One byte a block: a dictionary of a full disk of 4 TiB would take a GiB.
+    """
+
+    _PARTLY, _WHOLLY = 1, 2
+
+    def __init__(self, size_bytes: int, ranges: Iterator[tuple[int, int]]) -> None:
+        self._states = bytearray(-(-size_bytes // BLOCK_BYTES))
+        for index, whole in blocks_of(ranges):
+            self._states[index] = self._WHOLLY if whole else self._PARTLY
+
+    def __getitem__(self, index: int) -> bool:
+        if not (0 <= index < len(self._states) and self._states[index]):
+            raise KeyError(index)
+        return self._states[index] == self._WHOLLY
+
+    def __iter__(self) -> Iterator[int]:
+        return (index for index, state in enumerate(self._states) if state)
+
+    def __len__(self) -> int:
+        return len(self._states) - self._states.count(0)
 
 
 def blocks_of(ranges: Iterator[tuple[int, int]]) -> Iterator[tuple[int, bool]]:

@@ -38,7 +38,7 @@ class SnapshotDisk(VirtualDisk):
 
     def __init__(self, account: AzureAccount, snapshot_id: str) -> None:
         facts = describe_snapshot(account, snapshot_id)
-        if facts is None or not facts.complete:
+        if facts is None or not facts.readable:
             found = "nothing" if facts is None else f"{facts.provisioning} {facts.percent:.0f} %"
             raise ResourceGone(f"Bad snapshot '{snapshot_id}': found {found}, needed it complete.")
         self.location = f"azure:{snapshot_id}"
@@ -99,7 +99,7 @@ class SnapshotDisk(VirtualDisk):
     def check_unchanged(self) -> None:
         """Raise `ResourceGone` if the snapshot was deleted meanwhile."""
         facts = describe_snapshot(self._account, self._snapshot_id)
-        if facts is None or not facts.complete:
+        if facts is None or not facts.readable:
             raise ResourceGone(f"Cannot read '{self._snapshot_id}': it was deleted meanwhile.")
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class SnapshotDisk(VirtualDisk):
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-        self._grant.revoke()
+        self._grant.let_go()
 
     def _pieces(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         for offset, length in ranges:

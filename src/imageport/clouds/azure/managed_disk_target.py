@@ -233,7 +233,8 @@ class ManagedDiskTarget(BlockTarget):
         readers, self._readers = self._readers, []
         for reader in readers:
             reader.close()
-        self._end_access()
+        if self._parent_grant is not None:
+            self._parent_grant.let_go()
 
     def _open(self, plan: TransferPlan, disk_id: str) -> None:
         size = disk_bytes(plan.size_bytes)
@@ -247,7 +248,10 @@ class ManagedDiskTarget(BlockTarget):
         self._pages = UploadPages(self._account, disk_id, size, seconds)
         self._pages.write_footer()
         if self._parent:
-            self._parent_grant = AccessGrant(self._account, self._parent, "Read", seconds)
+            # Whatever the parent does not give is sent: one URL that opens nothing is enough.
+            self._parent_grant = AccessGrant(
+                self._account, self._parent, "Read", seconds, patience=0
+            )
 
     def _writable(self) -> UploadPages:
         if self._pages is None:

@@ -92,9 +92,18 @@ class PageClient:
             headers = {"x-ms-range": _range(start, end - start)}
             answer = self._ask("GET", f"{url}&comp=pagelist{more}", "GetPageRanges", headers)
             # From the storage service over TLS; expat refuses entities that grow.
-            listed = ET.fromstring(answer.content.decode("utf-8-sig"))  # noqa: S314
-            for item in listed.iter("PageRange"):
-                first, last = int(item.findtext("Start", "0")), int(item.findtext("End", "-1"))
+            try:
+                listed = ET.fromstring(answer.content.decode("utf-8-sig"))  # noqa: S314
+                found = [
+                    (int(item.findtext("Start", "0")), int(item.findtext("End", "-1")))
+                    for item in listed.iter("PageRange")
+                ]
+            except (ET.ParseError, ValueError) as error:
+                # Cut short, or the page of a proxy on the way: asked again it may be whole.
+                raise CloudUnavailable(
+                    f"Bad page ranges of '{self.subject}': found no list ({error})."
+                ) from None
+            for first, last in found:
                 if last >= first and last >= start and first < end:
                     yield max(first, start), min(last + 1, end)
             marker = (listed.findtext("NextMarker") or "").strip()
@@ -131,7 +140,8 @@ class PageClient:
             response: HttpResponse = self._client.send_request(
                 HttpRequest(method, url, headers=known, content=data)
             )
-            if response.status_code >= 400:
+            # Nothing is redirected here: 3xx is somebody on the way, who took no page either.
+            if not 200 <= response.status_code < 300:
                 raise HttpResponseError(response=response)
         return response
 

@@ -45,6 +45,14 @@ class SnapshotFacts:
         """Tell whether it can be used."""
         return self.provisioning == "Succeeded" and self.percent >= 100.0
 
+    @property
+    def readable(self) -> bool:
+        """Tell whether one that was complete still is, whatever Azure changes about it.
+
+        It shows ``Updating`` while its tags, or who may read it, are being changed.
+        """
+        return self.provisioning in {"Succeeded", "Updating"} and self.percent >= 100.0
+
 
 def describe_snapshot(account: AzureAccount, snapshot_id: str) -> SnapshotFacts | None:
     """Return the snapshot's facts, or None when it does not exist."""

@@ -10,7 +10,7 @@ from imageport.clouds.azure.access_grant import AccessGrant, end_access
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.disks import UPLOADING, describe_disk
 from imageport.clouds.azure.footer import FOOTER_BYTES, vhd_footer
-from imageport.clouds.azure.granted_pages import GrantedPages, WrittenRanges, blocks_of
+from imageport.clouds.azure.granted_pages import GrantedPages, HeldBlocks, WrittenRanges
 from imageport.clouds.azure.waiting import retried, wait_for
 from imageport.errors import (
     CloudRefused,
@@ -77,7 +77,7 @@ class UploadPages:
         """Copy pages from a snapshot, once."""
         self._pages.copy(offset, length, source)
 
-    def written_blocks(self) -> dict[int, bool] | None:
+    def written_blocks(self) -> HeldBlocks | None:
         """Return every block with something written, and whether all of it is; None if refused."""
         if self._lists is None:
             self._lists = self._may_list()
@@ -87,7 +87,7 @@ class UploadPages:
         """Check that exactly the blocks of ``digests`` are written, and close the upload.
 
         Raises:
-            VerificationFailed: blocks are missing; the upload, if still open, can go on.
+            VerificationFailed: blocks are missing; while the upload is open they can be put.
             CloudRefused: there are blocks that nobody put, or Azure takes it for no disk.
         """
         held = self.written_blocks() if state in UPLOADING else None
@@ -127,13 +127,13 @@ class UploadPages:
             return False
         return True
 
-    def _blocks(self, pages: GrantedPages) -> dict[int, bool]:
+    def _blocks(self, pages: GrantedPages) -> HeldBlocks:
         ranges = WrittenRanges(
             self._size, lambda start, end: retried(lambda: pages.ranges(start, end))
         )
-        return dict(blocks_of(ranges.all()))
+        return HeldBlocks(self._size, ranges.all())
 
-    def _blocks_by_reading(self) -> dict[int, bool]:
+    def _blocks_by_reading(self) -> HeldBlocks:
         grant = AccessGrant(self._account, self._disk_id, "Read", self._seconds)
         try:
             return self._blocks(GrantedPages(self._account.clients, grant))
@@ -150,7 +150,7 @@ class UploadPages:
             raise VerificationFailed(
                 f"Bad upload '{self._pages.subject}': {len(missing)} blocks that were put are not "
                 f"there, among them {sorted(missing)[:NAMED_BLOCKS]}.",
-                hint="Start again: what is missing is sent again.",
+                hint="Start again. If it happens again, ask who else writes this disk.",
             )
         extra = [index for index in held if index not in digests]
         if extra:
