@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
 from imageport.clouds.azure.arm_http import COMPUTE_DISKS_API, NETWORK_API, ArmHttp
+from imageport.clouds.azure.clients import AzureClients
 from imageport.clouds.azure.names import NETWORK_SECURITY_GROUPS, resource_id
 from imageport.errors import (
     CloudError,
@@ -86,6 +89,46 @@ def test_no_token_follows_a_link_to_another_host(arm: ArmHttp):
     for link in ("https://evil.example/next", f"{arm._base_url}.evil.example/next"):
         with pytest.raises(CloudRefused, match="found another host"):
             arm._own(link)
+
+
+class Detour(BaseHTTPRequestHandler):
+    """Somebody between the worker and Azure: redirects to another host, which answers a page."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        host, port = self.headers["Host"].split(":")
+        self.seen.append((host, self.headers.get("Authorization", "")))
+        away = host == "127.0.0.1"
+        page = b"" if away else b"<html>"
+        self.send_response(302 if away else 200)
+        self.send_header("Location", f"http://localhost:{port}/elsewhere")
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_no_token_follows_a_redirection_and_a_page_is_no_answer(azure_lab: AzureLab):
+    with HTTPServer(("127.0.0.1", 0), Detour) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        settings = azure_lab.settings(endpoint_url=f"http://127.0.0.1:{server.server_address[1]}")
+        clients = AzureClients(settings, azure_lab.connections.credential)
+        try:
+            with pytest.raises(CloudUnavailable, match="found no JSON"):
+                clients.arm.get("/subscriptions/1", NETWORK_API, READ)
+        finally:
+            clients.close()
+            server.shutdown()
+            thread.join(10)
+    (first, token), (second, nothing) = Detour.seen
+    assert (first, second) == ("127.0.0.1", "localhost")
+    assert token.startswith("Bearer ")
+    assert nothing == ""
 
 
 def test_too_many_questions_are_asked_more_slowly(azure_lab: AzureLab, arm: ArmHttp, group: str):

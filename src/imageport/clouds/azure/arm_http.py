@@ -14,6 +14,7 @@ from azure.core.pipeline.policies import (
     ProxyPolicy,
     RedirectPolicy,
     RequestIdPolicy,
+    SensitiveHeaderCleanupPolicy,
     UserAgentPolicy,
 )
 from azure.core.rest import HttpRequest, HttpResponse
@@ -64,6 +65,7 @@ class ArmHttp:
                 options["retry_policy"],
                 options.get("authentication_policy")
                 or ARMChallengeAuthenticationPolicy(credential, scope),
+                SensitiveHeaderCleanupPolicy(),  # no token goes where Azure was redirected to
             ],
             **options,
         )
@@ -181,4 +183,10 @@ class ArmHttp:
 
 
 def _body(response: HttpResponse) -> Any:
-    return response.json() if response.content else {}
+    try:
+        return response.json() if response.content else {}
+    except ValueError as error:
+        # Cut short, or the page of a proxy on the way: asked again it may be whole.
+        raise CloudUnavailable(
+            f"Bad answer from Azure Resource Manager: found no JSON ({error})."
+        ) from None
