@@ -12,6 +12,7 @@ import pytest
 
 from imageport.cloud import CloudDisk
 from imageport.clouds import engine_setup, vm_bootstrap
+from imageport.clouds.aws.instances import LaunchPlan
 from imageport.clouds.engine_setup import user_data
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
@@ -248,6 +249,11 @@ def test_no_presigned_url_reaches_an_event_an_error_the_state_store_or_a_log(
     assert "stand-in engine" in everything  # the log was looked at
     for secret in ("X-Amz-Signature", "X-Amz-Credential", "AWSAccessKeyId", "Signature="):
         assert secret not in everything
+
+
+def test_a_plan_that_is_printed_shows_no_user_data():
+    plan = LaunchPlan("ami-1", "t3.large", "sg-1", "terminate", user_data="5ecre7")
+    assert "5ecre7" not in f"{plan!r}{plan}"
 
 
 def test_the_user_data_fits_into_what_ec2_takes():

@@ -16,7 +16,7 @@ from imageport.clouds import engine_setup
 from imageport.clouds.azure.inventory import list_ours
 from imageport.clouds.azure.job_folder import JobFolder, list_blobs
 from imageport.clouds.azure.network import GroupOfRun
-from imageport.clouds.azure.virtual_machines import describe_machine
+from imageport.clouds.azure.virtual_machines import MachinePlan, describe_machine
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.errors import (
@@ -403,6 +403,11 @@ def fetch(method: str, url: str, body: bytes | None = None) -> int:
     headers = {"x-ms-blob-type": "BlockBlob"} if body is not None else {}
     with requests.Session() as session:
         return session.request(method, url, data=body, headers=headers, timeout=10).status_code
+
+
+def test_a_plan_that_is_printed_shows_no_custom_data():
+    plan = MachinePlan("Standard_D2s_v5", "subnet", "group", {}, {"customData": "5ecre7"})
+    assert "5ecre7" not in f"{plan!r}{plan}"
 
 
 def test_the_custom_data_fits_into_what_azure_takes():

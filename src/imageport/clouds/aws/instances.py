@@ -27,7 +27,8 @@ class LaunchPlan:
     security_group_id: str
     shutdown_behavior: str
     """``terminate`` or ``stop``: what a shutdown from inside means."""
-    user_data: str = ""
+    user_data: str = field(default="", repr=False)
+    """Holds a signed URL."""
     metadata: bool = True
     """Whether the machine can ask for its own metadata (by IMDSv2)."""
     block_devices: tuple[dict[str, Any], ...] = ()

@@ -42,8 +42,8 @@ class MachinePlan:
     security_group_id: str
     storage: dict[str, Any]
     """``storageProfile`` as Azure writes it."""
-    system: dict[str, Any] | None = None
-    """``osProfile``; a disk that is booted as it is has none."""
+    system: dict[str, Any] | None = field(default=None, repr=False)
+    """``osProfile``; a disk that is booted as it is has none. May hold signed URLs."""
 
 
 @dataclass(frozen=True, slots=True)
