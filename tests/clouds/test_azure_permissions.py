@@ -81,6 +81,23 @@ def test_a_subnet_that_is_not_there_is_no_missing_permission(azure_lab: AzureLab
     assert check_permissions(account) == []
 
 
+@pytest.mark.parametrize(
+    ("image", "action"),
+    [
+        ("images/engine", "Microsoft.Compute/images/read"),
+        (
+            "galleries/imageport/images/engine/versions/1.0.0",
+            "Microsoft.Compute/galleries/images/versions/read",
+        ),
+    ],
+)
+def test_an_engine_image_is_read_where_it_lies(azure_lab: AzureLab, image: str, action: str):
+    group = azure_lab.settings().group_id
+    settings = azure_lab.settings(engine_image_id=f"{group}/providers/Microsoft.Compute/{image}")
+    found = [item.action for item in needed_actions(settings) if "images/" in item.action]
+    assert found == [action]
+
+
 def test_every_action_that_the_sources_name_is_in_the_table():
     asked: set[str] = set()
     for path in SOURCES.glob("*.py"):

@@ -25,7 +25,8 @@ from tests.clouds.stand_in_engine import build_stand_in
 NOT_ON_THE_MAIN_PATH = {
     "Microsoft.Compute/diskAccesses/read": "only with disk_access_id",
     "Microsoft.Compute/diskEncryptionSets/read": "only with disk_encryption_set_id",
-    "Microsoft.Compute/images/read": "only with engine_image_id",
+    "Microsoft.Compute/galleries/images/versions/read": "only with an engine_image_id of a gallery",
+    "Microsoft.Compute/images/read": "only with an engine_image_id of a managed image",
     "Microsoft.Compute/virtualMachines/powerOff/action": "only of a guest that does not end itself",
 }
 """Granted actions that a run without trouble does not use, each with its reason."""

@@ -79,6 +79,10 @@ ACTIONS: Final = (
         f"{_COMPUTE}/images/read", "prepare", scope=NAMED, settings=("engine_image_id",)
     ),
     NeededAction(
+        f"{_COMPUTE}/galleries/images/versions/read", "prepare", scope=NAMED,
+        settings=("engine_image_id",),
+    ),
+    NeededAction(
         f"{_COMPUTE}/diskEncryptionSets/read", "upload, prepare", scope=NAMED,
         settings=("disk_encryption_set_id",),
     ),
@@ -114,6 +118,11 @@ ACTIONS: Final = (
     NeededAction(f"{BLOBS}/delete", "clean-up", data=True, scope=CONTAINER),
 )  # fmt: skip
 """Every action that this product ever asks for; the role in the documentation has the same."""
+_OF_IMAGES: Final = {
+    f"{_COMPUTE}/images/read": False,
+    f"{_COMPUTE}/galleries/images/versions/read": True,
+}
+"""Whether the engine image lies in a gallery: only one of the two is asked for."""
 _MAKES_GROUPS: Final = {
     f"{_NETWORK}/networkSecurityGroups/write",
     f"{_NETWORK}/networkSecurityGroups/join/action",
@@ -157,12 +166,14 @@ def check_permissions(account: AzureAccount) -> list[PermissionGap]:
 def needed_actions(settings: AzureSettings) -> list[NeededAction]:
     """Return what a run with these settings needs."""
     own_groups = not all(getattr(settings, name) for name in _GROUPS)
+    in_gallery = "/galleries/" in settings.engine_image_id.lower()
     return [
         needed
         for needed in ACTIONS
         if (own_groups or needed.scope != GROUP or needed.action not in _MAKES_GROUPS)
         and (needed.scope != NAMED or any(getattr(settings, name) for name in needed.settings))
         and (needed.scope != CONTAINER or settings.job_container_url)
+        and _OF_IMAGES.get(needed.action, in_gallery) is in_gallery
     ]
 
 
