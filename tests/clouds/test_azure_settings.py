@@ -65,6 +65,17 @@ def settings(**changes: Any) -> AzureSettings:
         ),
         ({"endpoint_url": "http://10.0.0.5"}, "is neither https nor on this machine"),
         ({"job_container_url": "http://jobs.example/x"}, "is neither https nor on this machine"),
+        (
+            {"job_container_url": "https://jobs.blob.core.usgovcloudapi.net/x"},
+            "job_container_url lies in environment 'usgovernment'",
+        ),
+        (
+            {
+                "environment": "china",
+                "job_container_url": "https://jobs.blob.core.windows.net/x",
+            },
+            "job_container_url lies in environment 'public'",
+        ),
         ({"boot_egress_cidrs": ("10.0.0.0/33",)}, "boot_egress_cidrs '10.0.0.0/33' is no network"),
     ],
 )

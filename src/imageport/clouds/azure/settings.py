@@ -199,6 +199,10 @@ class AzureSettings:
                 problems.append(f"{name} has a query or a login")
             elif value and not secure(value):
                 problems.append(f"{name} '{value}' is neither https nor on this machine")
+        host = urlsplit(self.job_container_url).hostname or ""
+        for name, cloud in ENVIRONMENTS.items():
+            if name != self.environment and host.endswith(f".{cloud.storage_suffix}"):
+                problems.append(f"job_container_url lies in environment '{name}'")
         for cidr in self.boot_egress_cidrs:
             try:
                 ipaddress.ip_network(cidr)
