@@ -14,8 +14,8 @@ KEPT_PREPARED = 2
 def retire_superseded(place: Workplace, image: str) -> list[str]:
     """Delete generations of an image at this target that newer ones replace; return their ids.
 
-    EBS snapshots share unchanged blocks but do not depend on each other: deleting a parent
-    leaves its children whole. An upload that was not to be kept goes too, if the run that
+    Snapshots of both clouds may share unchanged blocks but do not depend on each other: deleting
+    a parent leaves its children whole. An upload that was not to be kept goes too, if the run that
     prepared it was killed before it could delete it.
     """
     prepared = place.state.catalogue.list(

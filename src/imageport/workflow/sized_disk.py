@@ -1,4 +1,4 @@
-"""A disk cut to its true size: clouds round a volume up to whole GiB, the image keeps its end."""
+"""A disk cut to its true size: clouds round up to whole MiB or GiB, the image keeps its end."""
 
 from __future__ import annotations
 
