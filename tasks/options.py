@@ -83,13 +83,18 @@ class PrepareOptions(BaseModel):
 
     def uses_payload(self, cloud: str) -> bool:
         """Tell whether the operator's files matter: not if all that is named is another cloud's."""
-        return not self.drivers or any(self._payload_for(cloud).values())
+        agent = cloud == "azure" and self.azure_vm_agent
+        return bool(not self.drivers or self._drivers_of(cloud) or agent)
 
     def _payload_for(self, cloud: str) -> dict[str, tuple[str, ...] | str]:
-        others = {name for name in CLOUDS if name != cloud}
-        drivers = tuple(name for name in self.drivers if _first_folder(name) not in others)
+        # No name at all would mean the whole payload: foreign names stay, and bring nothing.
+        drivers = self._drivers_of(cloud) or self.drivers
         agent = self.azure_vm_agent if cloud == "azure" else ""
         return {"drivers": drivers, "azure_vm_agent": agent}
+
+    def _drivers_of(self, cloud: str) -> tuple[str, ...]:
+        others = {name for name in CLOUDS if name != cloud}
+        return tuple(name for name in self.drivers if _first_folder(name) not in others)
 
 
 def _first_folder(name: str) -> str:

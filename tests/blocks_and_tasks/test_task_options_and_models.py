@@ -37,7 +37,7 @@ def test_the_cloud_is_the_routes(cloud: str) -> None:
         (("aws/ena", "nic"), "aws", ("aws/ena", "nic"), True),
         (("aws/ena", "nic"), "azure", ("nic",), True),
         (("AWS\\ena", "azure/mana"), "azure", ("azure/mana",), True),
-        (("aws/ena",), "azure", (), False),
+        (("aws/ena",), "azure", ("aws/ena",), False),
     ],
     ids=["none-named", "any-cloud", "own", "others", "backslash", "only-others"],
 )

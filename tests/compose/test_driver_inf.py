@@ -124,7 +124,7 @@ def test_ids_match_whole_parts_only(offered: str, wanted: str, *, matches: bool)
 
 
 def test_a_whole_package_is_found(ena: Path) -> None:
-    packages, refusals = find_packages(ena, ("ena",))
+    packages, refusals = find_packages(ena, ("ena",), "aws")
     assert not refusals
     assert [package.name for package in packages] == ["ena"]
     assert packages[0].files == ("ena.cat", "ena.inf", "ena.sys")
@@ -132,14 +132,23 @@ def test_a_whole_package_is_found(ena: Path) -> None:
 
 
 def test_without_names_the_whole_payload_is_searched(ena: Path) -> None:
-    packages, _ = find_packages(ena, ())
+    packages, _ = find_packages(ena, (), "aws")
     assert [package.name for package in packages] == ["ena"]
+
+
+def test_what_lies_below_another_clouds_name_is_that_clouds(ena: Path) -> None:
+    (ena / "aws").mkdir()
+    (ena / "ena").rename(ena / "aws" / "ena")
+    assert [item.name for item in find_packages(ena, (), "aws")[0]] == ["ena"]
+    assert find_packages(ena, (), "azure") == ([], [])
+    assert find_packages(ena, ("aws/ena",), "azure") == ([], [])
+    assert [item.name for item in find_packages(ena, ("aws/ena",), "aws")[0]] == ["ena"]
 
 
 @pytest.mark.parametrize("lost", ["ena.sys", "ena.cat"])
 def test_an_incomplete_package_is_refused_by_the_missing_file(ena: Path, lost: str) -> None:
     (ena / "ena" / lost).unlink()
-    packages, refusals = find_packages(ena, ("ena",))
+    packages, refusals = find_packages(ena, ("ena",), "aws")
     assert not packages
     assert [item.code for item in refusals] == ["driver_incomplete"]
     assert lost in refusals[0].reason
@@ -150,42 +159,42 @@ def test_every_package_that_is_wrong_is_named_and_the_others_are_kept(ena: Path)
         shutil.copytree(ena / "ena", ena / name)
         (ena / name / "ena.inf").rename(ena / name / f"{name}.inf")
         (ena / name / "ena.sys").unlink()
-    packages, refusals = find_packages(ena, ())
+    packages, refusals = find_packages(ena, (), "aws")
     assert [package.name for package in packages] == ["ena"]
     assert [item.reason.split("'")[1] for item in refusals] == ["a.inf", "b.inf"]
 
 
 def test_two_packages_of_one_name_are_refused_and_one_named_twice_is_not(ena: Path) -> None:
-    assert find_packages(ena, ("ena", "."))[1] == []
+    assert find_packages(ena, ("ena", "."), "aws")[1] == []
     shutil.copytree(ena / "ena", ena / "older")
-    _, refusals = find_packages(ena, ())
+    _, refusals = find_packages(ena, (), "aws")
     assert [item.code for item in refusals] == ["driver_incomplete"]
     assert "found 'ena.inf' in folders 'ena' and 'older'" in refusals[0].reason
-    assert find_packages(ena, ("older",))[1] == []
+    assert find_packages(ena, ("older",), "aws")[1] == []
 
 
 def test_an_unsigned_package_is_refused(ena: Path) -> None:
     inf = ena / "ena/ena.inf"
     inf.write_bytes(inf.read_bytes().replace(b"CatalogFile = ena.cat", b""))
-    _, refusals = find_packages(ena, ())
+    _, refusals = find_packages(ena, (), "aws")
     assert "a catalogue" in refusals[0].reason
 
 
 def test_files_are_found_whatever_their_case(ena: Path) -> None:
     (ena / "ena/ena.sys").rename(ena / "ena/ENA.SYS")
-    packages, refusals = find_packages(ena, ())
+    packages, refusals = find_packages(ena, (), "aws")
     assert not refusals
     assert "ENA.SYS" in packages[0].files
 
 
 def test_names_that_a_shell_would_read_are_refused(ena: Path) -> None:
     (ena / "ena/ena.inf").rename(ena / "ena/ena&calc.inf")
-    _, refusals = find_packages(ena, ())
+    _, refusals = find_packages(ena, (), "aws")
     assert "is not plain" in refusals[0].reason
 
 
 def test_a_named_folder_without_payload_is_refused() -> None:
-    _, refusals = find_packages(None, ("ena",))
+    _, refusals = find_packages(None, ("ena",), "aws")
     assert [item.code for item in refusals] == ["payload_missing"]
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Refusal
 from imageport.compose.inf import MAX_INF_BYTES, DriverInf, parse_inf
 from imageport.errors import InputError
@@ -30,23 +31,31 @@ class DriverPackage:
 
 
 def find_packages(
-    payload: Path | None, folders: tuple[str, ...]
+    payload: Path | None, folders: tuple[str, ...], cloud: str
 ) -> tuple[list[DriverPackage], list[Refusal]]:
     """Return the packages in the named folders (none named: the whole payload) and what is wrong.
 
-    Folders are relative to the payload. The order is that of the names, so it is always the same.
+    Folders are relative to the payload; what lies below one named like another cloud is that
+    cloud's. The order is that of the names, so it is always the same.
     """
+    of_others = {name for name in TARGETS if name != cloud}
+    named = [name for name in folders or (".",) if first_folder(name) not in of_others]
     if payload is None:
         missing = [
             _refusal("payload_missing", f"Driver folder '{folder}' is named, no payload is given.")
-            for folder in folders
+            for folder in named
+            if folders
         ]
         return [], missing
     packages: dict[str, DriverPackage] = {}
     refusals: list[Refusal] = []
-    for folder in folders or (".",):
+    for folder in named:
         try:
-            paths = _infs(inside(payload, folder))
+            paths = [
+                path
+                for path in _infs(inside(payload, folder))
+                if first_folder(str(path.relative_to(payload))) not in of_others
+            ]
         except InputError as error:
             refusals.append(_refusal("driver_incomplete", error.message))
             continue
@@ -56,6 +65,12 @@ def find_packages(
             except InputError as error:
                 refusals.append(_refusal("driver_incomplete", error.message))
     return [packages[name] for name in sorted(packages)], refusals
+
+
+def first_folder(name: str) -> str:
+    """Return the uppermost folder of a path in the payload, in lower case."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return parts[0].lower() if parts else ""
 
 
 def is_plain_name(name: str) -> bool:

@@ -46,7 +46,7 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
     vm_agent: VmAgentPackage | None = None
     refusals = option_refusals(job.options)
     if job.action is not Action.VERIFY:  # nothing is added then, so no payload is needed
-        packages, problems = find_packages(payload, job.options.drivers)
+        packages, problems = find_packages(payload, job.options.drivers, job.options.cloud)
         vm_agent, missing = find_vm_agent(payload, job.options.azure_vm_agent)
         refusals += problems + missing
     log("starting libguestfs")
