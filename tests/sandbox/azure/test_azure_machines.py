@@ -242,7 +242,7 @@ def test_an_empty_disk_boots_nothing(azure: Any, made: Any):
 
 def test_the_instance_view_follows_the_machine(azure: Any):
     body = azure.machine_body(azure.isolated(), {"osDisk": booted(azure, azure.system_disk())})
-    azure.service.turn(state_seconds=0.4)
+    azure.service.turn(state_seconds=1.0)
     machines = azure.compute.virtual_machines
     poller = machines.begin_create_or_update(RESOURCE_GROUP, "viewed", body)
     view = machines.get(RESOURCE_GROUP, "viewed", expand="instanceView").as_dict()["properties"]
@@ -273,7 +273,7 @@ def test_a_machine_never_shows_what_it_was_given_in_secret(azure: Any, made: Any
 
 def test_a_newer_operation_preempts_an_older_one(azure: Any):
     body = azure.machine_body(azure.isolated(), {"osDisk": booted(azure, azure.system_disk())})
-    azure.service.turn(state_seconds=0.4)
+    azure.service.turn(state_seconds=1.0)
     machines = azure.compute.virtual_machines
     poller = machines.begin_create_or_update(RESOURCE_GROUP, "short", body)
     machines.begin_delete(RESOURCE_GROUP, "short").result()
