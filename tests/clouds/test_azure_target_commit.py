@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from imageport.clouds.azure import access_grant, managed_disk_target
-from imageport.clouds.azure.access_grant import end_access
+from imageport.clouds.azure.access_grant import AccessGrant, end_access
 from imageport.clouds.azure.disks import delete_disk, describe_disk
 from imageport.clouds.azure.footer import vhd_footer
+from imageport.clouds.azure.managed_disk_reader import WORKERS
 from imageport.clouds.azure.managed_disk_target import ManagedDiskTarget
 from imageport.clouds.azure.names import parse_id, snapshot_of_upload
 from imageport.clouds.azure.snapshots import describe_snapshot
+from imageport.clouds.intents import Intent
 from imageport.errors import (
     CloudError,
     CloudRefused,
@@ -348,6 +351,28 @@ def test_lost_answers_make_nothing_twice(azure_lab: AzureLab):
     assert reference == snapshot_of_upload(handle)
     assert (azure_lab.disks(), azure_lab.snapshots()) == ([], [reference])
     assert open_entries(azure_lab) == [("snapshot", reference)]
+
+
+def test_reading_back_in_many_batches_needs_one_access_and_few_threads(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch
+):
+    target, _ = begun(azure_lab)
+    put_all(target, BLOCKS)
+    target.commit(DIGESTS)
+    ask, granted = AccessGrant._ask, []
+
+    def counted(self: AccessGrant, intent: Intent) -> str:
+        granted.append(self.mode)
+        return ask(self, intent)
+
+    monkeypatch.setattr(AccessGrant, "_ask", counted)
+    for index in (*BLOCKS, *BLOCKS):
+        assert dict(target.read_back([index])) == {index: BLOCKS[index]}
+    assert granted == ["Read"]
+    names = [thread.name for thread in threading.enumerate()]
+    assert len([name for name in names if name.startswith("azure-read")]) <= WORKERS
+    target.close()
+    assert azure_lab.open_access() == []
 
 
 # --- aborting ---------------------------------------------------------------------------------

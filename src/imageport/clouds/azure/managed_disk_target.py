@@ -98,7 +98,7 @@ class ManagedDiskTarget(BlockTarget):
         self._pages: UploadPages | None = None
         self._parent_grant: AccessGrant | None = None
         self._sealed = False
-        self._readers: list[SnapshotDisk] = []
+        self._reader: SnapshotDisk | None = None
 
     @property
     def checksummed(self) -> bool:
@@ -222,16 +222,16 @@ class ManagedDiskTarget(BlockTarget):
 
     def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield blocks of the snapshot, by another URL than the one that wrote."""
-        reader = SnapshotDisk(self._account, snapshot_of_upload(self._disk_id))
-        self._readers.append(reader)
-        ranges = ((index * BLOCK_BYTES, BLOCK_BYTES) for index in indexes)
-        for offset, data in reader.read_many(ranges):
+        if self._reader is None:  # one for all calls: each has threads and an access of its own
+            self._reader = SnapshotDisk(self._account, snapshot_of_upload(self._disk_id))
+        blocks = ((index * BLOCK_BYTES, BLOCK_BYTES) for index in indexes)
+        for offset, data in self._reader.read_many(blocks):
             yield offset // BLOCK_BYTES, data
 
     def close(self) -> None:
         """Revoke access for reading; the disk stays open for upload, so that it can be resumed."""
-        readers, self._readers = self._readers, []
-        for reader in readers:
+        reader, self._reader = self._reader, None
+        if reader is not None:
             reader.close()
         if self._parent_grant is not None:
             self._parent_grant.let_go()
