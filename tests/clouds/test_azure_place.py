@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imageport.clouds.azure.arm_http import NETWORK_API
+from imageport.clouds.azure.arm_http import NETWORK_API, ArmHttp
 from imageport.clouds.azure.clients import AzureClients
 from imageport.clouds.azure.network import isolated_group, isolated_rules
 from imageport.clouds.azure.place import check_place
@@ -17,6 +17,7 @@ from imageport.sandbox.azure.account import (
     BOOT_SUBNET_ID,
     DISK_ACCESS_ID,
     DISK_ENCRYPTION_SET_ID,
+    ENGINE_IMAGE_ID,
     LOCATION,
 )
 from tests.clouds.azure_laboratory import AzureLab
@@ -83,6 +84,7 @@ def test_a_place_that_fits_has_no_problem_and_is_only_read(azure_lab: AzureLab):
             disk_access_id=DISK_ACCESS_ID,
             network_access_policy="AllowPrivate",
             disk_encryption_set_id=DISK_ENCRYPTION_SET_ID,
+            engine_image_id=ENGINE_IMAGE_ID,
         ) == []  # fmt: skip
         assert all(action.endswith("/read") for action in azure_lab.service.calls())
     finally:
@@ -102,6 +104,7 @@ def test_everything_wrong_is_said_at_once(azure_lab: AzureLab):
         engine_vm_size="Standard_No_v9",
         job_container_url=f"{azure_lab.settings().job_container_url}-no",
         disk_encryption_set_id=f"{nowhere}/providers/Microsoft.Compute/diskEncryptionSets/no",
+        engine_image_id=f"{nowhere}/providers/Microsoft.Compute/images/no",
     )
     joined = "\n".join(found)
     for words in (
@@ -114,9 +117,10 @@ def test_everything_wrong_is_said_at_once(azure_lab: AzureLab):
         f"'Standard_No_v9', which '{LOCATION}' does not offer",
         "job_container_url: found no",
         "disk_encryption_set_id: found no",
+        "engine_image_id: found no",
     ):
         assert words in joined, joined
-    assert len(found) == 9
+    assert len(found) == 10
 
 
 @pytest.mark.parametrize("site", ["x" * 257, "a.", ".a", "a b", "ä", "a/b"])
@@ -203,6 +207,29 @@ def test_what_lies_in_another_location_is_a_problem(azure_lab: AzureLab):
     assert f"Bad subnet_id: found one in '{LOCATION}', needed one in 'westeurope'." in joined
     assert f"Bad boot_subnet_id: found one in '{LOCATION}'" in joined
     assert "location" in joined
+
+
+@pytest.mark.parametrize(
+    ("regions", "count"), [(["West Europe"], 1), (["Germany West Central"], 0)]
+)
+def test_an_engine_image_of_a_gallery_has_to_be_replicated_here(
+    azure_lab: AzureLab, monkeypatch: pytest.MonkeyPatch, regions: list[str], count: int
+):
+    """The emulator has no galleries, so their answer is told to the client."""
+    group = azure_lab.settings().group_id
+    version = f"{group}/providers/Microsoft.Compute/galleries/g/images/engine/versions/1.0.0"
+    get = ArmHttp.get
+
+    def with_gallery(self: ArmHttp, path: str, *request: str) -> Any:
+        if path != version:
+            return get(self, path, *request)
+        places = [{"name": name} for name in regions]
+        return {"location": "x", "properties": {"publishingProfile": {"targetRegions": places}}}
+
+    monkeypatch.setattr(ArmHttp, "get", with_gallery)
+    found = problems(azure_lab, engine_image_id=version)
+    assert len(found) == count
+    assert all("one in westeurope, needed one replicated to" in line for line in found)
 
 
 def test_a_container_that_nobody_answers_for_hides_no_other_problem(

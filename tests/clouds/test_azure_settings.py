@@ -63,6 +63,11 @@ def settings(**changes: Any) -> AzureSettings:
             {"disk_encryption_set_id": f"{NETWORK}/virtualNetworks/lab"},
             "is no id of Microsoft.Compute/diskEncryptionSets",
         ),
+        ({"engine_image_id": "debian-12"}, "engine_image_id 'debian-12' is no id of"),
+        (
+            {"engine_image_id": f"{NETWORK}/virtualNetworks/lab"},
+            "Microsoft.Compute/galleries/images/versions",
+        ),
         ({"endpoint_url": "http://10.0.0.5"}, "is neither https nor on this machine"),
         ({"job_container_url": "http://jobs.example/x"}, "is neither https nor on this machine"),
         (

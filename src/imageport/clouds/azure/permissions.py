@@ -166,7 +166,7 @@ def check_permissions(account: AzureAccount) -> list[PermissionGap]:
 def needed_actions(settings: AzureSettings) -> list[NeededAction]:
     """Return what a run with these settings needs."""
     own_groups = not all(getattr(settings, name) for name in _GROUPS)
-    in_gallery = "/galleries/" in settings.engine_image_id.lower()
+    in_gallery = settings.image_in_gallery
     return [
         needed
         for needed in ACTIONS

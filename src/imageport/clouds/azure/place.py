@@ -28,6 +28,8 @@ SYSTEM_DISK_SKUS: Final = (
 )  # fmt: skip
 """Ultra and Premium SSD v2 are for data only: nothing boots from them."""
 DISK_API: Final = "2023-10-02"
+IMAGE_API: Final = "2024-07-01"
+GALLERY_API: Final = "2023-07-03"
 WHOLE_RULE: Final = (
     "protocol", "sourceAddressPrefix", "sourcePortRange", "destinationAddressPrefix",
     "destinationPortRange",
@@ -54,6 +56,7 @@ def check_place(account: AzureAccount, image: str, size_bytes: int) -> list[Plac
         lambda: check_machines(account),
         lambda: check_quota(account),
         lambda: _linked(account),
+        lambda: _engine_image(account),
         lambda: _container(account),
     )
     return [problem for check in checks for problem in _allowed(check)]
@@ -201,6 +204,28 @@ def _linked(account: AzureAccount) -> Problems:
         yield from _elsewhere(account, setting, found)
 
 
+def _engine_image(account: AzureAccount) -> Problems:
+    """Machines are made only of an image that is where they are."""
+    settings, setting = account.settings, "engine_image_id"
+    named = settings.engine_image_id
+    if not named:
+        return
+    kind, api = "images", IMAGE_API
+    if settings.image_in_gallery:
+        kind, api = "galleries/images/versions", GALLERY_API
+    found = _get(account, named, api, f"Microsoft.Compute/{kind}/read")
+    if found is None:
+        yield PlaceProblem(setting, f"no '{named}'", f"one of Microsoft.Compute/{kind}")
+    elif settings.image_in_gallery:
+        profile = found.get("properties", {}).get("publishingProfile") or {}
+        places = [_short(item["name"]) for item in profile.get("targetRegions") or []]
+        if places and _short(settings.location) not in places:
+            there = f"one in {', '.join(places)}"
+            yield PlaceProblem(setting, there, f"one replicated to '{settings.location}'")
+    else:
+        yield from _elsewhere(account, setting, found)
+
+
 def _container(account: AzureAccount) -> Problems:
     url = account.settings.job_container_url
     container = account.clients.blob_service.get_container_client(account.clients.job_container)
@@ -221,9 +246,14 @@ def _container(account: AzureAccount) -> Problems:
 
 
 def _elsewhere(account: AzureAccount, setting: str, found: dict[str, Any] | None) -> Problems:
-    location = str((found or {}).get("location", "")).replace(" ", "").lower()
-    if location and location != account.settings.location.lower():
+    location = _short(str((found or {}).get("location", "")))
+    if location and location != _short(account.settings.location):
         yield PlaceProblem(setting, f"one in '{location}'", f"one in '{account.settings.location}'")
+
+
+def _short(location: str) -> str:
+    """Return ``germanywestcentral`` for ``Germany West Central``."""
+    return location.replace(" ", "").lower()
 
 
 def _get(account: AzureAccount, path: str, api_version: str, action: str) -> dict[str, Any] | None:

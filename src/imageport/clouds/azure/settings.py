@@ -50,6 +50,11 @@ _ARM_ID = re.compile(
     r"(?P<child>/[^/]+/[^/]+)?",
     re.IGNORECASE,
 )
+_IMAGE_ID = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/"
+    r"(images/[^/]+|galleries/[^/]+/images/[^/]+/versions/[^/]+)",
+    re.IGNORECASE,
+)
 _SUBSCRIPTION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LOCATION = re.compile(r"[a-z0-9]+")
 _IDS: Final = {
@@ -83,7 +88,8 @@ class AzureSettings:
     subnet_id: str = ""
     boot_subnet_id: str = ""
     engine_image_id: str = ""
-    """Empty takes plain Debian from the marketplace."""
+    """A managed image, or one version of an image in a gallery: the same inputs, the same engine.
+    Empty takes plain Debian from the marketplace."""
     engine_vm_size: str = "Standard_D2s_v5"
     boot_vm_size: str = "Standard_D2s_v5"
     """The series that target devices will use: its network adapter is the one that is bound."""
@@ -137,6 +143,11 @@ class AzureSettings:
         return f"azure/{self.location}/{self.subscription_id}/{self.resource_group}".lower()
 
     @property
+    def image_in_gallery(self) -> bool:
+        """Tell whether the engine image is a gallery's: another kind of resource."""
+        return "/galleries/" in self.engine_image_id.lower()
+
+    @property
     def group_id(self) -> str:
         """Return the full id of the resource group, always in the same spelling."""
         names = self.subscription_id.lower(), self.resource_group.lower()
@@ -187,6 +198,12 @@ class AzureSettings:
             fits = found and found["type"].lower() == kind.lower() and bool(found["child"]) is child
             if value and not fits:
                 problems.append(f"{name} '{value}' is no id of {kind}{'/subnets' if child else ''}")
+        image = self.engine_image_id
+        if image and not _IMAGE_ID.fullmatch(image):
+            problems.append(
+                f"engine_image_id '{image}' is no id of Microsoft.Compute/images or "
+                "Microsoft.Compute/galleries/images/versions"
+            )
         return problems
 
     def _bad_addresses(self) -> list[str]:
