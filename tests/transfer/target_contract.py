@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +27,10 @@ ChildFactory = Callable[[str], BlockTarget]
 BLOCKS = 2048
 """1 GiB: the smallest snapshot that AWS makes."""
 PLAN = TransferPlan(BLOCKS * BLOCK_BYTES, (0, 3, 4, BLOCKS - 1), (1,), 4 * BLOCK_BYTES)
+
+
+MOST_THREADS = 16
+"""Of one target that is read back: verifying a large disk asks for thousands of batches."""
 
 
 def block(seed: int) -> tuple[bytes, bytes]:
@@ -90,6 +95,16 @@ class BlockTargetContract:
             list(pool.map(lambda index: target.put(index, *wanted[index]), wanted))
         target.commit({index: digest for index, (_data, digest) in wanted.items()})
         assert dict(target.read_back(sorted(wanted))) == {i: d for i, (d, _h) in wanted.items()}
+        target.close()
+
+    def test_reading_back_in_many_batches_takes_few_threads(self, make_target: TargetFactory):
+        target = make_target()
+        target.begin(PLAN, "token-batches")
+        target.commit(put_all(target, {3: 2}))
+        before = threading.active_count()
+        for _batch in range(MOST_THREADS + 8):
+            assert dict(target.read_back([3])) == {3: block(2)[0]}
+        assert threading.active_count() - before <= MOST_THREADS
         target.close()
 
     def test_a_written_zero_block_reads_as_zeros(self, make_target: TargetFactory):

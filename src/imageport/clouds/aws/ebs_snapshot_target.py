@@ -97,7 +97,7 @@ class EbsSnapshotTarget(BlockTarget):
         self._sealed = False
         self._resumed = False
         self._unknown_until = 0.0
-        self._readers: list[SnapshotBlocks] = []
+        self._reader: SnapshotBlocks | None = None
 
     def begin(self, plan: TransferPlan, token: str) -> str:
         """Start the snapshot, or find the pending one of an earlier call with this token."""
@@ -175,14 +175,15 @@ class EbsSnapshotTarget(BlockTarget):
 
     def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield blocks by GetSnapshotBlock; one that is not stored reads as zeros."""
-        reader = SnapshotBlocks(self._client, self._snapshot_id)
-        self._readers.append(reader)
-        for index, block in reader.read_many(indexes):
+        if self._reader is None:  # one for all calls: each has threads of its own
+            self._reader = SnapshotBlocks(self._client, self._snapshot_id)
+        for index, block in self._reader.read_many(indexes):
             yield index, ZERO_BLOCK if block is None else block
 
     def close(self) -> None:
         """End the reading threads; the clients belong to the cloud."""
-        for reader in self._readers:
+        reader, self._reader = self._reader, None
+        if reader is not None:
             reader.close()
 
     def _take(self, snapshot_id: str, *, age_seconds: float) -> str:
