@@ -127,6 +127,20 @@ def test_what_a_role_does_not_allow_is_missing_and_what_a_signed_url_does_not_is
     assert error.fields["status"] == 403
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, CloudUnavailable), (410, CloudUnavailable), (500, CloudUnavailable),
+     (400, CloudRefused), (401, CloudRefused), (403, CloudRefused)],
+)  # fmt: skip
+def test_no_answer_about_a_token_is_taken_for_one_about_a_resource(
+    status: int, kind: type[CloudError]
+):
+    response: Any = Answer(status)
+    error = map_error(ClientAuthenticationError("no token", response=response), "a/b/read", DISK)
+    assert type(error) is kind
+    assert "credentials" in error.hint
+
+
 def test_a_missing_job_container_is_the_operators_to_correct():
     action = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write"
     error = map_error(storage("ContainerNotFound", 404), action, "jobs")

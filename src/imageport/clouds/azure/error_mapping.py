@@ -60,6 +60,8 @@ _PASSES: Final = {
     "RetryableError",
     "RetryableErrorDueToAnotherOperation",
 }
+_NO_TOKEN_YET: Final = {404, 410}
+"""What a machine's token service answers while it is updated: nothing about any resource."""
 _SET_UP: Final = {
     "ContainerNotFound": "Check job_container_url in the Azure target.",
     "InvalidResourceReference": "Check the ids of subnet, groups and image in the Azure target.",
@@ -145,11 +147,13 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
     if code in _CAPACITY:
         hint = "Wait, or name another VM size or zone in the Azure target."
         return CloudUnavailable(message, hint=hint, **facts)
-    if _passes(code, status, text):
-        return CloudUnavailable(message, **facts)
+    login = isinstance(error, ClientAuthenticationError)
+    if _passes(code, status, text) or (login and status in _NO_TOKEN_YET):
+        return CloudUnavailable(message, hint=LOGIN_HINT if login else "", **facts)
     if status == 404 and (of_data or code not in _SET_UP):
         return ResourceGone(message, **facts)
-    return CloudRefused(message, hint=_hint(code, status, text), **facts)
+    hint = LOGIN_HINT if login else _hint(code, status, text)
+    return CloudRefused(message, hint=hint, **facts)
 
 
 def _code(error: HttpResponseError) -> str:
