@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
+from imageport.errors import ImageportError
 from imageport.state.ledger import Ledger
 from imageport.state.records import LedgerEntry
 
@@ -130,6 +132,19 @@ class Intents:
 
     def tag_expiry(self, entry: LedgerEntry, expires: str) -> None:
         """Write the new expiry on the resource itself; clouds with tags override this."""
+
+    def undo_all(self, steps: list[tuple[str, Callable[[], None]]]) -> list[str]:
+        """Run every clean-up step although others fail; return what stayed behind and why.
+
+        The sweep removes what stays behind, so a clean-up error never hides the error before it.
+        """
+        left = []
+        for subject, step in steps:
+            try:
+                step()
+            except ImageportError as error:  # of the state store, too
+                left.append(f"{subject}: {error.message}")
+        return left
 
     def _open_entry(self, kind: str, token: str) -> LedgerEntry | None:
         found = [

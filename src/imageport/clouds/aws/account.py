@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imageport.clouds.aws.clients import AwsClients
@@ -36,19 +35,6 @@ class Account(Intents):
         if entry.kind != "object":
             with contextlib.suppress(CloudError), asked("ec2:CreateTags", entry.resource_id):
                 self.clients.ec2.create_tags(Resources=[entry.resource_id], Tags=[tag])
-
-    def undo_all(self, steps: list[tuple[str, Callable[[], None]]]) -> list[str]:
-        """Run every clean-up step although others fail; return what stayed behind and why.
-
-        The sweep removes what stays behind, so a clean-up error never hides the error before it.
-        """
-        left = []
-        for subject, step in steps:
-            try:
-                step()
-            except CloudError as error:
-                left.append(f"{subject}: {error.message}")
-        return left
 
 
 def tag_list(intent: Intent) -> list[Any]:

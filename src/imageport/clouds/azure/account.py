@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Final
 
 from imageport.clouds.azure.arm_http import (
@@ -52,16 +51,3 @@ class AzureAccount(Intents):
             if found is not None:
                 tags = dict(found.get("tags") or {}) | {TAG_EXPIRES: expires}
                 arm.patch(entry.resource_id, {"tags": tags}, api_version, f"{kind}/write")
-
-    def undo_all(self, steps: list[tuple[str, Callable[[], None]]]) -> list[str]:
-        """Run every clean-up step although others fail; return what stayed behind and why.
-
-        The sweep removes what stays behind, so a clean-up error never hides the error before it.
-        """
-        left = []
-        for subject, step in steps:
-            try:
-                step()
-            except CloudError as error:
-                left.append(f"{subject}: {error.message}")
-        return left
