@@ -154,6 +154,10 @@ def test_an_operation_that_another_one_holds_up_may_be_tried_again():
 
 
 def test_an_answer_that_cannot_be_read_may_be_asked_for_again():
+    gateway: Any = Answer(404, "<html>")
+    assert isinstance(
+        map_error(HttpResponseError(response=gateway), "a/b/c", DISK), CloudUnavailable
+    )
     response: Any = Answer(200, "<html>")
     error = map_error(DecodeError("no JSON", response=response), "a/b/c", DISK)
     assert isinstance(error, CloudUnavailable)

@@ -172,7 +172,8 @@ def _passes(code: str, status: int, text: str) -> bool:
         return True
     if status == 409:
         return "in progress" in text.lower()
-    garbled = status < 400 and not code  # an answer, but not one that can be read
+    # An answer, but not one of Azure's: of a proxy or gateway on the way. Azure names what is gone.
+    garbled = not code and (status < 400 or status == 404)
     return garbled or status >= 500 or status == 408
 
 
