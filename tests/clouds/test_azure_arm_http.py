@@ -85,10 +85,26 @@ def test_a_list_of_many_pages_is_whole(azure_lab: AzureLab, arm: ArmHttp):
     assert len({item["name"] for item in found}) == 52
 
 
-def test_no_token_follows_a_link_to_another_host(arm: ArmHttp):
-    for link in ("https://evil.example/next", f"{arm._base_url}.evil.example/next"):
+def test_no_token_follows_a_link_to_another_host(arm: ArmHttp, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(arm, "_base_url", "https://management.azure.com")
+    for link in (
+        "https://evil.example/next",
+        "https://management.azure.com.evil.example/next",
+        "https://management.azure.com@evil.example/next",
+        "https://management.azure.com:444/next",
+        "http://management.azure.com/next",
+        "/next",
+    ):
         with pytest.raises(CloudRefused, match="found another host"):
             arm._own(link)
+
+
+def test_a_link_that_names_the_usual_port_is_followed(
+    arm: ArmHttp, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(arm, "_base_url", "https://management.azure.com")
+    for link in ("https://management.azure.com:443/next", "https://Management.Azure.com/next"):
+        assert arm._own(link) == link
 
 
 class Detour(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import HttpResponseError
@@ -175,11 +176,18 @@ class ArmHttp:
 
     def _own(self, link: str) -> str:
         """Return a link that Azure gave us; one to another host never gets our token."""
-        if not link.startswith(f"{self._base_url}/"):
+        if _origin(link) != _origin(self._base_url):
             raise CloudRefused(
                 f"Bad link from '{self._base_url}': found another host, needed the same."
             )
         return link
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port; some providers write the port that goes without saying."""
+    parts = urlsplit(url)
+    usual = {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return parts.scheme, parts.hostname or "", parts.port or usual
 
 
 def _body(response: HttpResponse) -> Any:
