@@ -27,6 +27,7 @@ from imageport.errors import (
 )
 from imageport.formats.gpt import Partition
 from imageport.model import BLOCK_BYTES, GIB, MIB
+from imageport.progress import Event, EventSink, silent
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
 from imageport.transfer.session import header_for
 from imageport.transfer.verify import VerifyLevel
@@ -62,6 +63,7 @@ def moved(
     parent: TransferResult | None = None,
     *,
     verify: VerifyLevel = VerifyLevel.FULL,
+    events: EventSink = silent,
 ) -> TransferResult:
     reference = parent.reference if parent else ""
     target = ManagedDiskTarget(lab.account("run-1"), "gold", parent=reference)
@@ -70,6 +72,7 @@ def moved(
         f"token {disk.version}",
         parent=parent.manifest if parent else None,
         verify=verify,
+        events=events,
         partitions=(Partition(1, 0, 16 * MIB, "", "", "data"),),
     )
     try:
@@ -178,6 +181,18 @@ def test_a_service_that_takes_no_checksums_is_noticed_once_and_used_all_the_same
 
 
 # --- access that ends -------------------------------------------------------------------------
+
+
+def test_a_transfer_without_checksums_says_so(azure_lab: AzureLab):
+    azure_lab.service.turn(checksum_refused=True)
+    events: list[Event] = []
+    disk = SyntheticDisk([(2 * MIB, DATA, 1), (62 * MIB, HOLE, 0)])
+    moved(azure_lab, disk, events=events.append)
+    assert any("Azure took no checksums" in event.note for event in events)
+    azure_lab.service.turn(checksum_refused=False)
+    events.clear()
+    moved(azure_lab, SyntheticDisk([(64 * MIB, DATA, 2)], version="2"), events=events.append)
+    assert not any("no checksums" in event.note for event in events)
 
 
 def test_an_access_that_ends_on_the_way_is_granted_again(

@@ -125,6 +125,10 @@ class BlockTarget(ABC):
     def abort(self) -> None:
         """Remove what was begun; may be called twice, never removes a committed target."""
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return sentences that whoever reads about the transfer should see, after `commit`."""
+        return ()
+
     @abstractmethod
     def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (index, BLOCK_BYTES of data) from the committed target.

@@ -160,6 +160,8 @@ class _Transfer:
         bytes_read = self._move(plan, progress)
         source.check_unchanged()
         reference = retried(lambda: self._target.commit(request.journal.put), self._stop)
+        for sentence in self._target.remarks():
+            progress.note(sentence)
         manifest = self._manifest(plan)
         stats = progress.stats(source.size_bytes, bytes_read)
         progress.finish(f"{reference}: {stats.bytes_sent} bytes sent")

@@ -44,6 +44,7 @@ ROLE_UPLOAD: Final = "upload"
 """Of the disk that is written; the snapshot that it becomes has the role ``uploaded``."""
 PUT_BLOCKS: Final = 8
 """4 MiB, the most of one Put Page."""
+UNCHECKED: Final = "Azure took no checksums with the pages: what is read back is the only proof"
 TAG_DESCRIPTION: Final = "Description"
 """Azure's resources have no description of their own."""
 TAG_CHARACTERS: Final = 256
@@ -98,12 +99,13 @@ class ManagedDiskTarget(BlockTarget):
         self._pages: UploadPages | None = None
         self._parent_grant: AccessGrant | None = None
         self._sealed = False
+        self._checksummed = True
         self._reader: SnapshotDisk | None = None
 
     @property
     def checksummed(self) -> bool:
         """Tell whether Azure compares an MD5 with every put; if not, reading back does it."""
-        return self._pages is None or self._pages.checksummed
+        return self._checksummed and (self._pages is None or self._pages.checksummed)
 
     def begin(self, plan: TransferPlan, token: str) -> str:
         """Create the disk and write its footer, or find the one of an earlier call."""
@@ -220,6 +222,10 @@ class ManagedDiskTarget(BlockTarget):
         delete_disk(account, self._disk_id)
         self._pages = None
 
+    def remarks(self) -> tuple[str, ...]:
+        """Say so when Azure took no checksums."""
+        return () if self.checksummed else (UNCHECKED,)
+
     def read_back(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield blocks of the snapshot, by another URL than the one that wrote."""
         if self._reader is None:  # one for all calls: each has threads and an access of its own
@@ -284,6 +290,7 @@ class ManagedDiskTarget(BlockTarget):
             self._account, self._disk_id, size, access_seconds(size, size)
         )
         pages.finish(facts.state, digests)
+        self._checksummed = pages.checksummed
         self._pages = None
 
     def _snapshot_facts(self) -> tuple[str, str, str]:
