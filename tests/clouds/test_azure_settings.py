@@ -81,6 +81,8 @@ def settings(**changes: Any) -> AzureSettings:
             },
             "job_container_url lies in environment 'public'",
         ),
+        ({"job_container_url": "https://jobs.example"}, "names no container, or more than one"),
+        ({"job_container_url": "https://jobs.example/a/b"}, "no container, or more than one"),
         ({"boot_egress_cidrs": ("10.0.0.0/33",)}, "boot_egress_cidrs '10.0.0.0/33' is no network"),
     ],
 )

@@ -216,15 +216,27 @@ class AzureSettings:
                 problems.append(f"{name} has a query or a login")
             elif value and not secure(value):
                 problems.append(f"{name} '{value}' is neither https nor on this machine")
-        host = urlsplit(self.job_container_url).hostname or ""
-        for name, cloud in ENVIRONMENTS.items():
-            if name != self.environment and host.endswith(f".{cloud.storage_suffix}"):
-                problems.append(f"job_container_url lies in environment '{name}'")
+        problems += self._bad_container()
         for cidr in self.boot_egress_cidrs:
             try:
                 ipaddress.ip_network(cidr)
             except ValueError:
                 problems.append(f"boot_egress_cidrs '{cidr}' is no network")
+        return problems
+
+    def _bad_container(self) -> list[str]:
+        url = self.job_container_url
+        if not url:
+            return []
+        problems = []
+        path = urlsplit(url).path.strip("/").split("/")
+        # An emulator has the account in the path, Azure in the name of the host.
+        if "" in path or len(path) != (2 if is_loopback(url) else 1):
+            problems.append("job_container_url names no container, or more than one")
+        host = urlsplit(url).hostname or ""
+        for name, cloud in ENVIRONMENTS.items():
+            if name != self.environment and host.endswith(f".{cloud.storage_suffix}"):
+                problems.append(f"job_container_url lies in environment '{name}'")
         return problems
 
 
