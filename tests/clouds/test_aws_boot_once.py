@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from imageport.cloud import CloudDisk
+from imageport.clouds import boot_console
 from imageport.clouds.aws import boot_once as module
 from imageport.clouds.aws.instances import existing_instance
 from imageport.clouds.aws.network import isolated_group
@@ -20,7 +21,7 @@ from tests.clouds.cloud_contract import BLOCKS, SITE, Killed, disk_of, ids, in_d
 
 @pytest.fixture(autouse=True)
 def quick_console(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "CONSOLE_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(boot_console, "PAUSE_SECONDS", 0.5)
 
 
 class DiesOnceStarted(Ledger):

@@ -9,8 +9,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.httpsession import URLLib3Session
 
-from imageport.clouds import engine_setup
-from imageport.clouds.aws import boot_once
+from imageport.clouds import boot_console, engine_setup
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from tests.clouds.aws_laboratory import AwsLab
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, uploaded
@@ -83,7 +82,7 @@ def test_every_answer_may_be_lost_once_from_upload_to_snapshot(
     aws_lab: AwsLab, loser: LosesAnswers, guest: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine_setup, "build_engine", build_stand_in)
-    monkeypatch.setattr(boot_once, "CONSOLE_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(boot_console, "PAUSE_SECONDS", 0.5)
     guest("work")
     cloud = aws_lab.cloud("run-1")
     reference = uploaded(cloud, BLOCKS)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from imageport.cloud import CloudDisk
+from imageport.clouds import boot_console
 from imageport.clouds.azure import boot_once as module
 from imageport.clouds.azure.arm_http import NETWORK_API
 from imageport.clouds.azure.disks import attached_to
@@ -24,7 +25,7 @@ from tests.clouds.cloud_contract import BLOCKS, SITE, Killed, disk_of, ids, in_d
 
 @pytest.fixture(autouse=True)
 def quick_console(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "CONSOLE_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(boot_console, "PAUSE_SECONDS", 0.5)
 
 
 class DiesAt(Ledger):

@@ -29,12 +29,12 @@ from imageport.clouds.aws.instances import (
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, is_own, isolated_group
 from imageport.clouds.aws.stub_image import ROOT_DEVICE, delete_stub_image, make_stub_image
+from imageport.clouds.boot_console import BootConsole
 from imageport.clouds.waiting import wait_until
 from imageport.errors import CloudError
 from imageport.progress import Stage
 
 STARTED_TAG = "imageport:boot-started"
-CONSOLE_PAUSE_SECONDS = 15.0
 BY_GUEST = "Client.InstanceInitiatedShutdown"
 
 
@@ -116,7 +116,7 @@ def _await_shutdown(
     stage: Stage,
     cancelled: Cancelled,
 ) -> BootOutcome:
-    console = _Console(account, instance_id, stage)
+    console = BootConsole(lambda: console_text(account, instance_id), stage)
     started = time.monotonic()
 
     def check() -> InstanceFacts | None:
@@ -145,29 +145,6 @@ def _by_guest(state_reason: str) -> bool:
     """Tell a guest's shutdown from a stop that a person or AWS asked for."""
     others = ("Client.UserInitiated", "Client.InternalError", "Server.")
     return BY_GUEST in state_reason or not state_reason.strip(": ").startswith(others)
-
-
-class _Console:
-    """The last console text seen; AWS drops it when the machine is gone."""
-
-    def __init__(self, account: Account, instance_id: str, stage: Stage) -> None:
-        self.text = ""
-        self._account = account
-        self._instance_id = instance_id
-        self._stage = stage
-        self._next = 0.0
-
-    def poll(self, *, force: bool = False) -> None:
-        if not force and time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + CONSOLE_PAUSE_SECONDS
-        try:
-            text = console_text(self._account, self._instance_id)
-        except CloudError:
-            return  # the console is evidence, not a condition
-        if text and text != self.text:
-            self.text = text
-            self._stage.note(f"console: {text.strip().splitlines()[-1][:200]}")
 
 
 def _screenshot(account: Account, instance_id: str) -> str:

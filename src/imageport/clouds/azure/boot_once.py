@@ -26,10 +26,10 @@ from imageport.clouds.azure.virtual_machines import (
     power_off,
 )
 from imageport.clouds.azure.waiting import wait_until
+from imageport.clouds.boot_console import BootConsole
 from imageport.errors import CloudError
 from imageport.progress import Stage
 
-CONSOLE_PAUSE_SECONDS = 15.0
 FREE_SECONDS: Final = 300.0
 SCREENSHOT: Final = "screenshot.bmp"
 
@@ -86,7 +86,7 @@ def _await_shutdown(
     stage: Stage,
     cancelled: Cancelled,
 ) -> BootOutcome:
-    console = _Console(account, machine_id, stage)
+    console = BootConsole(lambda: read_diagnostics(account, machine_id).console_text, stage)
     started = time.monotonic()
     gone = MachineFacts(machine_id, "deleted", "", "the machine is gone")
 
@@ -108,29 +108,6 @@ def _await_shutdown(
     by_itself = facts.power == "stopped"
     reason = "" if by_itself else facts.failure or f"{facts.power} from outside"
     return BootOutcome(by_itself, seconds, console.text, reason)
-
-
-class _Console:
-    """The last console text seen; Azure drops it when the machine is gone."""
-
-    def __init__(self, account: AzureAccount, machine_id: str, stage: Stage) -> None:
-        self.text = ""
-        self._account = account
-        self._machine_id = machine_id
-        self._stage = stage
-        self._next = 0.0
-
-    def poll(self, *, force: bool = False) -> None:
-        if not force and time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + CONSOLE_PAUSE_SECONDS
-        try:
-            text = read_diagnostics(self._account, self._machine_id).console_text
-        except CloudError:
-            return  # the console is evidence, not a condition
-        if text.strip() and text != self.text:
-            self.text = text
-            self._stage.note(f"console: {text.strip().splitlines()[-1][:200]}")
 
 
 def _screenshot(account: AzureAccount, machine_id: str) -> str:
