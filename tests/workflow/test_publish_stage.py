@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from imageport.citrix.manifest import parse_manifest
 from imageport.citrix.vdisk_store import IfExists, VdiskStore
 from imageport.compose.contract import EngineOptions
-from imageport.errors import NameTaken, ShareRefused, VerificationFailed
+from imageport.errors import NameTaken, ShareRefused, TransferCancelled, VerificationFailed
 from imageport.model import MIB
 from imageport.state.records import Generation
 from imageport.storage.memory import MemoryFolder
@@ -35,6 +37,13 @@ def test_what_is_published_is_what_was_prepared(site: SmallSite, prepared: Gener
     assert [content[index * MIB // 2] for index in range(4)] == [1, 2, 0, 3]
     assert verify_publication(site.place(), prepared.id, site.store, publication.file_name)
     assert site.published(prepared, "run-2") == publication
+
+
+def test_verifying_ends_when_it_is_cancelled(site: SmallSite, prepared: Generation):
+    publication = site.published(prepared)
+    place = replace(site.place(), cancelled=lambda: True)
+    with pytest.raises(TransferCancelled, match="verifying 'gold"):
+        verify_publication(place, prepared.id, site.store, publication.file_name)
 
 
 def test_a_power_cut_at_any_change_ends_in_one_vdisk():

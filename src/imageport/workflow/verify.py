@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from imageport.citrix.vdisk_store import VdiskStore
-from imageport.errors import VerificationFailed
+from imageport.errors import TransferCancelled, VerificationFailed
 from imageport.formats.opening import open_disk
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, ZERO_DIGEST
@@ -66,6 +66,8 @@ def _compared(
     chosen = sorted(random.sample(holding, min(SAMPLE_BLOCKS, len(holding))))
     stage = Stage(STAGE, place.events, total=len(chosen) * BLOCK_BYTES)
     for start in range(0, len(chosen), BATCH_BLOCKS):
+        if place.cancelled():
+            raise TransferCancelled(f"Cannot finish verifying '{file_name}': it was cancelled.")
         batch = chosen[start : start + BATCH_BLOCKS]
         try:
             check_blocks(lambda indexes: _blocks_of(disk, indexes), manifest, batch)
