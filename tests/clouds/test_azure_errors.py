@@ -17,6 +17,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
     ServiceResponseTimeoutError,
 )
+from azure.identity import CredentialUnavailableError
 
 from imageport.clouds.azure.clients import hide_queries_in_logs
 from imageport.clouds.azure.error_mapping import asked, gone_already, map_error
@@ -137,6 +138,19 @@ def test_no_answer_about_a_token_is_taken_for_one_about_a_resource(
 ):
     response: Any = Answer(status)
     error = map_error(ClientAuthenticationError("no token", response=response), "a/b/read", DISK)
+    assert type(error) is kind
+    assert "credentials" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [("", CloudUnavailable), (" Token request error: (invalid_request) no such", CloudRefused)],
+)
+def test_a_token_service_that_is_silent_may_answer_later(more: str, kind: type[CloudError]):
+    told = "ManagedIdentityCredential: no response from the IMDS endpoint."
+        "ManagedIdentityCredential authentication unavailable, no response from the IMDS endpoint."
+    )
+    error = map_error(CredentialUnavailableError(told + more), "a/b/read", DISK)
     assert type(error) is kind
     assert "credentials" in error.hint
 

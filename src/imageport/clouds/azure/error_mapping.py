@@ -121,7 +121,8 @@ def map_error(error: AzureError, action: str, subject: str) -> CloudError:
         hint = "Name the private certificate authority's bundle in the Azure target (ca_bundle)."
         return CloudRefused(message, hint=hint, **facts)
     if isinstance(error, ClientAuthenticationError):
-        return CloudRefused(message, hint=LOGIN_HINT, **facts)
+        kind = CloudUnavailable if _is_silence(error.message) else CloudRefused
+        return kind(message, hint=LOGIN_HINT, **facts)
     if isinstance(error, (ServiceRequestError, ServiceResponseError, HttpResponseError)):
         return CloudUnavailable(message, **facts)
     return CloudRefused(message, **facts)
@@ -175,6 +176,14 @@ def _passes(code: str, status: int, text: str) -> bool:
     # An answer, but not one of Azure's: of a proxy or gateway on the way. Azure names what is gone.
     garbled = not code and (status < 400 or status == 404)
     return garbled or status >= 500 or status == 408
+
+
+def _is_silence(text: str) -> bool:
+    """Tell a machine's token service that did not answer from one that refused.
+
+    azure-identity says both with one class; hours of upload must not end with the first.
+    """
+    return "no response from the IMDS endpoint" in text and "Token request error" not in text
 
 
 def _hint(code: str, status: int, text: str) -> str:
