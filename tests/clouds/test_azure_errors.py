@@ -148,8 +148,6 @@ def test_no_answer_about_a_token_is_taken_for_one_about_a_resource(
 )
 def test_a_token_service_that_is_silent_may_answer_later(more: str, kind: type[CloudError]):
     told = "ManagedIdentityCredential: no response from the IMDS endpoint."
-        "ManagedIdentityCredential authentication unavailable, no response from the IMDS endpoint."
-    )
     error = map_error(CredentialUnavailableError(told + more), "a/b/read", DISK)
     assert type(error) is kind
     assert "credentials" in error.hint
