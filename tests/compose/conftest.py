@@ -82,7 +82,7 @@ class FolderGuest:
         with ExitStack() as stack:
             registry = self.registry(stack, writable=True)
             pending = PendingFiles(self.windows)
-            packages, refusals = find_packages(self.payload, options.drivers)
+            packages, refusals = find_packages(self.payload, options.drivers, options.cloud)
             vm_agent, missing = find_vm_agent(self.payload, options.azure_vm_agent)
             assert not refusals + missing
             inspection = inspect(registry, self.windows, self.table)

@@ -148,7 +148,7 @@ def test_a_pvs_image_needs_the_target_device_software() -> None:
 
 
 def test_the_targets_network_adapter_must_get_a_driver(guest: Any) -> None:
-    packages, _ = find_packages(guest.payload, ())
+    packages, _ = find_packages(guest.payload, (), "aws")
     target = TARGETS["aws"]
     with ExitStack() as stack:
         registry = guest.registry(stack)
