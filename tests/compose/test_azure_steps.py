@@ -147,6 +147,24 @@ def test_a_driver_that_only_old_systems_have_is_set_to_start_where_it_is(guest: 
     assert guest.judge(options=AZURE)["boot_drivers"].passed
 
 
+def test_first_boot_removes_the_overrides_that_it_leaves_itself(guest: Any) -> None:
+    merge(guest.hive("SYSTEM"), "[-\\ControlSet001\\Services\\atapi]\n")
+    guest.compose(AZURE)
+    plan = guest.windows.read("Windows/ImageportFirstBoot/plan.txt", 4096).decode()
+    drivers = re.findall(r"required remove-override (\w+)", plan)
+    target = TARGETS["azure"]
+    assert drivers == [*target.boot_drivers, "intelide"]
+
+
+def test_an_override_under_pci_goes_too_as_images_from_hyper_v_have_it(guest: Any) -> None:
+    override = '[\\ControlSet002\\Services\\pci\\StartOverride]\n"0"=dword:00000003\n'
+    merge(guest.hive("SYSTEM"), override)
+    for cloud in TARGETS:
+        changes = guest.changes(EngineOptions(cloud=cloud), apply=False)
+        found = [c.path for c in changes if "\\pci\\" in c.path]
+        assert found == ["HKLM\\SYSTEM\\ControlSet002\\Services\\pci\\StartOverride"]
+
+
 def test_a_proxy_of_services_goes_and_is_shown_as_its_digest_only(guest: Any) -> None:
     key = "\\Microsoft\\Windows\\CurrentVersion\\Internet Settings\\Connections"
     data = ",".join(f"{byte:02x}" for byte in b"\x18\0\0\0http=proxy.corp.example:3128")

@@ -152,6 +152,19 @@ def test_one_fault_fails_its_item_with_evidence(guest: Any, fault: str) -> None:
     assert evidence in found.evidence
 
 
+def test_an_override_that_the_one_boot_left_is_told_and_a_start_type_still_fails(
+    guest: Any,
+) -> None:
+    guest.compose(AZURE)
+    override = '[\\ControlSet001\\Services\\vpci\\StartOverride]\n"0"=dword:00000003'
+    merge_text(guest.hive("SYSTEM"), override)
+    assert not guest.judge(options=AZURE)["boot_drivers"].passed
+    after = guest.judge(Action.VERIFY, AZURE)["boot_drivers"]
+    assert (after.passed, "vpci has a StartOverride" in after.evidence) == (True, True)
+    merge_text(guest.hive("SYSTEM"), '[\\ControlSet001\\Services\\vpci]\n"Start"=dword:00000003')
+    assert not guest.judge(Action.VERIFY, AZURE)["boot_drivers"].passed
+
+
 @pytest.mark.parametrize("library", ["pciidex", "ataport"])
 def test_a_system_without_the_old_drivers_needs_not_their_libraries(
     guest: Any, library: str

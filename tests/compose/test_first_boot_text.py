@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from imageport.compose.first_boot_plan import (
     ADD_DRIVER,
+    REMOVE_OVERRIDE,
     REMOVE_SERVICE,
     RESTORE_SERVICE,
     RESTORE_VALUE,
@@ -131,6 +132,22 @@ def test_each_control_set_is_restored_and_cleared() -> None:
         assert f"call :set_dword 03 required {name}\\Services\\BrokerAgent Start 2\r\n" in script
         assert f"call :delete_key 05 required {name}\\Services\\ImageportFirstBoot\r\n" in script
         assert f"call :delete_value 04 required {name}\\Services\\Netlogon\\Parameters" in script
+
+
+def test_overrides_of_the_one_boot_go_at_its_end_and_the_drivers_stay() -> None:
+    plan = FirstBootPlan(900, 2)
+    plan.add(REMOVE_SERVICE, "ImageportFirstBoot")
+    plan.add(REMOVE_OVERRIDE, "vpci")
+    plan.add(RESTORE_SERVICE, "BrokerAgent", "2")
+    assert [step.verb for step in plan.ordered().steps] == [
+        RESTORE_SERVICE, REMOVE_OVERRIDE, REMOVE_SERVICE,
+    ]  # fmt: skip
+    script = render_script(plan.ordered(), SETS).decode("ascii")
+    _, _, restoring = script.partition("\r\n:restore\r\n")
+    for name in SETS:
+        key = f"{name}\\Services\\vpci\\StartOverride"
+        assert f"call :delete_key 02 required {key}\r\n" in restoring
+    assert "Services\\vpci\r\n" not in script
 
 
 def test_only_the_control_sets_in_which_it_was_held_are_restored() -> None:

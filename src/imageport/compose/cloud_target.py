@@ -39,7 +39,7 @@ class CloudTarget:
 TARGETS: dict[str, CloudTarget] = {
     "aws": CloudTarget(
         "aws",
-        boot_drivers=("stornvme",),
+        boot_drivers=("pci", "stornvme"),
         # ENA; EC20 is what current instances show, EC21 the same device with a different PF.
         nic_ids=("PCI\\VEN_1D0F&DEV_EC20", "PCI\\VEN_1D0F&DEV_EC21"),
         time_server="169.254.169.123",
@@ -49,7 +49,8 @@ TARGETS: dict[str, CloudTarget] = {
         # VMBus, its storage and the storage accelerator for SCSI sizes. NVMe sizes show their
         # controllers behind Hyper-V's virtual PCI bus, which real Windows 10 starts on demand (3):
         # too late for the disk it boots from. An image declares both, so both must boot.
-        boot_drivers=("vmbus", "storvsc", "storflt", "vpci", "stornvme"),
+        # Images from Hyper-V, whose generation 2 has no PCI of its own, have an override under pci.
+        boot_drivers=("vmbus", "storvsc", "storflt", "vpci", "pci", "stornvme"),
         # The synthetic adapter, by VMBus' class of network devices; every Azure machine has it.
         nic_ids=("VMBUS\\{f8615163-df3e-46c5-913f-f2d2f965ed0e}",),
         time_server="",

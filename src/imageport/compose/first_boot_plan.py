@@ -19,6 +19,7 @@ ADD_DRIVER = "add-driver"
 INSTALL_AGENT = "install-vm-agent"
 RESTORE_SERVICE = "restore-service"
 RESTORE_VALUE = "restore-value"
+REMOVE_OVERRIDE = "remove-override"
 REMOVE_SERVICE = "remove-service"
 VERBS = (
     WAIT_DEVICES,
@@ -26,6 +27,7 @@ VERBS = (
     INSTALL_AGENT,
     RESTORE_SERVICE,
     RESTORE_VALUE,
+    REMOVE_OVERRIDE,
     REMOVE_SERVICE,
 )
 """In running order."""

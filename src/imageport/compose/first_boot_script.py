@@ -15,6 +15,7 @@ from __future__ import annotations
 from imageport.compose.first_boot_plan import (
     ADD_DRIVER,
     INSTALL_AGENT,
+    REMOVE_OVERRIDE,
     REMOVE_SERVICE,
     RESTORE_SERVICE,
     RESTORE_VALUE,
@@ -259,9 +260,10 @@ def _call(step: PlanStep, control_sets: tuple[str, ...]) -> list[str]:
         verb = "delete_value" if value == "absent" else "set_dword"
         tail = "" if value == "absent" else f" {value.removeprefix('dword:')}"
         return [f"call :{verb} {head} {place}\\{key} {name}{tail}" for place in control_sets]
-    if step.verb == REMOVE_SERVICE:
+    if step.verb in {REMOVE_OVERRIDE, REMOVE_SERVICE}:
+        below = "\\StartOverride" if step.verb == REMOVE_OVERRIDE else ""
         return [
-            f"call :delete_key {head} {control_set}\\Services\\{step.arguments[0]}"
+            f"call :delete_key {head} {control_set}\\Services\\{step.arguments[0]}{below}"
             for control_set in control_sets
         ]
     raise AssertionError(step.verb)

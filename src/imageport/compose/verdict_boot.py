@@ -9,7 +9,7 @@ from pathlib import Path
 from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.class_filters import class_filters
 from imageport.compose.cloud_target import CloudTarget
-from imageport.compose.contract import EngineJob
+from imageport.compose.contract import Action, EngineJob
 from imageport.compose.evidence import Evidence, Finding, guest_path
 from imageport.compose.hive import Hive
 from imageport.compose.installed_drivers import infs_for, package_of, services_of
@@ -37,9 +37,14 @@ _CLASSES_TO_BOOT = {
 ends: real hives name a filter IRENUM of infrared devices whose service is gone."""
 
 
-def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
-    """The target's storage drivers start at boot in every control set, nothing overrides it."""
+def boot_drivers(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
+    """The target's storage drivers start at boot in every control set, nothing overrides it.
+
+    After the one boot an override is told only: Windows put it under a driver that the machine,
+    of the very kind that the image is for, did without.
+    """
     finding = Finding()
+    has_booted = job.action is Action.VERIFY
     for control_set in evidence.registry.control_sets:
         for driver in (*target.boot_drivers, *target.old_boot_drivers):
             start = evidence.registry.start_of(control_set, driver)
@@ -50,7 +55,8 @@ def boot_drivers(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Fi
             if start != 0:
                 finding.problems.append(f"{control_set}: {driver} Start is {start}, needed 0")
             if override is not None:
-                finding.problems.append(f"{control_set}: {driver} has a StartOverride")
+                where = finding.facts if has_booted else finding.problems
+                where.append(f"{control_set}: {driver} has a StartOverride")
             if start == 0 and override is None:
                 finding.facts.append(f"{control_set}: {driver} Start 0, no StartOverride")
     return finding

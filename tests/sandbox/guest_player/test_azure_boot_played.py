@@ -34,7 +34,13 @@ from tests.sandbox.guest_player.ready_windows import (
 SERVICES = "ControlSet001\\Services"
 NETVSC = "VMBUS\\{f8615163-df3e-46c5-913f-f2d2f965ed0e}"
 NO_BOOT_DEVICE = "0x0000007B INACCESSIBLE_BOOT_DEVICE"
-AZURE_PLAN = (*PLAN[:4], f"02 optional install-vm-agent {FILE_NAME}", *PLAN[5:])
+AZURE_PLAN = (
+    *PLAN[:4],
+    f"02 optional install-vm-agent {FILE_NAME}",
+    *PLAN[5:7],
+    "05 required remove-override stornvme",
+    "06 required remove-service ImageportFirstBoot",
+)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +203,13 @@ def test_a_ready_windows_installs_the_agent_and_shuts_down(azure_disk: Path, tmp
         assert volume.exists("WindowsAzure\\Logs")
         assert volume.exists(f"{FOLDER}\\agent.log")
         assert b"step.02=ok" in (volume.read(f"{FOLDER}\\result.txt") or b"")
+        # What has no device here is passed over at the next start, unless first boot mends that.
+        overridden = {
+            name: system.key(f"{SERVICES}\\{name}\\StartOverride")
+            for name in ("vmbus", "storvsc", "vpci", "stornvme")
+        }
+        assert dword(overridden.pop("vpci"), "0") == 3
+        assert set(overridden.values()) == {None}
 
 
 def test_an_installer_that_is_none_fails_its_optional_step_only(

@@ -57,6 +57,13 @@ def load_rules(kind: str, machine: str) -> list[Rule]:
     return rules
 
 
+def idle_drivers(machine: str) -> list[str]:
+    """Return the boot drivers of other machines that this one has no use for."""
+    used = {rule.subject for rule in load_rules("boot-driver", machine)}
+    others = (rule.subject for name in MACHINES for rule in load_rules("boot-driver", name))
+    return sorted({name for name in others if name not in used})
+
+
 class BootJudge:
     """Judges one Windows on one disk of one machine."""
 

@@ -22,7 +22,9 @@ SERVICE = "ImageportFirstBoot"
 _HEAD = re.compile(r"imageport-firstboot 1\ndeadline (\d+)\nattempts (\d+)")
 _AUTOMATIC, _OWN_PROCESS = 2, 0x10
 _STEP = re.compile(r"(\d{2}) (required|optional) ([a-z-]+) (.+)")
-_CLOSING = {"restore-service", "restore-value", "remove-service"}
+_REMOVED = {"remove-override": "\\StartOverride", "remove-service": ""}
+"""What goes of a service, by verb."""
+_CLOSING = {"restore-service", "restore-value", *_REMOVED}
 _NO_SERVICE, _NO_VERB, _BAD_ARGUMENT = "1060", "1", "87"
 
 
@@ -175,10 +177,8 @@ class FirstBoot:
             return self._restore(step.argument)
         if step.verb == "restore-value":
             return self._restore_value(step.argument)
-        if step.verb == "remove-service":
-            for control_set in self._sets_with(step.argument):
-                self._system.delete(f"{control_set}\\Services\\{step.argument}")
-            return ""
+        if step.verb in _REMOVED:
+            return self._remove(step.argument, _REMOVED[step.verb])
         raise StepFailed(_NO_VERB, "unknown verb")
 
     def _setup(self) -> DriverSetup:
@@ -212,6 +212,13 @@ class FirstBoot:
                 self._system.unset(f"{control_set}\\{key}", name)
             else:
                 self._system.set(f"{control_set}\\{key}", {name: registry.number(int(value))})
+        return ""
+
+    def _remove(self, service: str, below: str) -> str:
+        for control_set in self._sets_with(service):
+            key = f"{control_set}\\Services\\{service}{below}"
+            if self._system.key(key) is not None:
+                self._system.delete(key)
         return ""
 
     def _control_sets(self) -> list[str]:

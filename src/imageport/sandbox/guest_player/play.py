@@ -17,6 +17,7 @@ from imageport.sandbox.guest_player.boot_rules import (
     BootJudge,
     Stop,
     booted_set,
+    idle_drivers,
     load_rules,
     open_objects,
 )
@@ -135,6 +136,7 @@ def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Ou
     bound = {name: ports.bind(device) for device, name in devices.items()}
     lines += [f"{name}: {driver}" for name, driver in bound.items() if driver]
     lines += _offline_disks(system, control_set, judge.machine)
+    ports.note_idle(idle_drivers(judge.machine))
     system.flush()
     plan = parse_plan(volume.read(f"{FOLDER}\\plan.txt"))
     fault = service_fault(volume, system, control_set)

@@ -12,7 +12,7 @@ from imageport.sandbox.guest_player.volume import WindowsVolume
 
 _NETWORK_CLASS = "{4d36e972-e325-11ce-bfc1-08002be10318}"
 _INSTANCE = "{5c0f2a91-7d34-4be8-9a16-03d7e8b1c642}"
-_DISABLED = 4
+_ON_DEMAND, _DISABLED = 3, 4
 
 
 class PlugAndPlay:
@@ -44,6 +44,16 @@ class PlugAndPlay:
             )
             return f"{service} ({inf})"
         return ""
+
+    def note_idle(self, drivers: list[str]) -> None:
+        """Do what Windows does to boot drivers without a device: the next start passes them over.
+
+        Seen in real hives, and on Azure's machines with SCSI disks under ``vpci``.
+        """
+        for name in drivers:
+            service = f"{self._set}\\Services\\{name}"
+            if self._system.key(service) is not None:
+                self._system.set(f"{service}\\StartOverride", {"0": number(_ON_DEMAND)})
 
     def is_bound(self, device: str) -> bool:
         """Tell whether the device has a driver by now."""
