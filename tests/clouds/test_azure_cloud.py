@@ -101,3 +101,11 @@ def test_a_catalogue_that_writes_an_id_in_another_case_still_keeps_its_image(azu
     assert sweep(cloud, azure_lab.state, SITE, in_days(400)) == []
     assert cloud.exists(reference)
     assert azure_lab.state.ledger.open_entries() == []
+
+
+def test_what_lies_in_another_location_is_left_to_the_sweep_of_that_location(azure_lab: AzureLab):
+    disk = azure_lab.cloud("run-1").upload_target("gold").begin(plan_of(BLOCKS), TOKEN)
+    elsewhere = azure_lab.azure_cloud("run-2", location="westeurope")
+    assert sweep(elsewhere, azure_lab.state, SITE, in_days(400)) == []
+    assert elsewhere.list_ours(SITE) == []
+    assert azure_lab.disks() == [disk]

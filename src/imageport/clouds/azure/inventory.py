@@ -20,6 +20,7 @@ from imageport.clouds.azure.names import (
     SNAPSHOTS,
     VIRTUAL_MACHINES,
     resource_id,
+    short_location,
 )
 from imageport.clouds.azure.network import delete_group, delete_interface
 from imageport.clouds.azure.snapshots import delete_snapshot
@@ -94,16 +95,22 @@ def _resources(
     return [
         # Lists show the resource group in capitals now and then: the id is made as we record it.
         CloudResource(kind, resource_id(account.settings, arm_kind, item["name"]), tags)
-        for item, tags in _of_site(site, items)
+        for item, tags in _of_site(account, site, items)
     ]
 
 
 def _of_site(
-    site: str, items: Iterable[dict[str, Any]]
+    account: AzureAccount, site: str, items: Iterable[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield what is the site's and lies here.
+
+    A group may hold what targets in other locations made, which the ledger keeps apart.
+    """
+    here = short_location(account.settings.location)
     for item in items:
         tags = dict(item.get("tags") or {})
-        if tags.get(TAG_SITE) == site:
+        elsewhere = short_location(str(item.get("location") or here)) != here
+        if tags.get(TAG_SITE) == site and not elsewhere:
             yield item, tags
 
 
@@ -112,7 +119,7 @@ def _access(
 ) -> Iterator[CloudResource]:
     """Yield what a signed URL may still open; the ledger knows who asked for it."""
     for arm_kind, items in listed:
-        for item, tags in _of_site(site, items):
+        for item, tags in _of_site(account, site, items):
             mode = OPEN_STATES.get(str((item.get("properties") or {}).get("diskState", "")))
             if mode is None:
                 continue

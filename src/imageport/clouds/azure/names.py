@@ -82,6 +82,11 @@ def parse_id(text: str, kind: str = "") -> ArmId:
     return ArmId(found["subscription"], found["group"], kind or found["type"], found["name"])
 
 
+def short_location(location: str) -> str:
+    """Return ``germanywestcentral`` for ``Germany West Central``, as some answers have it."""
+    return location.replace(" ", "").lower()
+
+
 def same_id(one: str, other: str) -> bool:
     """Tell whether two ids name the same resource: ARM compares them without regard to case."""
     return one.lower() == other.lower()

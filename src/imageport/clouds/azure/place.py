@@ -14,6 +14,7 @@ from imageport.clouds.azure.arm_http import NETWORK_API, RESOURCES_API
 from imageport.clouds.azure.disk_sizes import LARGEST_OS_DISK_BYTES
 from imageport.clouds.azure.error_mapping import asked
 from imageport.clouds.azure.job_folder import BLOBS, ROOT
+from imageport.clouds.azure.names import short_location
 from imageport.clouds.azure.network import PLATFORM_TAGS
 from imageport.clouds.azure.place_machines import check_machines, check_quota
 from imageport.errors import CloudRefused, CloudUnavailable, PermissionMissing, ResourceGone
@@ -218,8 +219,8 @@ def _engine_image(account: AzureAccount) -> Problems:
         yield PlaceProblem(setting, f"no '{named}'", f"one of Microsoft.Compute/{kind}")
     elif settings.image_in_gallery:
         profile = found.get("properties", {}).get("publishingProfile") or {}
-        places = [_short(item["name"]) for item in profile.get("targetRegions") or []]
-        if places and _short(settings.location) not in places:
+        places = [short_location(item["name"]) for item in profile.get("targetRegions") or []]
+        if places and short_location(settings.location) not in places:
             there = f"one in {', '.join(places)}"
             yield PlaceProblem(setting, there, f"one replicated to '{settings.location}'")
     else:
@@ -246,14 +247,9 @@ def _container(account: AzureAccount) -> Problems:
 
 
 def _elsewhere(account: AzureAccount, setting: str, found: dict[str, Any] | None) -> Problems:
-    location = _short(str((found or {}).get("location", "")))
-    if location and location != _short(account.settings.location):
+    location = short_location(str((found or {}).get("location", "")))
+    if location and location != short_location(account.settings.location):
         yield PlaceProblem(setting, f"one in '{location}'", f"one in '{account.settings.location}'")
-
-
-def _short(location: str) -> str:
-    """Return ``germanywestcentral`` for ``Germany West Central``."""
-    return location.replace(" ", "").lower()
 
 
 def _get(account: AzureAccount, path: str, api_version: str, action: str) -> dict[str, Any] | None:
