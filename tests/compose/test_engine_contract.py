@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -152,6 +153,27 @@ def test_the_deadline_ends_the_engine_with_its_log(tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
     assert "log" in caught.value.fields
     assert not _running(disk)
+
+
+@needs_distribution
+def test_an_engine_that_is_killed_leaves_no_copy_of_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, temporary = tmp_path / "disk.raw", tmp_path / "tmp"
+    disk.write_bytes(bytes(1024 * 1024))
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("LIBGUESTFS_CACHEDIR", "/var/tmp")  # noqa: S108 - its own default
+    seen: set[str] = set()
+
+    def has_begun() -> bool:
+        seen.update(item.name for item in temporary.rglob("imageport-engine-*"))
+        return bool(seen)
+
+    with pytest.raises(TransferCancelled):
+        run_site_engine(disk, a_job(), cancelled=has_begun)
+    assert list(temporary.iterdir()) == []
 
 
 @needs_distribution

@@ -100,7 +100,9 @@ def _run(
     deadline = time.monotonic() + deadline_seconds
     with (folder / "engine.log").open("wb") as log:
         # A group of its own, so that libguestfs' machine can be ended with it.
-        process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            argv, env=_environment(folder), stdout=log, stderr=log, start_new_session=True
+        )
     said = 0
     try:
         while process.poll() is None:
@@ -117,6 +119,16 @@ def _run(
         _end(process)
     _note_new(folder, said, stage)
     stage.finish()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Keep the copies that the engine makes of the guest's hives in our folder.
+
+    An engine that is cancelled or over its deadline is killed and cleans nothing up.
+    """
+    # By default libguestfs' cache follows TMPDIR: its machine would be built anew for every job.
+    cache = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - libguestfs's own default
+    return {"LIBGUESTFS_CACHEDIR": cache, **os.environ, "TMPDIR": str(folder)}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
