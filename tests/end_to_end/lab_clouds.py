@@ -66,7 +66,8 @@ class LabAws(LabCloud):
 
 
 class LabAzure(LabCloud):
-    name, region, drivers, boot_drivers = "azure", LOCATION, (), ("vmbus", "storvsc", "stornvme")
+    name, region, drivers = "azure", LOCATION, ()
+    boot_drivers = ("vmbus", "storvsc", "vpci", "stornvme")
 
     def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
         known: dict[str, Any] = {
