@@ -29,12 +29,19 @@ from imageport.clouds.azure.snapshots import (
     snapshot_disk,
     wait_completed,
 )
-from imageport.errors import CloudError, CloudUnavailable, InputError, ResourceGone
+from imageport.errors import CloudError, CloudRefused, CloudUnavailable, InputError, ResourceGone
 from imageport.model import BLOCK_BYTES, GIB, MIB, Extent, ExtentState
-from imageport.sandbox.azure.account import RESOURCE_GROUP
+from imageport.sandbox.azure.account import RESOURCE_GROUP, SUBSCRIPTION
 from imageport.transfer.block_target import TransferPlan
 from tests.clouds.azure_laboratory import AzureLab
-from tests.clouds.cloud_contract import GUID, Killed, LedgerOfAKilledRun, block, digest
+from tests.clouds.cloud_contract import (
+    GUID,
+    Killed,
+    LedgerOfAKilledRun,
+    block,
+    digest,
+    uploaded,
+)
 
 SIZE = 3 * GIB
 BLOCKS = {index: block(index) for index in (0, 3, 4, 2046, 2047, 2048, 5000, SIZE // 524288 - 1)}
@@ -389,3 +396,13 @@ def test_a_long_run_keeps_what_it_made_from_the_sweep(azure_lab: AzureLab, snaps
     assert after is not None
     assert after["imageport:expires"] > before["imageport:expires"]
     assert {**after, "imageport:expires": ""} == {**before, "imageport:expires": ""}
+
+
+def test_a_snapshot_of_another_subscription_is_refused_and_not_forgotten(azure_lab: AzureLab):
+    cloud = azure_lab.cloud("run-1")
+    reference = uploaded(cloud, {0: block(0)})
+    elsewhere = reference.replace(SUBSCRIPTION, "77777777" + SUBSCRIPTION[8:])
+    assert elsewhere != reference
+    with pytest.raises(CloudRefused, match="lies in subscription 77777777-"):
+        cloud.exists(elsewhere)
+    assert cloud.exists(reference)

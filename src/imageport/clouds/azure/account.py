@@ -11,10 +11,11 @@ from imageport.clouds.azure.arm_http import (
     NETWORK_API,
 )
 from imageport.clouds.azure.clients import AzureClients
+from imageport.clouds.azure.names import ArmId, parse_id
 from imageport.clouds.azure.settings import AzureSettings
 from imageport.clouds.intents import Intents
 from imageport.clouds.tags import TAG_EXPIRES
-from imageport.errors import CloudError
+from imageport.errors import CloudError, CloudRefused
 from imageport.state.ledger import Ledger
 from imageport.state.records import LedgerEntry
 
@@ -36,6 +37,24 @@ class AzureAccount(Intents):
         super().__init__(ledger, settings.scope, settings.site, run, settings.expires_seconds)
         self.settings = settings
         self.clients = clients
+
+    def own(self, text: str, kind: str) -> ArmId:
+        """Take the id of one of this account's resources apart.
+
+        Raises:
+            ResourceGone: it is no id of this kind.
+            CloudRefused: it lies in another subscription. Asked in ours it would look as if it were
+                gone, and the catalogue would forget an image that is there and costs money.
+        """
+        found, needed = parse_id(text, kind), self.settings.subscription_id
+        if found.subscription.lower() != needed.lower():
+            raise CloudRefused(
+                f"Cannot use '{found.name}': it lies in subscription {found.subscription}, the "
+                f"target block names {needed}.",
+                hint="Keep a block with the old subscription for this target site, or give the "
+                "target site in the new subscription a name of its own.",
+            )
+        return found
 
     def tag_expiry(self, entry: LedgerEntry, expires: str) -> None:
         """Renew one tag; a resource that is gone is left.

@@ -18,7 +18,7 @@ from imageport.cloud import Cancelled, CloudDisk, never
 from imageport.clouds.azure.access_grant import end_access
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.error_mapping import asked
-from imageport.clouds.azure.names import DISKS, parse_id, resource_id, resource_name
+from imageport.clouds.azure.names import DISKS, resource_id, resource_name
 from imageport.clouds.azure.waiting import finished, wait_for
 from imageport.clouds.intents import Intent
 from imageport.errors import CloudRefused, ResourceGone
@@ -49,7 +49,7 @@ class DiskFacts:
 
 def describe_disk(account: AzureAccount, disk_id: str) -> DiskFacts | None:
     """Return the disk's facts, or None when it does not exist."""
-    named = parse_id(disk_id, DISKS)
+    named = account.own(disk_id, DISKS)
     try:
         with asked("Microsoft.Compute/disks/read", disk_id):
             found = account.clients.compute.disks.get(named.group, named.name)
@@ -149,7 +149,7 @@ def delete_disk(account: AzureAccount, disk_id: str) -> None:
     if disk_state(account, disk_id) in WITH_ACCESS:
         _end_upload(account, disk_id)
     wait_free(account, disk_id, 120.0)
-    named = parse_id(disk_id, DISKS)
+    named = account.own(disk_id, DISKS)
     action = "Microsoft.Compute/disks/delete"
 
     def once() -> bool | None:
@@ -185,7 +185,7 @@ def access_properties(account: AzureAccount) -> dict[str, Any]:
 
 
 def _create(account: AzureAccount, disk_id: str, body: Disk) -> None:
-    named = parse_id(disk_id, DISKS)
+    named = account.own(disk_id, DISKS)
     action = "Microsoft.Compute/disks/write"
     with asked(action, disk_id):
         poller = account.clients.compute.disks.begin_create_or_update(named.group, named.name, body)

@@ -11,7 +11,7 @@ from imageport.clouds.azure.access_grant import end_access
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.disks import WITH_ACCESS, access_properties, capabilities
 from imageport.clouds.azure.error_mapping import asked
-from imageport.clouds.azure.names import SNAPSHOTS, parse_id, resource_id, resource_name
+from imageport.clouds.azure.names import SNAPSHOTS, resource_id, resource_name
 from imageport.clouds.azure.waiting import finished, wait_for
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_PREPARED
@@ -56,7 +56,7 @@ class SnapshotFacts:
 
 def describe_snapshot(account: AzureAccount, snapshot_id: str) -> SnapshotFacts | None:
     """Return the snapshot's facts, or None when it does not exist."""
-    named = parse_id(snapshot_id, SNAPSHOTS)
+    named = account.own(snapshot_id, SNAPSHOTS)
     try:
         with asked("Microsoft.Compute/snapshots/read", snapshot_id):
             found = account.clients.compute.snapshots.get(named.group, named.name)
@@ -115,7 +115,7 @@ def snapshot_disk(account: AzureAccount, disk_id: str, name: str) -> str:
 
 def create_snapshot(account: AzureAccount, snapshot_id: str, intent: Intent, disk_id: str) -> None:
     """Create an incremental snapshot of a disk; the same name again is the same snapshot."""
-    named = parse_id(snapshot_id, SNAPSHOTS)
+    named = account.own(snapshot_id, SNAPSHOTS)
     action = "Microsoft.Compute/snapshots/write"
     creation = CreationData(create_option="Copy", source_resource_id=disk_id)
     body = Snapshot(
@@ -143,7 +143,7 @@ def delete_snapshot(account: AzureAccount, snapshot_id: str) -> None:
     facts = describe_snapshot(account, snapshot_id)
     if facts is not None and facts.state in WITH_ACCESS:
         end_access(account, snapshot_id)
-    named = parse_id(snapshot_id, SNAPSHOTS)
+    named = account.own(snapshot_id, SNAPSHOTS)
     action = "Microsoft.Compute/snapshots/delete"
 
     def once() -> bool:
