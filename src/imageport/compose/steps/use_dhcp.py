@@ -14,7 +14,7 @@ _STATIC_LISTS = ("IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMet
 
 
 class UseDhcp(Step):
-    """Take addresses and name servers from DHCP on every interface; the old ones are reported."""
+    """Take addresses from DHCP where they were fixed, with their name servers; old ones are told."""
 
     name: ClassVar[str] = "use_dhcp"
     tier: ClassVar[Tier] = Tier.REQUIRED
