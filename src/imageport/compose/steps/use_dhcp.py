@@ -14,7 +14,7 @@ _STATIC_LISTS = ("IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMet
 
 
 class UseDhcp(Step):
-    """Take addresses from DHCP where they were fixed, with their name servers; old ones are told."""
+    """Take addresses, and fixed ones' name servers, from DHCP; the old ones are reported."""
 
     name: ClassVar[str] = "use_dhcp"
     tier: ClassVar[Tier] = Tier.REQUIRED
