@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from imageport.sandbox.prefect_api import PrefectApi
@@ -16,7 +17,8 @@ from imageport.sandbox.processes import MARK, Child
 
 SERVER_START_SECONDS = 120.0
 """Measured 15 s on two idle cores with an empty database; migrations are CPU-bound."""
-WORKER_START_SECONDS = 60.0
+WORKER_START_SECONDS = 180.0
+"""Measured 8 s on two idle cores; seen to take a minute on a busy machine."""
 
 
 class ControlPlane:
@@ -88,6 +90,15 @@ class ControlPlane:
         self._children.append(child)
         self.workers[pool] = child
         return child
+
+    def await_workers(self) -> None:
+        """Wait until every worker has said to the server that it is there."""
+        for pool, child in self.workers.items():
+            child.wait_until(partial(self.is_online, pool), WORKER_START_SECONDS)
+
+    def is_online(self, pool: str) -> bool:
+        """Tell whether the pool's own worker is there; one that was killed still counts a while."""
+        return f"{pool}-worker" in self.api.online_workers(pool)
 
     def stop(self) -> None:
         """End workers first, then the server; may be called twice."""

@@ -129,6 +129,11 @@ class PrefectApi:
         )
         return list(found)
 
+    def online_workers(self, pool: str) -> list[str]:
+        """Return the names of a pool's workers that say they are there."""
+        found = self._call("POST", f"/work_pools/{pool}/workers/filter", {})
+        return [str(item["name"]) for item in found if item["status"] == "ONLINE"]
+
     def delete_unfinished(self) -> int:
         """Delete runs that never ended because their server was switched off; return how many.
 

@@ -146,6 +146,7 @@ class EmbeddedSite:
         stage.advance(1, "blocks and deployments registered")
         for pool in (SOURCE_SITE, TARGET_SITE):
             self.start_worker(pool)
+        self.control.await_workers()
         stage.advance(1, "one worker for each site")
         return facts
 
