@@ -93,9 +93,9 @@ def test_a_guest_that_hangs_is_switched_off_with_console_and_screenshot(
     guest("hang")
     cloud = aws_lab.cloud("run-1")
     disk = disk_of(cloud)
-    outcome = cloud.boot_once(disk, deadline_seconds=2)
+    outcome = cloud.boot_once(disk, deadline_seconds=5)
     assert not outcome.stopped_by_itself
-    assert outcome.reason.startswith("still running after 2 s; screenshot at s3://")
+    assert outcome.reason.startswith("still running after 5 s; screenshot at s3://")
     assert "STOP: 0x0000007B" in outcome.console_text
     key = outcome.reason.split(f"{BUCKET}/", 1)[1]
     assert aws_lab.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().startswith(b"\xff\xd8")

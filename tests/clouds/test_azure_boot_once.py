@@ -112,10 +112,10 @@ def test_a_guest_that_hangs_is_switched_off_with_console_and_screenshot(
     azure_guest("hang")
     cloud = azure_lab.cloud("run-1")
     disk = disk_of(cloud)
-    outcome = cloud.boot_once(disk, deadline_seconds=2)
+    outcome = cloud.boot_once(disk, deadline_seconds=5)
     assert not outcome.stopped_by_itself
     container = azure_lab.settings().job_container_url
-    assert outcome.reason.startswith(f"still running after 2 s; screenshot at {container}/")
+    assert outcome.reason.startswith(f"still running after 5 s; screenshot at {container}/")
     assert "?" not in outcome.reason
     assert "STOP: 0x0000007B" in outcome.console_text
     name = outcome.reason.split(f"{container}/", 1)[1]
@@ -135,8 +135,8 @@ def test_without_a_job_container_the_boot_works_and_says_that_it_has_no_screensh
     azure_guest("hang")
     disk = disk_of(azure_lab.cloud("run-1"))
     cloud = azure_lab.azure_cloud("run-1", job_container_url="")
-    outcome = cloud.boot_once(disk, deadline_seconds=2)
-    assert outcome.reason == "still running after 2 s; no screenshot (no job_container_url)"
+    outcome = cloud.boot_once(disk, deadline_seconds=5)
+    assert outcome.reason == "still running after 5 s; no screenshot (no job_container_url)"
     assert only_disk_is_left(azure_lab, disk)
 
 
