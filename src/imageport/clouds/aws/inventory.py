@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 
 from imageport.cloud import CloudResource
@@ -11,12 +10,13 @@ from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.disks import delete_volume
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.instances import terminate
-from imageport.clouds.aws.job_folder import ROOT, delete_prefix, list_objects
+from imageport.clouds.aws.job_folder import delete_prefix, list_objects
 from imageport.clouds.aws.network import delete_group
 from imageport.clouds.aws.snapshots import delete_snapshot
 from imageport.clouds.aws.stub_image import deregister
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE
-from imageport.errors import CloudRefused, ResourceGone
+from imageport.clouds.job_names import ROOT, job_folders, require_own_folder
+from imageport.clouds.tags import TAG_SITE
+from imageport.errors import CloudRefused
 
 
 def list_ours(account: Account, site: str) -> list[CloudResource]:
@@ -90,31 +90,11 @@ def _resources(kind: str, id_key: str, items: Iterable[Any]) -> list[CloudResour
 
 
 def _job_folders(account: Account, site: str) -> list[CloudResource]:
-    """Return one resource per job folder: objects have no tags, but site and run in their key."""
-    newest: dict[str, Any] = {}
-    for key, modified in list_objects(account, f"{ROOT}/{site}/"):
-        parts = key.split("/")
-        if len(parts) >= 5:  # imageport/SITE/RUN/TOKEN/NAME
-            folder = "/".join(parts[:4]) + "/"
-            newest[folder] = max(modified, newest.get(folder, modified))
-    lifetime = timedelta(seconds=account.settings.expires_seconds)
-    return [
-        CloudResource(
-            "object",
-            folder,
-            {
-                TAG_SITE: site,
-                TAG_RUN: folder.split("/")[2],
-                TAG_ROLE: "engine-job",
-                TAG_EXPIRES: (modified + lifetime).isoformat(timespec="seconds"),
-            },
-        )
-        for folder, modified in sorted(newest.items())
-    ]
+    listed = list_objects(account, f"{ROOT}/{site}/")
+    return job_folders(listed, site, account.settings.expires_seconds)
 
 
 def _delete_folder(account: Account, prefix: str) -> None:
-    if not prefix.startswith(f"{ROOT}/{account.settings.site}/"):
-        raise ResourceGone(f"Cannot delete '{prefix}': it is no job folder of this site.")
+    require_own_folder(prefix, account.settings.site)
     delete_prefix(account, prefix)
     account.mark(prefix, "deleted")

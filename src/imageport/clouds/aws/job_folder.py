@@ -12,14 +12,8 @@ from typing import Any
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.intents import Intent
+from imageport.clouds.job_names import ROOT, prefix_of
 from imageport.errors import ResourceGone
-
-ROOT = "imageport"
-
-
-def prefix_of(site: str, run: str, token: str) -> str:
-    """Return the folder of a job; site and run are in it so that the sweep can tell."""
-    return f"{ROOT}/{site}/{run}/{token[:20]}/"
 
 
 class JobFolder:

@@ -16,8 +16,8 @@ from typing import Any
 from imageport.cloud import PermissionGap
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.error_mapping import asked
-from imageport.clouds.aws.job_folder import ROOT
 from imageport.clouds.aws.machine_types import STANDARD_QUOTA
+from imageport.clouds.job_names import ROOT
 from imageport.clouds.tags import TAG_SITE
 from imageport.errors import CloudError, CloudRefused, PermissionMissing
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK

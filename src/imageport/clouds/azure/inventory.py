@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
 from typing import Any, Final
 
 from imageport.cloud import CloudResource
@@ -13,7 +12,7 @@ from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.arm_http import NETWORK_API
 from imageport.clouds.azure.disks import delete_disk
 from imageport.clouds.azure.error_mapping import asked
-from imageport.clouds.azure.job_folder import ROOT, delete_prefix, list_blobs
+from imageport.clouds.azure.job_folder import delete_prefix, list_blobs
 from imageport.clouds.azure.names import (
     DISKS,
     NETWORK_SECURITY_GROUPS,
@@ -26,8 +25,9 @@ from imageport.clouds.azure.network import delete_group, delete_interface
 from imageport.clouds.azure.snapshots import delete_snapshot
 from imageport.clouds.azure.virtual_machines import delete_machine
 from imageport.clouds.intents import token_of
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
-from imageport.errors import CloudRefused, ResourceGone
+from imageport.clouds.job_names import ROOT, job_folders, require_own_folder
+from imageport.clouds.tags import TAG_ROLE, TAG_SITE, TAG_TOKEN
+from imageport.errors import CloudRefused
 
 NETWORK_INTERFACES: Final = "Microsoft.Network/networkInterfaces"
 OPEN_STATES: Final = {"ActiveUpload": "Write", "ActiveSAS": "Read", "ActiveSASFrozen": "Read"}
@@ -142,31 +142,11 @@ def _end_access(account: AzureAccount, access: str) -> None:
 
 
 def _job_folders(account: AzureAccount, site: str) -> list[CloudResource]:
-    """Return one resource per job folder: blobs have no tags, but site and run in their name."""
-    newest: dict[str, Any] = {}
-    for name, modified in list_blobs(account, f"{ROOT}/{site}/"):
-        parts = name.split("/")
-        if len(parts) >= 5:  # imageport/SITE/RUN/TOKEN/NAME
-            folder = "/".join(parts[:4]) + "/"
-            newest[folder] = max(modified, newest.get(folder, modified))
-    lifetime = timedelta(seconds=account.settings.expires_seconds)
-    return [
-        CloudResource(
-            "object",
-            folder,
-            {
-                TAG_SITE: site,
-                TAG_RUN: folder.split("/")[2],
-                TAG_ROLE: "engine-job",
-                TAG_EXPIRES: (modified + lifetime).isoformat(timespec="seconds"),
-            },
-        )
-        for folder, modified in sorted(newest.items())
-    ]
+    listed = list_blobs(account, f"{ROOT}/{site}/")
+    return job_folders(listed, site, account.settings.expires_seconds)
 
 
 def _delete_folder(account: AzureAccount, prefix: str) -> None:
-    if not prefix.startswith(f"{ROOT}/{account.settings.site}/"):
-        raise ResourceGone(f"Cannot delete '{prefix}': it is no job folder of this site.")
+    require_own_folder(prefix, account.settings.site)
     delete_prefix(account, prefix)
     account.mark(prefix, "deleted")

@@ -23,9 +23,9 @@ from azure.storage.blob import (
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.error_mapping import asked, gone_already
 from imageport.clouds.intents import Intent
+from imageport.clouds.job_names import ROOT, prefix_of
 from imageport.errors import ResourceGone
 
-ROOT: Final = "imageport"
 PUT_HEADERS: Final = {"x-ms-blob-type": "BlockBlob"}
 """What Put Blob wants to be told and no signed URL can say for it."""
 CLOCK_SECONDS: Final = 900.0
@@ -34,11 +34,6 @@ BLOBS: Final = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
 DELEGATION: Final = (
     "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"
 )
-
-
-def prefix_of(site: str, run: str, token: str) -> str:
-    """Return the folder of a job; site and run are in it so that the sweep can tell."""
-    return f"{ROOT}/{site}/{run}/{token[:20]}/"
 
 
 class JobFolder:

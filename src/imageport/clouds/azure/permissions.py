@@ -22,8 +22,9 @@ from imageport.cloud import PermissionGap
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.arm_http import AUTHORIZATION_API
 from imageport.clouds.azure.error_mapping import asked
-from imageport.clouds.azure.job_folder import BLOBS, DELEGATION, ROOT
+from imageport.clouds.azure.job_folder import BLOBS, DELEGATION
 from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.job_names import ROOT
 from imageport.errors import CloudError, CloudRefused, PermissionMissing, ResourceGone
 
 GROUP, SUBSCRIPTION, NAMED, CONTAINER = "resource group", "subscription", "named", "container"

@@ -13,10 +13,11 @@ from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.arm_http import NETWORK_API, RESOURCES_API
 from imageport.clouds.azure.disk_sizes import LARGEST_OS_DISK_BYTES
 from imageport.clouds.azure.error_mapping import asked
-from imageport.clouds.azure.job_folder import BLOBS, ROOT
+from imageport.clouds.azure.job_folder import BLOBS
 from imageport.clouds.azure.names import short_location
 from imageport.clouds.azure.network import PLATFORM_TAGS
 from imageport.clouds.azure.place_machines import check_machines, check_quota
+from imageport.clouds.job_names import ROOT
 from imageport.errors import CloudRefused, CloudUnavailable, PermissionMissing, ResourceGone
 from imageport.model import GIB
 

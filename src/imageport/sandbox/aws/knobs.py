@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+from imageport.sandbox.turnable import Turnable
 
 
 @dataclass(slots=True)
-class Knobs:
+class Knobs(Turnable):
     """Settings of the running emulator; `turn` changes them while it runs."""
 
     throttle_rps: float = 0.0
@@ -42,23 +43,6 @@ class Knobs:
     """Machine types that no zone of the region offers."""
     boot_command: list[str] = field(default_factory=list)
     """Program that stands in for firmware and guest; empty runs the real ones."""
-
-    def turn(self, changes: dict[str, Any]) -> None:
-        """Change some knobs; ValueError names those that do not exist."""
-        unknown = set(changes) - {item.name for item in fields(self)}
-        if unknown:
-            raise ValueError(f"Bad knobs: found {', '.join(sorted(unknown))}, needed known ones.")
-        for name, value in changes.items():
-            setattr(self, name, value)
-
-    def to_json(self) -> str:
-        """Return all knobs as one JSON document."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Knobs:
-        """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 class Faults:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+
+from imageport.sandbox.turnable import Turnable
 
 
 @dataclass(slots=True)
-class Knobs:
+class Knobs(Turnable):
     """Settings of the running emulator; `turn` changes them while it runs."""
 
     state_seconds: float = 0.3
@@ -46,20 +46,3 @@ class Knobs:
     """How many of the next machines cannot be started where they were asked for."""
     failed_operations: int = 0
     """How many of the next long-running operations end as ``Failed``."""
-
-    def turn(self, changes: dict[str, Any]) -> None:
-        """Change some knobs; ValueError names those that do not exist."""
-        unknown = set(changes) - {item.name for item in fields(self)}
-        if unknown:
-            raise ValueError(f"Bad knobs: found {', '.join(sorted(unknown))}, needed known ones.")
-        for name, value in changes.items():
-            setattr(self, name, value)
-
-    def to_json(self) -> str:
-        """Return all knobs as one JSON document."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Knobs:
-        """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
