@@ -20,22 +20,22 @@ from imageport.compose.contract import (
     EngineOptions,
     VerdictItem,
 )
-from imageport.compose.driver_packages import find_packages
-from imageport.compose.evidence import Evidence
-from imageport.compose.guest_files import PendingFiles
+from imageport.compose.drivers.driver_packages import find_packages
+from imageport.compose.first_boot.vm_agent import find_vm_agent
+from imageport.compose.hives.registry import Registry, hive_path, open_registry
 from imageport.compose.inspection import inspect
-from imageport.compose.local_files import LocalFiles
-from imageport.compose.partition_table import (
+from imageport.compose.step import Context
+from imageport.compose.steps.order import run_steps
+from imageport.compose.verdict.evidence import Evidence
+from imageport.compose.verdict.judge import judge
+from imageport.compose.volumes.guest_files import PendingFiles
+from imageport.compose.volumes.local_files import LocalFiles
+from imageport.compose.volumes.partition_table import (
     BASIC_DATA_TYPE,
     ESP_TYPE,
     Partition,
     PartitionTable,
 )
-from imageport.compose.registry import Registry, hive_path, open_registry
-from imageport.compose.step import Context
-from imageport.compose.steps.order import run_steps
-from imageport.compose.verdict import judge
-from imageport.compose.vm_agent import find_vm_agent
 from imageport.sandbox.sample import recipe
 from imageport.sandbox.sample.driver_package import write_ena_package
 from imageport.sandbox.sample.windows_files import listed_files

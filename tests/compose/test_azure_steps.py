@@ -15,7 +15,6 @@ import pytest
 from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Action, Change, EngineDisk, EngineJob, EngineOptions, Tier
 from imageport.compose.inspection import inspect
-from imageport.compose.partition_table import PartitionTable
 from imageport.compose.refusals import disk_refusals, driver_refusals
 from imageport.compose.steps.order import (
     STEPS,
@@ -23,6 +22,7 @@ from imageport.compose.steps.order import (
     recommended_names,
     step_refusals,
 )
+from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.azure_faults import break_for_azure
 from imageport.sandbox.sample.recipe import Variant
 

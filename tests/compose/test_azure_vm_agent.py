@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import Action, EngineOptions
-from imageport.compose.first_boot_plan import (
+from imageport.compose.first_boot.plan import (
     ADD_DRIVER,
     INSTALL_AGENT,
     REMOVE_SERVICE,
@@ -21,8 +21,8 @@ from imageport.compose.first_boot_plan import (
     FirstBootPlan,
     parse_plan,
 )
-from imageport.compose.first_boot_script import render_script
-from imageport.compose.vm_agent import VmAgentPackage, find_vm_agent
+from imageport.compose.first_boot.script import render_script
+from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
 from imageport.sandbox.sample.vm_agent_package import FILE_NAME, write_vm_agent_package
 
 FOLDER = "Windows/ImageportFirstBoot"

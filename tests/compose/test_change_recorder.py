@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import Action, EngineReport, Inspection, Refusal, VerdictItem
-from imageport.compose.descriptors import Access
-from imageport.compose.guest_files import PendingFiles
+from imageport.compose.hives.registry_value import Value
 from imageport.compose.recorder import Recorder, shown
-from imageport.compose.registry_value import Value
 from imageport.compose.report_page import report_markdown
+from imageport.compose.volumes.descriptors import Access
+from imageport.compose.volumes.guest_files import PendingFiles
 from imageport.errors import EngineFailed
 
 SECRET = "Passw0rd-that-nobody-may-read"

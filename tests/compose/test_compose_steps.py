@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import EngineOptions
-from imageport.compose.registry_value import Value
+from imageport.compose.hives.registry_value import Value
 from imageport.compose.steps.order import STEPS, option_refusals, recommended_names
 
 SETS = ("ControlSet001", "ControlSet002")

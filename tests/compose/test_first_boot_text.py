@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.compose.first_boot_plan import (
+from imageport.compose.first_boot.plan import (
     ADD_DRIVER,
     REMOVE_OVERRIDE,
     REMOVE_SERVICE,
@@ -21,8 +21,8 @@ from imageport.compose.first_boot_plan import (
     FirstBootPlan,
     parse_plan,
 )
-from imageport.compose.first_boot_result import read_first_boot
-from imageport.compose.first_boot_script import IMAGE_PATH, render_script
+from imageport.compose.first_boot.result import read_first_boot
+from imageport.compose.first_boot.script import IMAGE_PATH, render_script
 from imageport.errors import InputError
 
 SETS = ("ControlSet001", "ControlSet002")

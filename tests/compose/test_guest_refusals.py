@@ -18,9 +18,8 @@ from imageport.compose.contract import (
     EngineOptions,
     Inspection,
 )
-from imageport.compose.driver_packages import find_packages
+from imageport.compose.drivers.driver_packages import find_packages
 from imageport.compose.inspection import inspect
-from imageport.compose.partition_table import PartitionTable
 from imageport.compose.refusals import (
     MIN_FREE_BYTES,
     disk_refusals,
@@ -29,6 +28,7 @@ from imageport.compose.refusals import (
     guest_refusals,
     volume_refusals,
 )
+from imageport.compose.volumes.partition_table import PartitionTable
 
 GUID = "6d0f7a52-3c1e-4b8f-9a47-5e2d10c4b7a1"
 LDM = "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.compose.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
-from imageport.compose.partition_table import (
+from imageport.compose.volumes.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
+from imageport.compose.volumes.partition_table import (
     ESP_TYPE,
     HEAD_BYTES,
     SECTOR_BYTES,

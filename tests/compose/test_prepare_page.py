@@ -6,9 +6,10 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from imageport.compose import refusals, verdict
+from imageport.compose import refusals
 from imageport.compose.contract import EngineOptions
 from imageport.compose.steps.order import STEPS
+from imageport.compose.verdict import judge as verdict
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text(encoding="utf-8")
 PAYLOAD_CODES = {"driver_incomplete", "payload_missing"}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import Action, EngineOptions
-from imageport.compose.descriptors import Access
-from imageport.compose.evidence import guest_path
+from imageport.compose.verdict.evidence import guest_path
+from imageport.compose.volumes.descriptors import Access
 
 FIRST_BOOT = "Windows/ImageportFirstBoot"
 

@@ -23,25 +23,25 @@ from imageport.compose.contract import (
     EngineOptions,
     Inspection,
 )
-from imageport.compose.evidence import Evidence
-from imageport.compose.guest_files import PendingFiles
-from imageport.compose.hive import Hive, HiveHeader
-from imageport.compose.local_files import LocalFiles
-from imageport.compose.partition_table import PartitionTable
+from imageport.compose.hives.hive import Hive, HiveHeader
+from imageport.compose.hives.registry import Registry, hive_path
 from imageport.compose.refusals import hive_refusals, volume_refusals
-from imageport.compose.registry import Registry, hive_path
 from imageport.compose.step import Context
-from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
-from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.order import recommended_names, step_refusals
-from imageport.compose.steps.use_dhcp import UseDhcp
-from imageport.compose.verdict_azure import disks_online, dvd_drive, faster_adapters
-from imageport.compose.verdict_boot import (
+from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
+from imageport.compose.steps.windows.use_dhcp import UseDhcp
+from imageport.compose.verdict.azure import disks_online, dvd_drive, faster_adapters
+from imageport.compose.verdict.boot import (
     boot_driver_files,
     class_filters_resolve,
     driver_database,
 )
-from imageport.compose.verdict_guest import dependencies
+from imageport.compose.verdict.evidence import Evidence
+from imageport.compose.verdict.guest import dependencies
+from imageport.compose.volumes.guest_files import PendingFiles
+from imageport.compose.volumes.local_files import LocalFiles
+from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.hives import base_block_checksum, empty_hive
 
 FOLDER = Path(os.environ.get("IMAGEPORT_TESTDATA", "/nonexistent")) / "hives"

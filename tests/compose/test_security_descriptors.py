@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.compose.descriptors import (
+from imageport.compose.volumes.descriptors import (
     ADMINISTRATORS,
     FULL,
     READ_AND_EXECUTE,

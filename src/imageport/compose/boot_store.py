@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from uuid import UUID
 
-from imageport.compose.hive import Hive
+from imageport.compose.hives.hive import Hive
 
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 _DEVICE, _PATH = "11000001", "12000002"

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from imageport.compose.cloud_target import CloudTarget, cloud_target
 from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, Refusal
-from imageport.compose.driver_packages import DriverPackage, find_packages
-from imageport.compose.evidence import Evidence
+from imageport.compose.drivers.driver_packages import DriverPackage, find_packages
+from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
 from imageport.compose.guest import WINDOWS_MOUNT, Guest, open_guest
-from imageport.compose.guest_files import GuestFiles, PendingFiles
+from imageport.compose.hives.registry import Registry, hive_path, open_registry
 from imageport.compose.inspection import describe_partitions, inspect
-from imageport.compose.mounted_files import MountedFiles
 from imageport.compose.refusals import driver_refusals, guest_refusals
-from imageport.compose.registry import Registry, hive_path, open_registry
 from imageport.compose.step import Context
 from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
 from imageport.compose.survey import Survey, survey, write_refusals
-from imageport.compose.verdict import judge
-from imageport.compose.verdict_first_boot import first_boot_facts
-from imageport.compose.vm_agent import VmAgentPackage, find_vm_agent
+from imageport.compose.verdict.evidence import Evidence
+from imageport.compose.verdict.first_boot import first_boot_facts
+from imageport.compose.verdict.judge import judge
+from imageport.compose.volumes.guest_files import GuestFiles, PendingFiles
+from imageport.compose.volumes.mounted_files import MountedFiles
 
 Log = Callable[[str], None]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from imageport.compose.partition_table import (
+from imageport.compose.volumes.partition_table import (
     HEAD_BYTES,
     Partition,
     PartitionTable,

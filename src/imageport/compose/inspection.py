@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 from imageport.compose.contract import Inspection
-from imageport.compose.guest_files import GuestFiles
-from imageport.compose.hive import Hive
-from imageport.compose.partition_table import PartitionTable
-from imageport.compose.registry import Registry, hive_path
+from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.registry import Registry, hive_path
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.errors import EngineFailed
 
 WINDOWS_NT = "Microsoft\\Windows NT\\CurrentVersion"

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 
 from imageport.compose.contract import Change
-from imageport.compose.descriptors import Access, describe
-from imageport.compose.guest_files import Addition, GuestFiles
-from imageport.compose.hive import Key
-from imageport.compose.registry import Registry
-from imageport.compose.registry_value import Value
+from imageport.compose.hives.hive import Key
+from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry_value import Value
+from imageport.compose.volumes.descriptors import Access, describe
+from imageport.compose.volumes.guest_files import Addition, GuestFiles
 
 _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"

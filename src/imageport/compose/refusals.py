@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from imageport.compose.cloud_target import TARGETS, CloudTarget
 from imageport.compose.contract import Action, EngineJob, Inspection, Refusal
-from imageport.compose.driver_packages import DriverPackage
-from imageport.compose.first_boot_plan import FOLDER
-from imageport.compose.guest_files import GuestFiles
-from imageport.compose.installed_drivers import infs_for
-from imageport.compose.partition_table import PartitionTable
-from imageport.compose.registry import EDITED_HIVES, Registry, hive_header
+from imageport.compose.drivers.driver_packages import DriverPackage
+from imageport.compose.drivers.installed_drivers import infs_for
+from imageport.compose.first_boot.plan import FOLDER
+from imageport.compose.hives.registry import EDITED_HIVES, Registry, hive_header
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.partition_table import PartitionTable
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
 """First boot installs drivers and writes logs; Windows itself misbehaves below this."""

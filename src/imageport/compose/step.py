@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineOptions, Inspection, Refusal, Tier
-from imageport.compose.driver_packages import DriverPackage
-from imageport.compose.first_boot_plan import FirstBootPlan
-from imageport.compose.guest_files import GuestFiles
+from imageport.compose.drivers.driver_packages import DriverPackage
+from imageport.compose.first_boot.plan import FirstBootPlan
+from imageport.compose.first_boot.vm_agent import VmAgentPackage
+from imageport.compose.hives.registry import Registry
 from imageport.compose.recorder import Recorder
-from imageport.compose.registry import Registry
-from imageport.compose.vm_agent import VmAgentPackage
+from imageport.compose.volumes.guest_files import GuestFiles
 
 
 @dataclass(slots=True)

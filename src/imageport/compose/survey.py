@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 from imageport.compose.contract import EngineJob, Refusal
 from imageport.compose.guest import ESP_MOUNT, WINDOWS_MOUNT, Guest
-from imageport.compose.guest_files import GuestFiles
-from imageport.compose.mounted_files import MountedFiles
-from imageport.compose.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
-from imageport.compose.partition_table import Partition
+from imageport.compose.hives.registry import hive_path
 from imageport.compose.refusals import (
     disk_refusals,
     esp_refusals,
     refusal,
     volume_refusals,
 )
-from imageport.compose.registry import hive_path
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.mounted_files import MountedFiles
+from imageport.compose.volumes.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
+from imageport.compose.volumes.partition_table import Partition
 
 _OTHER_MOUNT = "/other"
 

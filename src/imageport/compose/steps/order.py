@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Change, EngineOptions, Refusal, Tier
+from imageport.compose.hives.registry import Registry
 from imageport.compose.refusals import refusal
-from imageport.compose.registry import Registry
 from imageport.compose.step import Context, Step
-from imageport.compose.steps.add_first_boot import AddFirstBoot, MakeFirstBootFolder
-from imageport.compose.steps.bring_disks_online import BringDisksOnline
-from imageport.compose.steps.disable_vmware_services import DisableVmwareServices
-from imageport.compose.steps.enable_boot_drivers import EnableBootDrivers
-from imageport.compose.steps.enable_dvd_drive import EnableDvdDrive
-from imageport.compose.steps.hold_services import HoldServices
-from imageport.compose.steps.keep_time import ReadClockAsUtc, UseCloudTimeServer
-from imageport.compose.steps.point_vda_at_controllers import PointVdaAtControllers
-from imageport.compose.steps.remove_winhttp_proxy import RemoveWinhttpProxy
-from imageport.compose.steps.stage_drivers import StageDrivers
-from imageport.compose.steps.stage_vm_agent import StageVmAgent
-from imageport.compose.steps.switch_off_hibernation import SwitchOffHibernation
-from imageport.compose.steps.use_dhcp import UseDhcp
-from imageport.compose.steps.use_high_performance import UseHighPerformance
-from imageport.compose.steps.write_crash_dumps import WriteCrashDumps
+from imageport.compose.steps.boot.bring_disks_online import BringDisksOnline
+from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.boot.enable_dvd_drive import EnableDvdDrive
+from imageport.compose.steps.citrix.point_vda_at_controllers import PointVdaAtControllers
+from imageport.compose.steps.drivers.stage_drivers import StageDrivers
+from imageport.compose.steps.first_boot.add_first_boot import AddFirstBoot, MakeFirstBootFolder
+from imageport.compose.steps.first_boot.hold_services import HoldServices
+from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
+from imageport.compose.steps.windows.keep_time import ReadClockAsUtc, UseCloudTimeServer
+from imageport.compose.steps.windows.remove_winhttp_proxy import RemoveWinhttpProxy
+from imageport.compose.steps.windows.stage_vm_agent import StageVmAgent
+from imageport.compose.steps.windows.switch_off_hibernation import SwitchOffHibernation
+from imageport.compose.steps.windows.use_dhcp import UseDhcp
+from imageport.compose.steps.windows.use_high_performance import UseHighPerformance
+from imageport.compose.steps.windows.write_crash_dumps import WriteCrashDumps
 
 STEPS: tuple[Step, ...] = (
     DisableVmwareServices(),  # first: nothing of the source may run beside what comes after

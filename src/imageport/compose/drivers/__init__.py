@@ -1,0 +1,1 @@
+"""Driver packages: their INF files, and what of them the guest has."""

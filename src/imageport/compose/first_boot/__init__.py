@@ -1,0 +1,1 @@
+"""The one boot: its plan, its script and what it leaves behind."""

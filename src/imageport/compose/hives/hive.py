@@ -1,0 +1,212 @@
+# References: the regf base block (signature, sequence numbers, XOR checksum); hivex(3).
+"""Registry hives: the base block that says whether one is whole, and typed access to keys.
+
+hivex silently makes a dirty hive look clean on commit, so whoever writes checks `HiveHeader` first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from imageport.compose.hives import hivex_binding as binding
+from imageport.compose.hives.registry_value import Value
+from imageport.errors import EngineFailed
+
+BASE_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class HiveHeader:
+    """What the base block tells; ``problem`` is "" for a whole, clean hive."""
+
+    sequence1: int
+    sequence2: int
+    problem: str
+
+    @property
+    def is_dirty(self) -> bool:
+        """Say whether changes still lie in the transaction logs."""
+        return self.sequence1 != self.sequence2
+
+    @classmethod
+    def parse(cls, block: bytes) -> HiveHeader:
+        """Read the first 512 bytes of a hive file; anything at all may be handed in."""
+        if len(block) < BASE_BLOCK_BYTES:
+            return cls(0, 0, f"found {len(block)} bytes, needed {BASE_BLOCK_BYTES} at least")
+        if block[:4] != b"regf":
+            return cls(0, 0, f"found signature {block[:4].hex()}, needed 'regf' at offset 0")
+        sequence1, sequence2 = struct.unpack_from("<II", block, 4)
+        (found,) = struct.unpack_from("<I", block, 508)
+        needed = _checksum(block)
+        problem = ""
+        if found != needed:
+            problem = f"found checksum {found:#010x} at offset 508, needed {needed:#010x}"
+        return cls(sequence1, sequence2, problem)
+
+
+def _checksum(block: bytes) -> int:
+    value = 0
+    for (word,) in struct.iter_unpack("<I", block[:508]):
+        value ^= word
+    return {0: 1, 0xFFFFFFFF: 0xFFFFFFFE}.get(value, value)
+
+
+class Hive:
+    """One hive file opened with libhivex.
+
+    A writable hive is changed in memory; `commit` rewrites the file it was opened from. Whoever
+    opened it closes it. `EngineFailed` when libhivex refuses the file or a change.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path = path
+        self._library = binding.library()
+        flags = binding.OPEN_WRITABLE if writable else 0
+        self._handle = self._library.hivex_open(os.fsencode(path), flags)
+        if not self._handle:
+            raise self.failed("open", path.name)
+
+    @property
+    def root(self) -> Key:
+        """Return the root key."""
+        node = self.call("hivex_root")
+        if not node:
+            raise self.failed("read the root of", self.path.name)
+        return Key(self, node)
+
+    def key(self, path: str) -> Key | None:
+        r"""Return the key at a path like ``Select`` or ``ControlSet001\Services``, or None."""
+        found: Key | None = self.root
+        for name in filter(None, path.split("\\")):
+            found = found.child(name) if found else None
+        return found
+
+    def value(self, path: str, name: str) -> Value | None:
+        """Return one value, None when key or value is missing."""
+        key = self.key(path)
+        return key.value(name) if key else None
+
+    def ensure(self, path: str) -> Key:
+        """Return the key at a path, made where it is missing."""
+        key = self.root
+        for name in filter(None, path.split("\\")):
+            key = key.child(name) or key.add(name)
+        return key
+
+    def commit(self) -> None:
+        """Write all changes to the file the hive was opened from."""
+        if self.call("hivex_commit", None, 0) != 0:
+            raise self.failed("write", self.path.name)
+
+    def close(self) -> None:
+        """Release the file; may be called twice."""
+        if self._handle:
+            self._library.hivex_close(self._handle)
+            self._handle = None
+
+    def call(self, function: str, *arguments: object) -> int:
+        """Call a hivex function of this handle; 0 or NULL is left to the caller to judge."""
+        if not self._handle:
+            raise EngineFailed(f"Cannot use hive '{self.path.name}': it is closed.")
+        ctypes.set_errno(0)
+        return int(getattr(self._library, function)(self._handle, *arguments) or 0)
+
+    def failed(self, verb: str, what: str) -> EngineFailed:
+        """Return the error for a call that failed."""
+        cause = os.strerror(ctypes.get_errno()) if ctypes.get_errno() else "not a sound hive"
+        return EngineFailed(f"Cannot {verb} registry hive '{what}': {cause}.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key; names compare without case, as in Windows."""
+
+    hive: Hive
+    node: int
+
+    @property
+    def name(self) -> str:
+        """Return the key's own name."""
+        return binding.take_text(self.hive.call("hivex_node_name", self.node))
+
+    def child(self, name: str) -> Key | None:
+        """Return a child key by name."""
+        node = self.hive.call("hivex_node_get_child", self.node, _encoded(name))
+        return Key(self.hive, node) if node else None
+
+    def children(self) -> list[Key]:
+        """Return all child keys in the hive's order."""
+        pointer = self.hive.call("hivex_node_children", self.node)
+        return [Key(self.hive, node) for node in binding.take_handles(pointer)]
+
+    def add(self, name: str) -> Key:
+        """Add a child key that does not exist yet."""
+        node = self.hive.call("hivex_node_add_child", self.node, _encoded(name))
+        if not node:
+            raise self.hive.failed("add a key to", self.hive.path.name)
+        return Key(self.hive, node)
+
+    def delete(self) -> None:
+        """Delete this key and everything below it."""
+        if self.hive.call("hivex_node_delete_child", self.node) != 0:
+            raise self.hive.failed("delete a key of", self.hive.path.name)
+
+    def value(self, name: str) -> Value | None:
+        """Return a value by name ("" is the default value)."""
+        handle = self.hive.call("hivex_node_get_value", self.node, _encoded(name))
+        return self._read(handle) if handle else None
+
+    def values(self) -> dict[str, Value]:
+        """Return all values by name."""
+        return {name: self._read(handle) for name, handle in self._handles()}
+
+    def set(self, name: str, value: Value) -> None:
+        """Set one value; others stay."""
+        spelled = next((n for n, _ in self._handles() if n.lower() == name.lower()), name)
+        item = _set_value(spelled, value)
+        if self.hive.call("hivex_node_set_value", self.node, ctypes.byref(item), 0) != 0:
+            raise self.hive.failed("set a value in", self.hive.path.name)
+
+    def delete_value(self, name: str) -> None:
+        """Delete one value if it is there; others stay."""
+        kept = {n: v for n, v in self.values().items() if n.lower() != name.lower()}
+        items = (binding.SetValue * len(kept))(*[_set_value(n, v) for n, v in kept.items()])
+        if self.hive.call("hivex_node_set_values", self.node, len(kept), items, 0) != 0:
+            raise self.hive.failed("delete a value in", self.hive.path.name)
+
+    def _handles(self) -> Iterator[tuple[str, int]]:
+        for handle in binding.take_handles(self.hive.call("hivex_node_values", self.node)):
+            yield binding.take_text(self.hive.call("hivex_value_key", handle)), handle
+
+    def _read(self, handle: int) -> Value:
+        kind, length = ctypes.c_int(), ctypes.c_size_t()
+        pointer = self.hive.call(
+            "hivex_value_value", handle, ctypes.byref(kind), ctypes.byref(length)
+        )
+        return Value(kind.value, binding.take_bytes(pointer, length.value))
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _set_value(name: str, value: Value) -> binding.SetValue:
+    return binding.SetValue(_encoded(name), value.kind, len(value.data), value.data)

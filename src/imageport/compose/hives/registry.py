@@ -1,0 +1,104 @@
+"""The guest's hives as one registry: SYSTEM, SOFTWARE and DRIVERS, every control set at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imageport.compose.hives.hive import Hive, HiveHeader, Key
+from imageport.compose.hives.registry_value import Value
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.errors import EngineFailed
+
+CONFIG = "Windows/System32/config"
+EDITED_HIVES = ("SYSTEM", "SOFTWARE", "DRIVERS")
+"""The hives that steps may change; each must be whole and clean before anything is."""
+_MAX_HIVE_BYTES = 1024 * 1024 * 1024
+"""Real SOFTWARE hives reach 200 MiB; what is larger is not one we should load."""
+_CONTROL_SET = re.compile(r"ControlSet\d{3}", re.IGNORECASE)
+
+
+def hive_path(name: str) -> str:
+    """Return where a hive lies in the guest."""
+    return f"{CONFIG}/{name}"
+
+
+def hive_header(files: GuestFiles, name: str) -> HiveHeader | None:
+    """Return a hive's base block facts, None when the guest has no such hive."""
+    path = hive_path(name)
+    return HiveHeader.parse(files.read(path, 512)) if files.exists(path) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Opened hives by name; a hive the guest does not have is missing from ``hives``."""
+
+    hives: dict[str, Hive]
+
+    @property
+    def control_sets(self) -> tuple[str, ...]:
+        """Return the names of all control sets, sorted."""
+        names = [key.name for key in self.hives["SYSTEM"].root.children()]
+        return tuple(sorted(name for name in names if _CONTROL_SET.fullmatch(name)))
+
+    @property
+    def current_control_set(self) -> str:
+        """Return the control set that the next boot takes."""
+        # Default is what the loader takes; Current is only what the last boot took.
+        chosen = [self.number("SYSTEM", "Select", name) for name in ("Default", "Current")]
+        number = next((number for number in chosen if number), 1)
+        return f"ControlSet{number:03d}"
+
+    def key(self, hive: str, path: str) -> Key | None:
+        """Return a key, None when it or its hive is missing."""
+        return self.hives[hive].key(path) if hive in self.hives else None
+
+    def value(self, hive: str, path: str, name: str) -> Value | None:
+        """Return a value, None when it, its key or its hive is missing."""
+        key = self.key(hive, path)
+        return key.value(name) if key else None
+
+    def text(self, hive: str, path: str, name: str) -> str:
+        """Return a text value, "" when missing."""
+        value = self.value(hive, path, name)
+        return value.as_text() if value else ""
+
+    def number(self, hive: str, path: str, name: str) -> int | None:
+        """Return a DWORD value, None when missing or of another type."""
+        value = self.value(hive, path, name)
+        return value.as_number() if value else None
+
+    def service(self, control_set: str, name: str) -> Key | None:
+        """Return a service's key."""
+        return self.key("SYSTEM", service_path(control_set, name))
+
+    def start_of(self, control_set: str, name: str) -> int | None:
+        """Return a service's start type, None when there is no such service."""
+        return self.number("SYSTEM", service_path(control_set, name), "Start")
+
+
+def service_path(control_set: str, name: str) -> str:
+    """Return the path of a service's key in SYSTEM."""
+    return f"{control_set}\\Services\\{name}"
+
+
+@contextmanager
+def open_registry(files: GuestFiles, folder: Path, *, writable: bool) -> Iterator[Registry]:
+    """Copy the hives into ``folder`` and open them; the guest's own files stay as they are."""
+    with ExitStack() as stack:
+        hives = {}
+        for name in EDITED_HIVES:
+            if not files.exists(hive_path(name)):
+                continue
+            size = files.size_bytes(hive_path(name))
+            if size > _MAX_HIVE_BYTES:
+                raise EngineFailed(
+                    f"Cannot open hive '{name}': found {size} bytes, a limit is 1 GiB."
+                )
+            copy = folder / name
+            files.download(hive_path(name), copy)
+            hives[name] = stack.enter_context(Hive(copy, writable=writable))
+        yield Registry(hives)

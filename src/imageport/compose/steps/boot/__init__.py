@@ -1,0 +1,1 @@
+"""Steps on the way from firmware to the Windows kernel."""

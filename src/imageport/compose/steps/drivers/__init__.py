@@ -1,0 +1,1 @@
+"""Steps that bring the target's drivers."""

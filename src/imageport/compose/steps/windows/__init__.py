@@ -1,0 +1,1 @@
+"""Steps that fit Windows to a cloud."""

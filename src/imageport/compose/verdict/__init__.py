@@ -1,0 +1,1 @@
+"""The readiness verdict, item by item."""

@@ -1,0 +1,208 @@
+"""Verdict items about starting: drivers, files, filters, the EFI loader and the boot store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from imageport.compose.boot_store import BootEntry, default_entry
+from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.contract import Action, EngineJob
+from imageport.compose.drivers.class_filters import class_filters
+from imageport.compose.drivers.installed_drivers import infs_for, package_of, services_of
+from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.registry import service_path
+from imageport.compose.refusals import ESP_LOADER
+from imageport.compose.steps.source.disable_vmware_services import VMWARE_SERVICES
+from imageport.compose.verdict.evidence import Evidence, Finding, guest_path
+
+BOOT_STORE = "EFI/Microsoft/Boot/BCD"
+_DISABLED = 4
+_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
+_COMPANIONS = (("intelide", "pciidex"), ("atapi", "ataport"))
+"""(driver, library that it is linked to): without the second's file the first does not load."""
+_MAX_BOOT_STORE_BYTES = 16 * 1024 * 1024
+_ERROR_SEVERE = 2
+"""From this ErrorControl up a driver that does not load stops the start (3) or the session."""
+_CLASSES_TO_BOOT = {
+    "{4d36e967-e325-11ce-bfc1-08002be10318}",  # DiskDrive
+    "{4d36e96a-e325-11ce-bfc1-08002be10318}",  # HDC
+    "{4d36e972-e325-11ce-bfc1-08002be10318}",  # Net
+    "{4d36e97b-e325-11ce-bfc1-08002be10318}",  # SCSIAdapter
+    "{4d36e97d-e325-11ce-bfc1-08002be10318}",  # System
+    "{71a27cdd-812a-11d0-bec7-08002be2092f}",  # Volume
+}
+"""Classes without which a machine neither starts nor streams. In others Windows itself leaves loose
+ends: real hives name a filter IRENUM of infrared devices whose service is gone."""
+
+
+def boot_drivers(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
+    """The target's storage drivers start at boot in every control set, nothing overrides it.
+
+    After the one boot an override is told only: Windows put it under a driver that the machine,
+    of the very kind that the image is for, did without.
+    """
+    finding = Finding()
+    has_booted = job.action is Action.VERIFY
+    for control_set in evidence.registry.control_sets:
+        for driver in (*target.boot_drivers, *target.old_boot_drivers):
+            start = evidence.registry.start_of(control_set, driver)
+            if start is None and driver in target.old_boot_drivers:
+                continue
+            path = service_path(control_set, driver)
+            override = evidence.registry.key("SYSTEM", f"{path}\\StartOverride")
+            if start != 0:
+                finding.problems.append(f"{control_set}: {driver} Start is {start}, needed 0")
+            if override is not None:
+                where = finding.facts if has_booted else finding.problems
+                where.append(f"{control_set}: {driver} has a StartOverride")
+            if start == 0 and override is None:
+                finding.facts.append(f"{control_set}: {driver} Start 0, no StartOverride")
+    return finding
+
+
+def boot_driver_files(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
+    """Every driver that starts at boot, and whose absence Windows would not forgive, has its file.
+
+    Real systems list storage drivers of many makers; one that is missing is passed over when its
+    ErrorControl says so, or when a StartOverride keeps it from starting.
+    """
+    finding = Finding()
+    current = evidence.registry.current_control_set
+    services = evidence.registry.key("SYSTEM", f"{current}\\Services")
+    wanted = {*target.boot_drivers, *target.old_boot_drivers}
+    count = 0
+    for service in services.children() if services else []:
+        name = service.name
+        if evidence.registry.start_of(current, name) != 0 or not _is_driver(evidence, name):
+            continue
+        count += 1
+        path = evidence.binary_of(current, name)
+        if evidence.files.exists(path):
+            continue
+        if name.lower() in wanted or _must_load(evidence, name):
+            finding.problems.append(f"{name} starts at boot, its file {path} is missing")
+        else:
+            finding.facts.append(f"{name} has no file and is passed over")
+    finding.facts.insert(0, f"{count} boot-start drivers looked at")
+    finding.problems += _missing_companions(evidence, target)
+    return finding
+
+
+def _missing_companions(evidence: Evidence, target: CloudTarget) -> list[str]:
+    current = evidence.registry.current_control_set
+    missing = []
+    for driver, library in _COMPANIONS:
+        path = f"Windows/System32/drivers/{library}.sys"
+        is_there = evidence.registry.service(current, driver) is not None
+        if driver in target.old_boot_drivers and is_there and not evidence.files.exists(path):
+            missing.append(f"{driver} needs {path}, which is missing")
+    return missing
+
+
+def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
+    """Windows' driver database binds each device on the way to the disk to its driver."""
+    finding = Finding()
+    for names in target.boot_devices:
+        facts = [fact for name in names for fact in _bindings(evidence, name)]
+        finding.facts += facts
+        if not facts:
+            device = " or ".join(names)
+            finding.problems.append(f"no driver database entry binds {device} to a service")
+    return finding
+
+
+def _bindings(evidence: Evidence, device: str) -> Iterator[str]:
+    for hive, inf in infs_for(evidence.registry, device):
+        package = package_of(evidence.registry, hive, inf)
+        for service in services_of(evidence.registry, hive, package):
+            yield f"{device} is served by {inf} ({package}), service {service}"
+
+
+def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """Every filter of a class that a start needs exists, may start and has its file."""
+    finding = Finding()
+    count = 0
+    for control_set in evidence.registry.control_sets:
+        for device_class, service in class_filters(evidence.registry, control_set):
+            count += 1
+            start = evidence.registry.start_of(control_set, service)
+            path = evidence.binary_of(control_set, service)
+            problem = ""
+            if start is None:
+                problem = "does not exist"
+            elif start == _DISABLED:
+                problem = "is disabled"
+            elif not evidence.files.exists(path):
+                problem = f"lacks its file {path}"
+            if not problem:
+                continue
+            matters = device_class.lower() in _CLASSES_TO_BOOT or service in VMWARE_SERVICES
+            where = finding.problems if matters else finding.facts
+            where.append(f"{control_set}: {service} of {device_class} {problem}")
+    finding.facts.insert(0, f"{count} class filters looked at")
+    return finding
+
+
+def efi_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The fallback loader is there: a new machine has no boot entries of its own."""
+    if evidence.esp is None or not evidence.esp.exists(ESP_LOADER):
+        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is missing on the EFI partition"])
+    if evidence.esp.read(ESP_LOADER, 2) != b"MZ":
+        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is no program"])
+    size = evidence.esp.size_bytes(ESP_LOADER)
+    return Finding(facts=[f"\\EFI\\Boot\\bootx64.efi, {size} bytes"])
+
+
+def boot_store_resolves(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The default boot entry names this disk, its Windows partition and a loader that exists."""
+    if evidence.esp is None or not evidence.esp.exists(BOOT_STORE):
+        return Finding(problems=[f"\\{BOOT_STORE} is missing".replace("/", "\\")])
+    if evidence.esp.size_bytes(BOOT_STORE) > _MAX_BOOT_STORE_BYTES:
+        return Finding(problems=["the boot store is larger than 16 MiB"])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "BCD"
+        evidence.esp.download(BOOT_STORE, copy)
+        with Hive(copy) as store:
+            entry = default_entry(store)
+    if isinstance(entry, str):
+        return Finding(problems=[entry])
+    return _judge_entry(evidence, entry)
+
+
+def firmware_fits(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The image boots by UEFI, as the machines that stream it do."""
+    if evidence.inspection.firmware != "uefi":
+        return Finding(problems=[f"the image boots by {evidence.inspection.firmware}"])
+    return Finding(facts=["GPT with an EFI system partition"])
+
+
+def _is_driver(evidence: Evidence, service: str) -> bool:
+    current = evidence.registry.current_control_set
+    kind = evidence.registry.number("SYSTEM", service_path(current, service), "Type")
+    return kind in {_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER}
+
+
+def _must_load(evidence: Evidence, service: str) -> bool:
+    path = service_path(evidence.registry.current_control_set, service)
+    severity = evidence.registry.number("SYSTEM", path, "ErrorControl") or 0
+    override = evidence.registry.number("SYSTEM", f"{path}\\StartOverride", "0") or 0
+    return severity >= _ERROR_SEVERE and override == 0
+
+
+def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
+    finding = Finding(facts=[f"default entry {entry.identifier} loads {entry.loader_path}"])
+    for what, device in (("loader", entry.loader_device), ("system", entry.system_device)):
+        if device == "boot":
+            continue
+        if isinstance(device, str):
+            finding.problems.append(f"the {what} device is {device}")
+        elif device != (evidence.table.disk_guid, evidence.windows_guid):
+            finding.problems.append(f"the {what} device names partition {device[1]} elsewhere")
+    path = guest_path(entry.loader_path)
+    if not evidence.files.exists(path):
+        finding.problems.append(f"the loader {entry.loader_path} is missing")
+    if entry.system_root.strip("\\").lower() != "windows":
+        finding.problems.append(f"the system root is '{entry.system_root}'")
+    return finding

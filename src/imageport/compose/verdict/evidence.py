@@ -1,0 +1,74 @@
+"""What a verdict is based on, and how guest paths in the registry lead to files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from imageport.compose.contract import Inspection
+from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.partition_table import PartitionTable
+
+_MAX_NAMED = 12
+"""More problems of one kind than this are counted, not listed."""
+_PREFIXES = (
+    (re.compile(r"^\\\?\?\\", re.IGNORECASE), ""),
+    (re.compile(r"^\\systemroot\\", re.IGNORECASE), "Windows\\"),
+    (re.compile(r"^%(systemroot|windir)%\\", re.IGNORECASE), "Windows\\"),
+    (re.compile(r"^%(systemdrive)%\\", re.IGNORECASE), ""),
+    (re.compile(r"^%programfiles%\\", re.IGNORECASE), "Program Files\\"),
+    (re.compile(r"^c:\\", re.IGNORECASE), ""),
+    (re.compile(r"^system32\\", re.IGNORECASE), "Windows\\System32\\"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The guest as it is (or would be) after composing."""
+
+    registry: Registry
+    files: GuestFiles
+    esp: GuestFiles | None
+    table: PartitionTable
+    inspection: Inspection
+    windows_guid: str
+    """GUID of the partition that Windows lies in."""
+
+    def binary_of(self, control_set: str, service: str) -> str:
+        """Return the file that a service runs, as a path from the volume's root."""
+        path = service_path(control_set, service)
+        image = self.registry.text("SYSTEM", path, "ImagePath")
+        if not image:  # Windows' own rule for drivers that name no file
+            return f"Windows/System32/drivers/{service}.sys"
+        return guest_path(image)
+
+
+@dataclass(slots=True)
+class Finding:
+    """What one item found: facts that speak for it, problems that speak against it."""
+
+    facts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return one line: the problems if there are any, else the facts."""
+        lines = self.problems or self.facts
+        more = len(lines) - _MAX_NAMED
+        return "; ".join(lines[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def guest_path(image_path: str) -> str:
+    r"""Return the file of an ImagePath, without its arguments, from the volume's root.
+
+    ``"C:\Program Files\x\y.exe" -run`` becomes ``Program Files/x/y.exe``.
+    """
+    text = image_path.strip()
+    if text.startswith('"'):
+        text = text[1:].partition('"')[0]
+    else:
+        match = re.match(r"(.*?\.(?:exe|sys|dll|com|efi))(?:\s|$)", text, re.IGNORECASE)
+        text = match[1] if match else text
+    for pattern, replacement in _PREFIXES:
+        text = pattern.sub(replacement.replace("\\", "\\\\"), text)
+    return text.replace("\\", "/").lstrip("/")

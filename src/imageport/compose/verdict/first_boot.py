@@ -1,0 +1,99 @@
+"""Verdict items about the one boot: ready to happen, and afterwards what came of it."""
+
+from __future__ import annotations
+
+from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.contract import EngineJob
+from imageport.compose.first_boot.plan import (
+    FOLDER,
+    RESTORE_SERVICE,
+    RESTORE_VALUE,
+    SERVICE,
+    FirstBootPlan,
+    parse_plan,
+)
+from imageport.compose.first_boot.result import read_first_boot
+from imageport.compose.first_boot.script import IMAGE_PATH
+from imageport.compose.hives.registry import service_path
+from imageport.compose.verdict.evidence import Evidence, Finding
+from imageport.compose.volumes.guest_files import GuestFiles
+
+_AUTOMATIC = 2
+_MAX_PLAN_BYTES = 64 * 1024
+
+
+def first_boot_facts(files: GuestFiles) -> dict[str, str]:
+    """Return what first boot reported, for the report."""
+    return read_first_boot(files).facts()
+
+
+def ready(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The service, its script and its plan are in place."""
+    finding = Finding()
+    plan = _plan(evidence.files)
+    if not evidence.files.exists(f"{FOLDER}/firstboot.cmd"):
+        finding.problems.append("firstboot.cmd is missing")
+    for control_set in evidence.registry.control_sets:
+        path = service_path(control_set, SERVICE)
+        image = evidence.registry.text("SYSTEM", path, "ImagePath")
+        start = evidence.registry.start_of(control_set, SERVICE)
+        if image != IMAGE_PATH or start != _AUTOMATIC:
+            finding.problems.append(f"{control_set}: service {SERVICE} is not complete")
+    finding.facts.append(
+        f"{len(plan.steps)} steps, {plan.attempts} attempts, {plan.deadline_seconds} s"
+    )
+    return finding
+
+
+def done(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """First boot says it is done, and no required step failed."""
+    result = read_first_boot(evidence.files)
+    finding = Finding(facts=[f"state {result.state} after {result.attempts} attempt(s)"])
+    if result.state != "done":
+        finding.problems.append(f"first boot is {result.state}")
+        finding.problems += [f"step {line}" for line in result.failed_steps()]
+    for step in _plan(evidence.files).steps:
+        outcome = result.steps.get(f"{step.number:02d}", "not reported")
+        if step.required and outcome != "ok":
+            finding.problems.append(f"step {step.number:02d} {step.verb}: {outcome}")
+        elif outcome != "ok":
+            finding.facts.append(f"optional step {step.number:02d} {step.verb}: {outcome}")
+    return finding
+
+
+def services_restored(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """What was held for the one boot is as it was before."""
+    finding = Finding()
+    current = evidence.registry.current_control_set
+    for step in _plan(evidence.files).steps:
+        if step.verb == RESTORE_SERVICE:
+            name, wanted = step.arguments
+            found = evidence.registry.start_of(current, name)
+            _note(finding, f"{name} Start", found, wanted)
+        elif step.verb == RESTORE_VALUE:
+            key, name, wanted = step.arguments
+            value = evidence.registry.number("SYSTEM", f"{current}\\{key}", name)
+            _note(finding, name, value, wanted.removeprefix("dword:"))
+    return finding
+
+
+def service_removed(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The first-boot service is gone from every control set: it never runs again."""
+    sets = [
+        name for name in evidence.registry.control_sets if evidence.registry.service(name, SERVICE)
+    ]
+    if sets:
+        return Finding(problems=[f"service {SERVICE} is still in {', '.join(sets)}"])
+    return Finding(facts=[f"service {SERVICE} is gone"])
+
+
+def _note(finding: Finding, what: str, found: int | None, wanted: str) -> None:
+    text = "absent" if found is None else str(found)
+    if text == wanted:
+        finding.facts.append(f"{what} is {wanted} again")
+    else:
+        finding.problems.append(f"{what} is {text}, needed {wanted}")
+
+
+def _plan(files: GuestFiles) -> FirstBootPlan:
+    return parse_plan(files.read(f"{FOLDER}/plan.txt", _MAX_PLAN_BYTES))

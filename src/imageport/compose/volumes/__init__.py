@@ -1,0 +1,1 @@
+"""The disk's partitions and the files on its volumes."""
