@@ -18,13 +18,15 @@ from imageport.compose.contract import (
     EngineDisk,
     EngineJob,
     EngineOptions,
+    StepNote,
     VerdictItem,
 )
 from imageport.compose.drivers.driver_packages import find_packages
+from imageport.compose.engine_run import keep_hives
 from imageport.compose.first_boot.vm_agent import find_vm_agent
 from imageport.compose.hives.registry import Registry, hive_path, open_registry
 from imageport.compose.inspection import inspect
-from imageport.compose.step import Context
+from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import run_steps
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.judge import judge
@@ -67,6 +69,7 @@ class FolderGuest:
     payload: Path
     scratch: Path
     table: PartitionTable = TABLE
+    notes: list[StepNote] = field(default_factory=list)
     _runs: int = field(default=0)
 
     def hive(self, name: str) -> Path:
@@ -76,27 +79,34 @@ class FolderGuest:
         self._runs += 1
         folder = self.scratch / f"hives{self._runs}"
         folder.mkdir()
-        return stack.enter_context(open_registry(self.windows, folder, writable=writable))
+        opened = open_registry(self.windows, folder, writable=writable, boot_files=self.esp)
+        return stack.enter_context(opened)
 
     def changes(self, options: EngineOptions, *, apply: bool) -> list[Change]:
         with ExitStack() as stack:
             registry = self.registry(stack, writable=True)
-            pending = PendingFiles(self.windows)
+            pending, boot = PendingFiles(self.windows), PendingFiles(self.esp)
             packages, refusals = find_packages(self.payload, options.drivers, options.cloud)
             vm_agent, missing = find_vm_agent(self.payload, options.azure_vm_agent)
             assert not refusals + missing
             inspection = inspect(registry, self.windows, self.table)
             target = TARGETS[options.cloud]
-            context = Context(
-                options, target, inspection, registry, pending, tuple(packages), vm_agent
-            )
-            changes = run_steps(context)
-            for name, hive in registry.hives.items():
-                hive.commit()
-                pending.rewrite(hive_path(name), hive.path)
+            facts = options, target, inspection, registry, pending, boot, self.payload
+            context = Context(*facts, tuple(packages), vm_agent)
+            self.notes = run_steps(context)
+            changes = context.recorder.changes
+            keep_hives(registry, changes, pending, boot)
             if apply:
                 pending.apply()
+                boot.apply()
             return changes
+
+    def facts(self, registry: Registry, options: EngineOptions | None = None) -> Facts:
+        """Return what steps decide by, read from the folders as they are."""
+        chosen = options or EngineOptions()
+        inspection = inspect(registry, self.windows, self.table)
+        target = TARGETS[chosen.cloud]
+        return Facts(chosen, target, inspection, registry, self.windows, self.esp, self.payload)
 
     def compose(self, options: EngineOptions | None = None) -> list[Change]:
         return self.changes(options or EngineOptions(), apply=True)

@@ -75,7 +75,7 @@ def test_an_mbr_table_is_read() -> None:
     head[510:512] = b"\x55\xaa"
     head[446:462] = bytes([0x80, 0, 0, 0, 0x07, 0, 0, 0]) + b"\0\x08\0\0" + b"\0\x10\0\0"
     table = parse_partition_table(bytes(head), DISK_BYTES)
-    assert (table.scheme, table.disk_guid, table.esp) == ("mbr", "", None)
+    assert (table.scheme, table.disk_guid, table.esp) == ("mbr", "mbr:00000000", None)
     assert table.partitions[0].first_byte == 2048 * SECTOR_BYTES
     assert table.partitions[0].may_hold_ntfs
 

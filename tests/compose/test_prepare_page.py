@@ -9,7 +9,7 @@ from pathlib import Path
 from imageport.compose import refusals
 from imageport.compose.contract import EngineOptions
 from imageport.compose.steps.order import STEPS
-from imageport.compose.verdict import judge as verdict
+from imageport.compose.verdict.judge import CHECKS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text(encoding="utf-8")
 PAYLOAD_CODES = {"driver_incomplete", "payload_missing"}
@@ -37,9 +37,7 @@ def test_every_reason_to_refuse_is_told() -> None:
 
 def test_every_verdict_item_is_told() -> None:
     told = [row[0] for row in table("The readiness verdict")]
-    checks = verdict._ALWAYS + verdict._COMPOSED + verdict._BOOTED
-    checks += tuple(item for items in verdict._ALWAYS_ON.values() for item in items)
-    assert sorted(told) == sorted({name for name, _ in checks})
+    assert sorted(told) == sorted({check.name for check in CHECKS})
 
 
 def test_the_bounds_and_defaults_are_those_of_the_code() -> None:

@@ -26,7 +26,7 @@ from imageport.compose.contract import (
 from imageport.compose.hives.hive import Hive, HiveHeader
 from imageport.compose.hives.registry import Registry, hive_path
 from imageport.compose.refusals import hive_refusals, volume_refusals
-from imageport.compose.step import Context
+from imageport.compose.step import Context, Facts
 from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.order import recommended_names, step_refusals
 from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
@@ -35,8 +35,8 @@ from imageport.compose.verdict.azure import disks_online, dvd_drive, faster_adap
 from imageport.compose.verdict.boot import (
     boot_driver_files,
     class_filters_resolve,
-    driver_database,
 )
+from imageport.compose.verdict.drivers import driver_database
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.guest import dependencies
 from imageport.compose.volumes.guest_files import PendingFiles
@@ -150,7 +150,8 @@ def test_a_real_machine_has_all_that_azures_steps_look_for(tmp_path: Path, name:
     with Hive(real(name, tmp_path / "SYSTEM")) as hive:
         registry = Registry({"SYSTEM": hive})
         chosen = EngineOptions(cloud="azure", recommended=recommended_names("azure"))
-        assert step_refusals(chosen, registry, TARGETS["azure"]) == []
+        files = EveryFile(tmp_path)
+        assert step_refusals(Facts(chosen, TARGETS["azure"], Inspection(), registry, files)) == []
         evidence = Evidence(
             registry, EveryFile(tmp_path), None, PartitionTable("gpt", "", ()), Inspection(), ""
         )

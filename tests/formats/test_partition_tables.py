@@ -168,9 +168,11 @@ def sfdisk(tmp_path: Path, script: str) -> bytes:
 
 
 def test_an_mbr_with_logical_partitions_is_what_sfdisk_made(read: Read, tmp_path: Path) -> None:
-    script = "label: dos\n2048,20480,7,*\n22528,,5\n24576,8192,7\n36864,4096,83\n"
+    script = (
+        "label: dos\nlabel-id: 0x1a2b3c4d\n2048,20480,7,*\n22528,,5\n24576,8192,7\n36864,4096,83\n"
+    )
     layout = read(sfdisk(tmp_path, script))
-    assert (layout.scheme, layout.disk_guid) == ("mbr", "")
+    assert (layout.scheme, layout.disk_guid) == ("mbr", "mbr:1a2b3c4d")
     found = [
         (p.number, p.first_byte // SECTOR, p.length_bytes // SECTOR, p.type_guid)
         for p in layout.partitions

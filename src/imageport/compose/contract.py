@@ -16,15 +16,17 @@ SCHEMA = 1
 
 
 class Action(StrEnum):
-    """What the engine is asked to do; only ``compose`` writes to the disk."""
+    """What the engine is asked to do."""
 
     INSPECT = "inspect"
     """Read-only: what is there, and every reason to refuse."""
     PLAN = "plan"
     """Read-only: the changes that ``compose`` would make."""
     COMPOSE = "compose"
+    """Write the changes to the disk."""
     VERIFY = "verify"
-    """Read-only: the readiness verdict, after the one boot with what first boot left behind."""
+    """The readiness verdict, after the one boot with what first boot left behind. Read-only, except
+    that ``leave_no_trace`` takes our own folder away once the verdict has passed."""
 
 
 class Tier(StrEnum):
@@ -40,7 +42,61 @@ class EngineDisk:
 
     path: str
     disk_guid: str = ""
-    """GPT disk GUID that must be found, else the disk is refused; "" only for ``inspect``."""
+    """GPT disk GUID, or ``mbr:`` and the eight digits of an MBR signature, that must be found, else
+    the disk is refused; "" only for ``inspect`` and ``plan``."""
+
+
+class Software(StrEnum):
+    """What an operator's installer brings; the verdict knows what each must leave behind."""
+
+    PVS_TARGET = "pvs_target"
+    VDA = "vda"
+    MACHINE_IDENTITY = "machine_identity"
+    """Citrix' machine identity service agent (MISA), service PvsVmAgent."""
+    MCS_IO = "mcs_io"
+    """The write-back cache driver of Machine Creation Services (MCSIO)."""
+    OTHER = "other"
+
+
+class OwnPoint(StrEnum):
+    """When an operator's own step runs."""
+
+    OFFLINE_BEFORE = "offline_before"
+    OFFLINE_AFTER = "offline_after"
+    FIRST_BOOT = "first_boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Installer:
+    """Software that first boot installs from the payload, silently.
+
+    ``path`` is the program or MSI, relative to the payload; ``arguments`` are what it gets beside
+    ``msiexec /i``. ``version`` is what must be installed afterwards, as a prefix of whole numbers.
+    """
+
+    software: str
+    name: str
+    version: str
+    sha256: str
+    path: str
+    arguments: tuple[str, ...] = ()
+    restart_codes: tuple[str, ...] = ("3010", "1641")
+    """Exit codes that mean: installed, a restart completes it. Decimal."""
+    timeout_seconds: int = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStep:
+    """One step of the operator's own, from the payload.
+
+    Offline: a ``.reg`` file (HKEY_LOCAL_MACHINE only; CurrentControlSet means every control set) or
+    a ``.json`` list of files to add and remove. First boot: a ``.cmd`` or ``.ps1``.
+    """
+
+    point: str
+    path: str
+    required: bool = False
+    timeout_seconds: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +118,22 @@ class EngineOptions:
     first_boot_attempts: int = 3
     azure_vm_agent: str = ""
     """The Azure VM agent's MSI, relative to the payload, to install at first boot; "" = none."""
+    installers: tuple[Installer, ...] = ()
+    own_steps: tuple[OwnStep, ...] = ()
+    vda_reconfigure: tuple[str, ...] = ()
+    """Arguments for ``XenDesktopVdaSetup /reconfigure`` at first boot; empty = not run."""
+    rearm: str = "auto"
+    """``auto`` (for PVS), ``on`` or ``off``: new licence grace for Windows and volume Office at
+    first boot; never the last one that is left."""
+    leave_domain: bool = False
+    """Leave the domain at first boot, locally; the account in the directory stays."""
+    serial_console: str = "keep"
+    """Emergency management services at the end: ``keep`` (as the image has it), ``on``, ``off``.
+    While preparing they are off, for they take the serial port."""
+    convert_to_uefi: bool = False
+    """Turn an MBR disk that boots by BIOS into GPT and UEFI."""
+    leave_no_trace: bool = False
+    """Take the first-boot folder away after the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +157,7 @@ class Refusal:
     """One reason not to touch this guest."""
 
     code: str
-    """``hibernated``, ``dirty_ntfs``, ``bitlocker``, ``dirty_hive``, ``needs_uefi``,
-    ``pvs_target_missing``, ``dynamic_disk``, ``unknown_guest``, ``wrong_disk``, ``vm_agent`` …"""
+    """``hibernated``, ``dirty_ntfs``, ``bitlocker`` …; `refusals` has them all."""
     reason: str
     hint: str
 
@@ -98,13 +169,26 @@ class Change:
     step: str
     tier: str
     kind: str
-    """``registry``, ``file``, ``folder``, ``descriptor``."""
+    """``registry``, ``file``, ``folder``, ``descriptor``, ``disk``."""
     path: str
     name: str = ""
     before: str = ""
     """"" = was not there."""
     after: str = ""
     """"" = removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepNote:
+    """One step of the plan: why it runs, or why not."""
+
+    name: str
+    tier: str
+    summary: str
+    chosen: bool
+    reason: str
+    made: int = 0
+    """How many changes it made, or would make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +211,30 @@ class Inspection:
     firmware: str = ""
     """``uefi`` or ``bios``."""
     disk_guid: str = ""
+    """As in `EngineDisk`."""
     partitions: tuple[str, ...] = ()
     control_sets: tuple[str, ...] = ()
     current_control_set: str = ""
     source_platform: str = ""
-    """``vmware``, ``xenserver``, ``nutanix``, ``hyperv`` or ``none``."""
+    """``vmware``, ``xenserver``, ``nutanix``, ``parallels``, ``kvm``, ``hyperv`` or ``none``."""
+    source_tools: tuple[str, ...] = ()
+    """Platforms of whose guest tools something is installed, whatever the machine is."""
     vda_version: str = ""
     pvs_target_version: str = ""
+    machine_identity_version: str = ""
+    """Of Citrix' machine identity agent (PvsVmAgent)."""
+    mcs_io_version: str = ""
+    provisioned_by: str = ""
+    """``pvs``, ``mcs`` or "": what streams or made this image until now."""
     domain: str = ""
     free_bytes: int = 0
     software: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    """Driver packages of others than Microsoft: ``oem3.inf Maker 1.2.3.4 class``."""
+    network: tuple[str, ...] = ()
+    """What the old network was: addresses, gateways, name servers, routes; no secrets."""
+    policies: tuple[str, ...] = ()
+    """Policies that could keep the first boot from its work, each with its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +248,7 @@ class EngineReport:
     error: str = ""
     inspection: Inspection = Inspection()
     refusals: tuple[Refusal, ...] = ()
+    steps: tuple[StepNote, ...] = ()
     changes: tuple[Change, ...] = ()
     verdict: tuple[VerdictItem, ...] = ()
     first_boot: dict[str, str] = field(default_factory=dict)
@@ -187,6 +286,9 @@ _NESTED: dict[str, Any] = {
     "refusals": Refusal,
     "changes": Change,
     "verdict": VerdictItem,
+    "steps": StepNote,
+    "installers": Installer,
+    "own_steps": OwnStep,
     "action": Action,
 }
 

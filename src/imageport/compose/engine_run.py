@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from imageport.compose.cloud_target import CloudTarget, cloud_target
-from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, Refusal
+from imageport.compose.contract import (
+    Action,
+    Change,
+    EngineJob,
+    EngineReport,
+    Inspection,
+    Refusal,
+)
 from imageport.compose.drivers.driver_packages import DriverPackage, find_packages
 from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
-from imageport.compose.guest import WINDOWS_MOUNT, Guest, open_guest
-from imageport.compose.hives.registry import Registry, hive_path, open_registry
+from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest, open_guest
+from imageport.compose.hives.registry import (
+    BOOT_STORE_HIVE,
+    Registry,
+    boot_store_path,
+    hive_path,
+    open_registry,
+)
 from imageport.compose.inspection import describe_partitions, inspect
+from imageport.compose.recorder import key_path
 from imageport.compose.refusals import driver_refusals, guest_refusals
-from imageport.compose.step import Context
+from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
-from imageport.compose.survey import Survey, survey, write_refusals
+from imageport.compose.survey import Survey, boot_volume_files, survey, write_refusals
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.first_boot import first_boot_facts
 from imageport.compose.verdict.judge import judge
@@ -33,6 +47,7 @@ class _Work:
 
     job: EngineJob
     target: CloudTarget
+    payload: Path | None
     packages: tuple[DriverPackage, ...]
     vm_agent: VmAgentPackage | None
     folder: Path
@@ -55,7 +70,7 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
         open_guest(job.disk.path, writable=job.action is Action.COMPOSE) as guest,
     ):
         log("looking at the disk")
-        work = _Work(job, target, tuple(packages), vm_agent, Path(folder), log)
+        work = _Work(job, target, payload, tuple(packages), vm_agent, Path(folder), log)
         return _run(guest, work, refusals)
 
 
@@ -66,16 +81,22 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
     if not found.can_open_registry or found.windows is None:
         return _refused(work, bare, found)
     writable = work.job.action in {Action.PLAN, Action.COMPOSE}
-    with open_registry(found.windows, work.folder, writable=writable) as registry:
+    with open_registry(
+        found.windows, work.folder, writable=writable, boot_files=found.boot_files
+    ) as registry:
         inspection = inspect(registry, found.windows, guest.table)
         found.refusals += guest_refusals(inspection, work.job)
         if work.job.action is not Action.VERIFY:
             found.refusals += driver_refusals(registry, work.packages, work.job, work.target)
-            found.refusals += step_refusals(work.job.options, registry, work.target)
+            facts = _facts(work, inspection, registry, found.windows, found.boot_files)
+            found.refusals += step_refusals(facts)
         if work.job.action is Action.INSPECT or found.refusals:
             return _refused(work, inspection, found)
         if work.job.action is Action.VERIFY:
-            return _verify(work, _evidence(guest, found, registry, found.windows, inspection))
+            evidence = _evidence(
+                guest, found, registry, found.windows, found.boot_files, inspection
+            )
+            return _verify(work, evidence)
         return _compose(guest, work, found, registry, inspection)
 
 
@@ -97,65 +118,129 @@ def _first_boot(work: _Work, found: Survey) -> dict[str, str]:
     return first_boot_facts(found.windows)
 
 
+def _facts(
+    work: _Work,
+    inspection: Inspection,
+    registry: Registry,
+    files: GuestFiles,
+    boot_files: GuestFiles | None,
+) -> Facts:
+    return Facts(
+        options=work.job.options,
+        target=work.target,
+        inspection=inspection,
+        registry=registry,
+        files=files,
+        boot_files=boot_files,
+        payload=work.payload,
+        packages=work.packages,
+        vm_agent=work.vm_agent,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Both volumes as they will be; the same overlay where BIOS starts from the Windows volume."""
+
+    windows: PendingFiles
+    boot: PendingFiles | None
+
+    @classmethod
+    def over(cls, found: Survey) -> _Pending:
+        assert found.windows is not None  # noqa: S101 - the caller looked; for the type checker
+        windows = PendingFiles(found.windows)
+        if found.boot_files is None:
+            return cls(windows, None)
+        is_same = found.boot_files is found.windows
+        return cls(windows, windows if is_same else PendingFiles(found.boot_files))
+
+
 def _compose(
     guest: Guest, work: _Work, found: Survey, registry: Registry, inspection: Inspection
 ) -> EngineReport:
     """Plan and compose: the same steps on copies; compose then writes what they recorded."""
-    assert found.windows is not None  # noqa: S101 - the caller looked; this is for the type checker
-    pending = PendingFiles(found.windows)
-    context = Context(
-        work.job.options,
-        work.target,
-        inspection,
-        registry,
-        pending,
-        work.packages,
-        work.vm_agent,
-    )
+    pending = _Pending.over(found)
+    facts = _facts(work, inspection, registry, pending.windows, pending.boot)
+    context = Context(**{item.name: getattr(facts, item.name) for item in fields(facts)})
     work.log("running the steps")
-    changes = run_steps(context)
-    for name, hive in registry.hives.items():
-        hive.commit()
-        if any(change.path.startswith(f"HKLM\\{name}\\") for change in changes):
-            pending.rewrite(hive_path(name), hive.path)
-    files: GuestFiles = pending
+    notes = run_steps(context)
+    changes = context.recorder.changes
+    keep_hives(registry, changes, pending.windows, pending.boot)
+    files: GuestFiles = pending.windows
+    boot_files: GuestFiles | None = pending.boot
     if work.job.action is Action.COMPOSE:
         refused = write_refusals(guest, found)
         if refused or found.partition is None:
             found.refusals += refused
             return _refused(work, inspection, found)
-        files = _apply(guest, work, found, pending)
+        files, boot_files = _apply(guest, work, found, pending)
     work.log("judging the result")
     again = work.folder / "judged"
     again.mkdir()
-    with open_registry(files, again, writable=False) as after:
-        evidence = _evidence(guest, found, after, files, inspection)
+    with open_registry(files, again, writable=False, boot_files=boot_files) as after:
+        evidence = _evidence(guest, found, after, files, boot_files, inspection)
         verdict = judge(evidence, work.job, work.target)
     return EngineReport(
         action=work.job.action,
         ok=all(item.passed for item in verdict),
         inspection=inspection,
+        steps=tuple(notes),
         changes=tuple(changes),
         verdict=tuple(verdict),
     )
 
 
-def _apply(guest: Guest, work: _Work, found: Survey, pending: PendingFiles) -> GuestFiles:
-    """Write what the steps recorded; returns the volume read afresh."""
+def keep_hives(
+    registry: Registry,
+    changes: Sequence[Change],
+    windows: PendingFiles,
+    boot: PendingFiles | None,
+) -> None:
+    """Write the hives' copies out and hand over those that changed, each to its own volume."""
+    for name, hive in registry.hives.items():
+        hive.commit()
+        if not any(change.path.startswith(key_path(name, "")) for change in changes):
+            continue
+        if name == BOOT_STORE_HIVE:
+            assert boot is not None  # noqa: S101 - that hive was read from there
+            boot.rewrite(boot_store_path(boot), hive.path)
+        else:
+            windows.rewrite(hive_path(name), hive.path)
+
+
+def _apply(
+    guest: Guest, work: _Work, found: Survey, pending: _Pending
+) -> tuple[GuestFiles, GuestFiles | None]:
+    """Write what the steps recorded; returns the volumes read afresh."""
     assert found.partition is not None  # noqa: S101 - as above
     work.log("writing the changes")
     guest.mount_writable(found.partition, WINDOWS_MOUNT)
-    pending.below = MountedFiles(guest.handle, WINDOWS_MOUNT)
-    pending.apply()
+    pending.windows.real = MountedFiles(guest.handle, WINDOWS_MOUNT)
+    pending.windows.apply()
+    files: GuestFiles = MountedFiles(guest.handle, WINDOWS_MOUNT)
+    boot_files: GuestFiles | None = found.boot_files
+    if pending.boot is pending.windows:
+        boot_files = files
+    elif pending.boot is not None and pending.boot.is_changed and found.boot_partition is not None:
+        guest.unmount(BOOT_MOUNT)
+        guest.mount_writable(found.boot_partition, BOOT_MOUNT)
+        pending.boot.real = boot_volume_files(guest)
+        pending.boot.apply()
+        boot_files = boot_volume_files(guest)
     guest.handle.sync()
-    return MountedFiles(guest.handle, WINDOWS_MOUNT)
+    return files, boot_files
 
 
 def _evidence(
-    guest: Guest, found: Survey, registry: Registry, files: GuestFiles, inspection: Inspection
+    guest: Guest,
+    found: Survey,
+    registry: Registry,
+    files: GuestFiles,
+    boot_files: GuestFiles | None,
+    inspection: Inspection,
 ) -> Evidence:
     windows_guid = found.partition.guid if found.partition else ""
-    return Evidence(registry, files, found.esp, guest.table, inspection, windows_guid)
+    return Evidence(registry, files, boot_files, guest.table, inspection, windows_guid)
 
 
 def _verify(work: _Work, evidence: Evidence) -> EngineReport:

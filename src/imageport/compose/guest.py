@@ -22,7 +22,7 @@ from imageport.errors import EngineFailed, MissingTool
 
 DEVICE = "/dev/sda"
 WINDOWS_MOUNT = "/windows"
-ESP_MOUNT = "/esp"
+BOOT_MOUNT = "/boot"
 
 _KVM_API_VERSION = 12
 _KVM_GET_API_VERSION, _KVM_CREATE_VM = 0xAE00, 0xAE01

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from imageport.compose.contract import Change
 from imageport.compose.hives.hive import Key
-from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, Registry
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.descriptors import Access, describe
-from imageport.compose.volumes.guest_files import Addition, GuestFiles
+from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.errors import EngineFailed
 
+_MAX_BEFORE_CHARACTERS = 20_000
+"""A deleted key's content is cut here in the report: installer records reach megabytes."""
 _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
     r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
@@ -50,10 +55,14 @@ def shown(path: str, name: str, value: Value) -> str:
 
 @dataclass(slots=True)
 class Recorder:
-    """Changes hives and pending files on behalf of one step after the other."""
+    """Changes hives and pending files on behalf of one step after the other.
+
+    What is already as wanted is no change. Paths of ``boot_files`` are shown below ``boot:``.
+    """
 
     registry: Registry
     files: GuestFiles
+    boot_files: GuestFiles | None = None
     changes: list[Change] = field(default_factory=list)
     step: str = ""
     tier: str = ""
@@ -63,46 +72,115 @@ class Recorder:
         self.step, self.tier = step, tier
 
     def set_value(self, hive: str, key: str, name: str, value: Value) -> None:
-        """Set a registry value; one that is already so is no change."""
+        """Set a registry value."""
         before = self.registry.value(hive, key, name)
         if before == value:
             return
         self.registry.hives[hive].ensure(key).set(name, value)
-        path = f"HKLM\\{hive}\\{key}"
+        path = key_path(hive, key)
         old = shown(path, name, before) if before else ""
         self._note("registry", path, name, old, shown(path, name, value))
 
+    def add_key(self, hive: str, key: str) -> None:
+        """Make a key that needs no value."""
+        if self.registry.key(hive, key) is None:
+            self.registry.hives[hive].ensure(key)
+            self._note("registry", key_path(hive, key), "", "", "(empty)")
+
     def delete_key(self, hive: str, key: str) -> None:
-        """Delete a key and all below; one that is not there is no change."""
+        """Delete a key and all below."""
         found = self.registry.key(hive, key)
         if found is None:
             return
-        path = f"HKLM\\{hive}\\{key}"
-        before = "; ".join(_content(found, path)) or "(empty)"
+        path = key_path(hive, key)
+        before = _bounded("; ".join(_content(found, path))) or "(empty)"
         found.delete()
         self._note("registry", path, "", before, "")
 
     def delete_value(self, hive: str, key: str, name: str) -> None:
-        """Delete a value; one that is not there is no change."""
+        """Delete a value."""
         before = self.registry.value(hive, key, name)
         found = self.registry.key(hive, key)
         if before is None or found is None:
             return
         found.delete_value(name)
-        path = f"HKLM\\{hive}\\{key}"
+        path = key_path(hive, key)
         self._note("registry", path, name, shown(path, name, before), "")
 
     def add_folder(self, path: str, access: Access) -> None:
-        """Add a folder with its explicit descriptor."""
+        """Add a folder with its explicit descriptor; its parent exists."""
         self.files.add_folder(path, access)
         self._note("folder", _shown_file(path), "", "", "folder")
         self._note_descriptor(path, access, is_folder=True)
 
-    def add_file(self, path: str, content: bytes, access: Access) -> None:
+    def ensure_folder(self, path: str, access: Access) -> None:
+        """Add a folder, and the folders above it, where they are missing."""
+        if self.files.is_folder(path):
+            return
+        parent = path.rpartition("/")[0]
+        if parent:
+            self.ensure_folder(parent, access)
+        self.add_folder(path, access)
+
+    def add_file(self, path: str, content: bytes | Path, access: Access) -> None:
         """Add a file with its explicit descriptor."""
         self.files.add_file(path, content, access)
-        self._note("file", _shown_file(path), "", "", Addition(path, content, access).digest())
+        self._note("file", _shown_file(path), "", "", content_digest(content))
         self._note_descriptor(path, access, is_folder=False)
+
+    def replace_file(self, path: str, content: bytes | Path) -> None:
+        """Put new content into a file that is there, in place: its descriptor stays."""
+        self._replace(self.files, path, content, _shown_file(path))
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all below it; what is not there is no change."""
+        if not self.files.exists(path):
+            return
+        if self.files.is_folder(path):
+            sizes = [self.files.size_bytes(inner) for inner in self.files.below(path)]
+            kind, before = "folder", f"folder of {len(sizes)} files, {sum(sizes)} bytes"
+        else:
+            kind, before = "file", content_digest(self._whole(self.files, path))
+        self.files.remove(path)
+        self._note(kind, _shown_file(path), "", before, "")
+
+    def add_boot_file(self, path: str, content: bytes | Path) -> None:
+        """Add a file to the volume that firmware starts from, and the folders it needs."""
+        files = self._boot()
+        folder = path.rpartition("/")[0]
+        parts = folder.split("/") if folder else []
+        for depth in range(1, len(parts) + 1):
+            place = "/".join(parts[:depth])
+            if not files.is_folder(place):
+                files.add_folder(place, Access.USERS_READ)
+                self._note("folder", _shown_boot_file(place), "", "", "folder")
+        files.add_file(path, content, Access.USERS_READ)
+        self._note("file", _shown_boot_file(path), "", "", content_digest(content))
+
+    def replace_boot_file(self, path: str, content: bytes | Path) -> None:
+        """Put new content into a file of that volume, in place."""
+        self._replace(self._boot(), path, content, _shown_boot_file(path))
+
+    def note_disk(self, what: str, before: str, after: str) -> None:
+        """Note a change of the disk itself: its partition table, a volume's size."""
+        self._note("disk", what, "", before, after)
+
+    def _replace(self, files: GuestFiles, path: str, content: bytes | Path, shown_as: str) -> None:
+        before = self._whole(files, path)
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        if before == data:
+            return
+        files.rewrite(path, content)
+        self._note("file", shown_as, "", content_digest(before), content_digest(data))
+
+    def _boot(self) -> GuestFiles:
+        if self.boot_files is None:
+            raise EngineFailed("Cannot change the boot volume: there is none to read.")
+        return self.boot_files
+
+    @staticmethod
+    def _whole(files: GuestFiles, path: str) -> bytes:
+        return files.read(path, files.size_bytes(path))
 
     def _note_descriptor(self, path: str, access: Access, *, is_folder: bool) -> None:
         text = describe(access.descriptor(is_folder=is_folder))
@@ -111,6 +189,28 @@ class Recorder:
     def _note(self, kind: str, path: str, name: str, before: str, after: str) -> None:
         where = shown_path(path), shown_name(path, name) if name else ""
         self.changes.append(Change(self.step, self.tier, kind, *where, before, after))
+
+
+def key_path(hive: str, key: str) -> str:
+    """Return a key's path as reports show it; the boot store is no part of HKLM."""
+    return f"{hive}\\{key}" if hive == BOOT_STORE_HIVE else f"HKLM\\{hive}\\{key}"
+
+
+def content_digest(content: bytes | Path) -> str:
+    """Return what reports say about a file's content."""
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    return f"{len(data)} bytes sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= _MAX_BEFORE_CHARACTERS:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:_MAX_BEFORE_CHARACTERS]}… {len(text)} characters sha256:{digest}"
+
+
+def _shown_boot_file(path: str) -> str:
+    return "boot:" + _shown_file(path)
 
 
 def _shown_file(path: str) -> str:

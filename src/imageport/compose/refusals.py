@@ -61,12 +61,12 @@ def disk_refusals(table: PartitionTable, job: EngineJob) -> list[Refusal]:
     """Judge the disk by its partition table alone."""
     found = []
     wanted = job.disk.disk_guid.strip("{}").lower()
-    must_name = job.action in {Action.COMPOSE, Action.VERIFY} and table.scheme == "gpt"
+    must_name = job.action in {Action.COMPOSE, Action.VERIFY} and table.scheme != "none"
     if (wanted or must_name) and wanted != table.disk_guid.lower():
         found.append(
             refusal(
                 "wrong_disk",
-                f"The disk's GPT GUID is '{table.disk_guid}', the job is for '{wanted}'.",
+                f"The disk's identity is '{table.disk_guid}', the job is for '{wanted}'.",
             )
         )
     if table.is_dynamic:

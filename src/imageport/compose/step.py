@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from imageport.compose.cloud_target import CloudTarget
@@ -17,11 +18,12 @@ from imageport.compose.volumes.guest_files import GuestFiles
 
 
 @dataclass(slots=True)
-class Context:
-    """What steps work on.
+class Facts:
+    """What a step decides by.
 
-    ``files`` is an overlay and the hives are copies: nothing a step does reaches the disk before
-    all steps have succeeded. ``plan`` collects what first boot has to do.
+    ``boot_files`` is the volume that firmware starts from: the EFI partition, or the active one of
+    an MBR disk, which may be the Windows volume itself (then it is ``files``); None when there is
+    none to read. ``payload`` is the operator's folder.
     """
 
     options: EngineOptions
@@ -29,13 +31,25 @@ class Context:
     inspection: Inspection
     registry: Registry
     files: GuestFiles
+    boot_files: GuestFiles | None = None
+    payload: Path | None = None
     packages: tuple[DriverPackage, ...] = ()
     vm_agent: VmAgentPackage | None = None
+
+
+@dataclass(slots=True)
+class Context(Facts):
+    """What steps work on.
+
+    The files are overlays and the hives are copies: nothing a step does reaches the disk before
+    all steps have succeeded. ``plan`` collects what first boot has to do.
+    """
+
     plan: FirstBootPlan = field(default_factory=FirstBootPlan)
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.recorder = Recorder(self.registry, self.files)
+        self.recorder = Recorder(self.registry, self.files, self.boot_files)
 
 
 class Step(ABC):
@@ -44,7 +58,7 @@ class Step(ABC):
     ``needs`` and ``provides`` name facts, and `steps.order` checks that each need is provided
     earlier. ``options`` names the fields of `EngineOptions` that the step reads, ``clouds`` the
     targets that it is for, none named meaning all. ``run`` changes hives and files only through
-    ``context.recorder``, and may run on a guest that is already so.
+    ``context.recorder``, and on a guest that is already so it changes nothing.
     """
 
     name: ClassVar[str]
@@ -64,18 +78,23 @@ class Step(ABC):
         return not self.clouds or cloud in self.clouds
 
     def is_chosen(self, options: EngineOptions) -> bool:
-        """Say whether the step runs with these options."""
+        """Say whether the options let the step run."""
         wanted = self.tier is Tier.REQUIRED or self.name in options.recommended
         return wanted and self.is_for(options.cloud)
+
+    def reason(self, facts: Facts) -> str:
+        """Return why a chosen step runs on this guest, "" when it has nothing to do there."""
+        del facts
+        return "always" if self.tier is Tier.REQUIRED else "asked for"
 
     def problems(self, options: EngineOptions) -> list[str]:
         """Return what is wrong with the options this step reads."""
         del options
         return []
 
-    def guest_problems(self, registry: Registry, target: CloudTarget) -> list[Refusal]:
+    def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Return why the step cannot do its work in this guest; asked only when it is chosen."""
-        del registry, target
+        del facts
         return []
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from imageport.compose.contract import EngineJob, Refusal
-from imageport.compose.guest import ESP_MOUNT, WINDOWS_MOUNT, Guest
+from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest
 from imageport.compose.hives.registry import hive_path
 from imageport.compose.refusals import (
     disk_refusals,
@@ -28,7 +28,9 @@ class Survey:
     refusals: list[Refusal] = field(default_factory=list)
     partition: Partition | None = None
     windows: GuestFiles | None = None
-    esp: GuestFiles | None = None
+    boot_partition: Partition | None = None
+    boot_files: GuestFiles | None = None
+    """What firmware starts from; the very ``windows`` where BIOS starts from that volume."""
 
     @property
     def codes(self) -> set[str]:
@@ -49,8 +51,8 @@ def survey(guest: Guest, job: EngineJob) -> Survey:
     _find_windows(guest, found)
     if found.windows is not None:
         found.refusals += volume_refusals(found.windows, job.action)
-    found.esp = _mount_esp(guest)
-    found.refusals += esp_refusals(found.esp, guest.table)
+    _mount_boot_volume(guest, found)
+    found.refusals += esp_refusals(found.boot_files, guest.table)
     return found
 
 
@@ -122,11 +124,22 @@ def _driver_refusals(guest: Guest, partition: Partition) -> list[Refusal]:
     return []
 
 
-def _mount_esp(guest: Guest) -> GuestFiles | None:
-    if guest.table.esp is None:
-        return None
+def _mount_boot_volume(guest: Guest, found: Survey) -> None:
+    partition = guest.table.boot_partition
+    if partition is None:
+        return
+    if partition == found.partition:
+        found.boot_partition, found.boot_files = partition, found.windows
+        return
     try:
-        guest.mount(guest.table.esp, ESP_MOUNT)
+        guest.mount(partition, BOOT_MOUNT)
     except RuntimeError:
-        return None
-    return MountedFiles(guest.handle, ESP_MOUNT)
+        return
+    found.boot_partition = partition
+    found.boot_files = boot_volume_files(guest)
+
+
+def boot_volume_files(guest: Guest) -> GuestFiles:
+    """Return the files of the boot volume where it is mounted by itself."""
+    is_fat = guest.table.scheme == "gpt"
+    return MountedFiles(guest.handle, BOOT_MOUNT, has_descriptors=not is_fat)

@@ -23,6 +23,7 @@ _MAX_ENTRIES = 1024
 """The usual table has 128; more than 1024 is damage, and would cost memory before the CRC."""
 _MAX_ENTRY_BYTES = 4096
 _PROTECTIVE = 0xEE
+_MBR_SIGNATURE_AT = 0x1B8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class DiskLayout:
-    """The partitions of a disk, by number; ``scheme`` is ``gpt``, ``mbr`` or ``none``."""
+    """The partitions of a disk, by number; ``scheme`` is ``gpt``, ``mbr`` or ``none``.
+
+    ``disk_guid`` of an MBR disk is ``mbr:`` and the eight digits of its signature.
+    """
 
     disk_guid: str
     scheme: str
@@ -107,7 +111,8 @@ def _mbr_layout(disk: VirtualDisk, head: bytes) -> DiskLayout:
         Partition(one.number, one.first_byte, one.length_bytes, f"{one.kind:#04x}", "", "")
         for one in found
     )
-    return DiskLayout("", "mbr", partitions)
+    (signature,) = struct.unpack_from("<I", head, _MBR_SIGNATURE_AT)
+    return DiskLayout(f"mbr:{signature:08x}", "mbr", partitions)
 
 
 def _read_gpt(disk: VirtualDisk, lba: int) -> DiskLayout:

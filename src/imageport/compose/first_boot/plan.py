@@ -14,23 +14,57 @@ from imageport.errors import InputError
 FOLDER = "Windows/ImageportFirstBoot"
 SERVICE = "ImageportFirstBoot"
 HEADER = "imageport-firstboot 1"
-WAIT_DEVICES = "wait-devices"
-ADD_DRIVER = "add-driver"
-INSTALL_AGENT = "install-vm-agent"
-RESTORE_SERVICE = "restore-service"
-RESTORE_VALUE = "restore-value"
-REMOVE_OVERRIDE = "remove-override"
-REMOVE_SERVICE = "remove-service"
+WAIT_DEVICES = "wait-devices"  # SECONDS
+ADD_DRIVER = "add-driver"  # PACKAGE\INF below drivers
+RESET_WINSOCK = "reset-winsock"  # catalogue
+INSTALL_PACKAGE = "install-package"  # PROGRAM SECONDS
+INSTALL_AGENT = "install-vm-agent"  # FILE below agent
+REMOVE_DRIVER = "remove-driver"  # INF, as pnputil names it
+UNINSTALL_PACKAGE = "uninstall-package"  # PROGRAM SECONDS
+RECONFIGURE_VDA = "reconfigure-vda"  # PROGRAM SECONDS
+RUN_SCRIPT = "run-script"  # PROGRAM SECONDS
+LEAVE_DOMAIN = "leave-domain"  # PROGRAM SECONDS
+REARM_OFFICE = "rearm-office"  # PROGRAM SECONDS
+REARM_WINDOWS = "rearm-windows"  # PROGRAM SECONDS
+RESTORE_SERVICE = "restore-service"  # SERVICE START
+RESTORE_VALUE = "restore-value"  # KEY NAME dword:NUMBER|absent
+REMOVE_OVERRIDE = "remove-override"  # SERVICE
+SET_EMS = "set-ems"  # on|off PORT
+REMOVE_SERVICE = "remove-service"  # SERVICE
+PROGRAM_VERBS = (
+    INSTALL_PACKAGE,
+    UNINSTALL_PACKAGE,
+    RECONFIGURE_VDA,
+    RUN_SCRIPT,
+    LEAVE_DOMAIN,
+    REARM_OFFICE,
+    REARM_WINDOWS,
+)
+"""Verbs that run ``programs\\PROGRAM.cmd`` of the folder, waited for SECONDS at most. Its exit code
+0 is success; 3010 is success that a restart completes, after which the next step goes on."""
 VERBS = (
     WAIT_DEVICES,
     ADD_DRIVER,
+    RESET_WINSOCK,
+    INSTALL_PACKAGE,
     INSTALL_AGENT,
+    UNINSTALL_PACKAGE,
+    REMOVE_DRIVER,
+    RECONFIGURE_VDA,
+    RUN_SCRIPT,
+    LEAVE_DOMAIN,
+    REARM_OFFICE,
+    REARM_WINDOWS,
     RESTORE_SERVICE,
     RESTORE_VALUE,
     REMOVE_OVERRIDE,
+    SET_EMS,
     REMOVE_SERVICE,
 )
 """In running order."""
+CLOSING_VERBS = (RESTORE_SERVICE, RESTORE_VALUE, REMOVE_OVERRIDE, SET_EMS, REMOVE_SERVICE)
+"""What ends the first boot, whatever came of the steps before."""
+PROGRAMS = f"{FOLDER}/programs"
 _MAX_STEPS = 99
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.()+\-\\:]{1,200}")
 """No space, quote, percent sign or operator: safe in a line of cmd.exe without quoting rules."""

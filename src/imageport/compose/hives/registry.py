@@ -16,6 +16,10 @@ from imageport.errors import EngineFailed
 CONFIG = "Windows/System32/config"
 EDITED_HIVES = ("SYSTEM", "SOFTWARE", "DRIVERS")
 """The hives that steps may change; each must be whole and clean before anything is."""
+BOOT_STORE_HIVE = "BCD"
+"""The name that the boot configuration data, a hive of its own, has in `Registry.hives`."""
+BOOT_STORES = ("EFI/Microsoft/Boot/BCD", "Boot/BCD")
+"""Where it lies on the boot volume: UEFI, BIOS."""
 _MAX_HIVE_BYTES = 1024 * 1024 * 1024
 """Real SOFTWARE hives reach 200 MiB; what is larger is not one we should load."""
 _CONTROL_SET = re.compile(r"ControlSet\d{3}", re.IGNORECASE)
@@ -30,6 +34,13 @@ def hive_header(files: GuestFiles, name: str) -> HiveHeader | None:
     """Return a hive's base block facts, None when the guest has no such hive."""
     path = hive_path(name)
     return HiveHeader.parse(files.read(path, 512)) if files.exists(path) else None
+
+
+def boot_store_path(boot_files: GuestFiles | None) -> str:
+    """Return where the boot store lies on the boot volume, "" when there is none."""
+    if boot_files is None:
+        return ""
+    return next((path for path in BOOT_STORES if boot_files.exists(path)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +97,26 @@ def service_path(control_set: str, name: str) -> str:
 
 
 @contextmanager
-def open_registry(files: GuestFiles, folder: Path, *, writable: bool) -> Iterator[Registry]:
+def open_registry(
+    files: GuestFiles, folder: Path, *, writable: bool, boot_files: GuestFiles | None = None
+) -> Iterator[Registry]:
     """Copy the hives into ``folder`` and open them; the guest's own files stay as they are."""
     with ExitStack() as stack:
         hives = {}
         for name in EDITED_HIVES:
-            if not files.exists(hive_path(name)):
-                continue
-            size = files.size_bytes(hive_path(name))
-            if size > _MAX_HIVE_BYTES:
-                raise EngineFailed(
-                    f"Cannot open hive '{name}': found {size} bytes, a limit is 1 GiB."
-                )
-            copy = folder / name
-            files.download(hive_path(name), copy)
-            hives[name] = stack.enter_context(Hive(copy, writable=writable))
+            if files.exists(hive_path(name)):
+                copy = _copied(files, hive_path(name), folder / name)
+                hives[name] = stack.enter_context(Hive(copy, writable=writable))
+        store = boot_store_path(boot_files)
+        if boot_files is not None and store:
+            copy = _copied(boot_files, store, folder / BOOT_STORE_HIVE)
+            hives[BOOT_STORE_HIVE] = stack.enter_context(Hive(copy, writable=writable))
         yield Registry(hives)
+
+
+def _copied(files: GuestFiles, path: str, to: Path) -> Path:
+    size = files.size_bytes(path)
+    if size > _MAX_HIVE_BYTES:
+        raise EngineFailed(f"Cannot open hive '{to.name}': found {size} bytes, a limit is 1 GiB.")
+    files.download(path, to)
+    return to

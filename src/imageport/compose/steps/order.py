@@ -1,46 +1,28 @@
-"""The one list of steps, in the order they run, and how options choose among them."""
+"""The one list of steps, in the order they run, and how options and guest choose among them."""
 
 from __future__ import annotations
 
-from imageport.compose.cloud_target import CloudTarget
-from imageport.compose.contract import Change, EngineOptions, Refusal, Tier
-from imageport.compose.hives.registry import Registry
+from imageport.compose.contract import EngineOptions, Refusal, StepNote, Tier
 from imageport.compose.refusals import refusal
-from imageport.compose.step import Context, Step
-from imageport.compose.steps.boot.bring_disks_online import BringDisksOnline
-from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
-from imageport.compose.steps.boot.enable_dvd_drive import EnableDvdDrive
-from imageport.compose.steps.citrix.point_vda_at_controllers import PointVdaAtControllers
-from imageport.compose.steps.drivers.stage_drivers import StageDrivers
-from imageport.compose.steps.first_boot.add_first_boot import AddFirstBoot, MakeFirstBootFolder
-from imageport.compose.steps.first_boot.hold_services import HoldServices
-from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
-from imageport.compose.steps.windows.keep_time import ReadClockAsUtc, UseCloudTimeServer
-from imageport.compose.steps.windows.remove_winhttp_proxy import RemoveWinhttpProxy
-from imageport.compose.steps.windows.stage_vm_agent import StageVmAgent
-from imageport.compose.steps.windows.switch_off_hibernation import SwitchOffHibernation
-from imageport.compose.steps.windows.use_dhcp import UseDhcp
-from imageport.compose.steps.windows.use_high_performance import UseHighPerformance
-from imageport.compose.steps.windows.write_crash_dumps import WriteCrashDumps
+from imageport.compose.step import Context, Facts, Step
+from imageport.compose.steps.boot import all_steps as boot
+from imageport.compose.steps.citrix import all_steps as citrix
+from imageport.compose.steps.drivers import all_steps as drivers
+from imageport.compose.steps.first_boot import all_steps as first_boot
+from imageport.compose.steps.own import all_steps as own
+from imageport.compose.steps.source import all_steps as source
+from imageport.compose.steps.windows import all_steps as windows
 
 STEPS: tuple[Step, ...] = (
-    DisableVmwareServices(),  # first: nothing of the source may run beside what comes after
-    EnableBootDrivers(),
-    BringDisksOnline(),
-    EnableDvdDrive(),
-    ReadClockAsUtc(),
-    UseCloudTimeServer(),
-    UseDhcp(),
-    RemoveWinhttpProxy(),
-    SwitchOffHibernation(),
-    UseHighPerformance(),
-    WriteCrashDumps(),
-    PointVdaAtControllers(),
-    MakeFirstBootFolder(),
-    StageDrivers(),
-    StageVmAgent(),
-    HoldServices(),
-    AddFirstBoot(),
+    *first_boot.FIRST,  # undoes what an earlier first boot still holds
+    *own.BEFORE,
+    *boot.STEPS,  # the new way to the disk is open before the old one is closed
+    *drivers.STEPS,
+    *source.STEPS,
+    *windows.STEPS,
+    *citrix.STEPS,
+    *own.AFTER,
+    *first_boot.LAST,
 )
 
 
@@ -69,16 +51,27 @@ def option_refusals(options: EngineOptions) -> list[Refusal]:
     return found + [refusal("bad_option", f"{problem}.") for problem in problems]
 
 
-def step_refusals(options: EngineOptions, registry: Registry, target: CloudTarget) -> list[Refusal]:
+def step_refusals(facts: Facts) -> list[Refusal]:
     """Return why steps that would run cannot do their work in this guest."""
-    chosen = [step for step in STEPS if step.is_chosen(options)]
-    return [found for step in chosen for found in step.guest_problems(registry, target)]
+    chosen = [step for step in STEPS if step.is_chosen(facts.options)]
+    return [found for step in chosen for found in step.guest_problems(facts)]
 
 
-def run_steps(context: Context) -> list[Change]:
-    """Run the required steps and the chosen ones; return all changes in order."""
-    for step in STEPS:
-        if step.is_chosen(context.options):
-            context.recorder.begin(step.name, step.tier)
-            step.run(context)
-    return context.recorder.changes
+def run_steps(context: Context) -> list[StepNote]:
+    """Run what options and guest choose; the changes are in the context's recorder, in order."""
+    return [_run(step, context) for step in STEPS]
+
+
+def _run(step: Step, context: Context) -> StepNote:
+    tier, changes = str(step.tier), context.recorder.changes
+    if not step.is_chosen(context.options):
+        why = "not asked for" if step.is_for(context.options.cloud) else "not for this cloud"
+        return StepNote(step.name, tier, step.summary, chosen=False, reason=why)
+    why = step.reason(context)
+    if not why:
+        return StepNote(step.name, tier, step.summary, chosen=False, reason="nothing to do here")
+    before = len(changes)
+    context.recorder.begin(step.name, step.tier)
+    step.run(context)
+    made = len(changes) - before
+    return StepNote(step.name, tier, step.summary, chosen=True, reason=why, made=made)

@@ -7,7 +7,7 @@ from imageport.compose.contract import EngineJob
 from imageport.compose.drivers.installed_drivers import infs_for
 from imageport.compose.steps.boot.bring_disks_online import ONLINE_ALL, san_policy
 from imageport.compose.steps.boot.enable_dvd_drive import DISABLED
-from imageport.compose.verdict.evidence import Evidence, Finding
+from imageport.compose.verdict.evidence import Check, Evidence, Finding
 
 _AGENT_SERVICES = ("RdAgent", "WindowsAzureGuestAgent")
 
@@ -53,3 +53,12 @@ def vm_agent(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Findin
         return Finding(facts=[f"installed: {', '.join(there)}"])
     chosen = job.options.azure_vm_agent
     return Finding(facts=[f"not installed; chosen: {chosen}" if chosen else "not chosen"])
+
+
+_AZURE = ("azure",)
+CHECKS = (
+    Check("disks_online", disks_online, clouds=_AZURE),
+    Check("dvd_drive", dvd_drive, clouds=_AZURE),
+    Check("faster_adapters", faster_adapters, clouds=_AZURE),
+    Check("vm_agent", vm_agent, clouds=_AZURE),
+)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
-from imageport.compose.drivers.installed_drivers import infs_for, package_of, services_of
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.disable_vmware_services import VMWARE_SERVICES
-from imageport.compose.verdict.evidence import Evidence, Finding, guest_path
+from imageport.compose.verdict.evidence import Check, Evidence, Finding, guest_path
 
 BOOT_STORE = "EFI/Microsoft/Boot/BCD"
 _DISABLED = 4
@@ -101,25 +99,6 @@ def _missing_companions(evidence: Evidence, target: CloudTarget) -> list[str]:
     return missing
 
 
-def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
-    """Windows' driver database binds each device on the way to the disk to its driver."""
-    finding = Finding()
-    for names in target.boot_devices:
-        facts = [fact for name in names for fact in _bindings(evidence, name)]
-        finding.facts += facts
-        if not facts:
-            device = " or ".join(names)
-            finding.problems.append(f"no driver database entry binds {device} to a service")
-    return finding
-
-
-def _bindings(evidence: Evidence, device: str) -> Iterator[str]:
-    for hive, inf in infs_for(evidence.registry, device):
-        package = package_of(evidence.registry, hive, inf)
-        for service in services_of(evidence.registry, hive, package):
-            yield f"{device} is served by {inf} ({package}), service {service}"
-
-
 def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """Every filter of a class that a start needs exists, may start and has its file."""
     finding = Finding()
@@ -147,23 +126,23 @@ def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTar
 
 def efi_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The fallback loader is there: a new machine has no boot entries of its own."""
-    if evidence.esp is None or not evidence.esp.exists(ESP_LOADER):
+    if evidence.boot_files is None or not evidence.boot_files.exists(ESP_LOADER):
         return Finding(problems=["\\EFI\\Boot\\bootx64.efi is missing on the EFI partition"])
-    if evidence.esp.read(ESP_LOADER, 2) != b"MZ":
+    if evidence.boot_files.read(ESP_LOADER, 2) != b"MZ":
         return Finding(problems=["\\EFI\\Boot\\bootx64.efi is no program"])
-    size = evidence.esp.size_bytes(ESP_LOADER)
+    size = evidence.boot_files.size_bytes(ESP_LOADER)
     return Finding(facts=[f"\\EFI\\Boot\\bootx64.efi, {size} bytes"])
 
 
 def boot_store_resolves(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The default boot entry names this disk, its Windows partition and a loader that exists."""
-    if evidence.esp is None or not evidence.esp.exists(BOOT_STORE):
+    if evidence.boot_files is None or not evidence.boot_files.exists(BOOT_STORE):
         return Finding(problems=[f"\\{BOOT_STORE} is missing".replace("/", "\\")])
-    if evidence.esp.size_bytes(BOOT_STORE) > _MAX_BOOT_STORE_BYTES:
+    if evidence.boot_files.size_bytes(BOOT_STORE) > _MAX_BOOT_STORE_BYTES:
         return Finding(problems=["the boot store is larger than 16 MiB"])
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "BCD"
-        evidence.esp.download(BOOT_STORE, copy)
+        evidence.boot_files.download(BOOT_STORE, copy)
         with Hive(copy) as store:
             entry = default_entry(store)
     if isinstance(entry, str):
@@ -206,3 +185,13 @@ def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
     if entry.system_root.strip("\\").lower() != "windows":
         finding.problems.append(f"the system root is '{entry.system_root}'")
     return finding
+
+
+CHECKS = (
+    Check("boot_drivers", boot_drivers),
+    Check("boot_driver_files", boot_driver_files),
+    Check("class_filters", class_filters_resolve),
+    Check("efi_loader", efi_loader),
+    Check("boot_store", boot_store_resolves),
+    Check("firmware", firmware_fits),
+)

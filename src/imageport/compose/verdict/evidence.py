@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from imageport.compose.contract import Inspection
+from imageport.compose.cloud_target import CloudTarget
+from imageport.compose.contract import EngineJob, Inspection
 from imageport.compose.hives.registry import Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import PartitionTable
 
+DISABLED = 4
+"""A service's Start."""
 _MAX_NAMED = 12
 """More problems of one kind than this are counted, not listed."""
 _PREFIXES = (
@@ -29,11 +34,11 @@ class Evidence:
 
     registry: Registry
     files: GuestFiles
-    esp: GuestFiles | None
+    boot_files: GuestFiles | None
     table: PartitionTable
     inspection: Inspection
     windows_guid: str
-    """GUID of the partition that Windows lies in."""
+    """GUID of the partition that Windows lies in, "" on an MBR disk."""
 
     def binary_of(self, control_set: str, service: str) -> str:
         """Return the file that a service runs, as a path from the volume's root."""
@@ -72,3 +77,34 @@ def guest_path(image_path: str) -> str:
     for pattern, replacement in _PREFIXES:
         text = pattern.sub(replacement.replace("\\", "\\\\"), text)
     return text.replace("\\", "/").lstrip("/")
+
+
+class When(StrEnum):
+    """Which verdict an item belongs to."""
+
+    BOTH = "both"
+    BEFORE_BOOT = "before the boot"
+    AFTER_BOOT = "after the boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One item of the verdict; ``clouds`` names those it is for, none named meaning all."""
+
+    name: str
+    judge: Callable[[Evidence, EngineJob, CloudTarget], Finding]
+    when: When = When.BOTH
+    clouds: tuple[str, ...] = ()
+
+
+def startable(evidence: Evidence, control_set: str, names: tuple[str, ...]) -> str:
+    """Return "" when one of the services exists, is not disabled and has its file."""
+    for name in names:
+        start = evidence.registry.start_of(control_set, name)
+        if start is None:
+            continue
+        path = evidence.binary_of(control_set, name)
+        if start == DISABLED:
+            return f"service {name} is disabled"
+        return "" if evidence.files.exists(path) else f"service {name} lacks its file {path}"
+    return f"service {' or '.join(names)} does not exist"

@@ -15,7 +15,7 @@ from imageport.compose.first_boot.plan import (
 from imageport.compose.first_boot.result import read_first_boot
 from imageport.compose.first_boot.script import IMAGE_PATH
 from imageport.compose.hives.registry import service_path
-from imageport.compose.verdict.evidence import Evidence, Finding
+from imageport.compose.verdict.evidence import Check, Evidence, Finding, When
 from imageport.compose.volumes.guest_files import GuestFiles
 
 _AUTOMATIC = 2
@@ -97,3 +97,11 @@ def _note(finding: Finding, what: str, found: int | None, wanted: str) -> None:
 
 def _plan(files: GuestFiles) -> FirstBootPlan:
     return parse_plan(files.read(f"{FOLDER}/plan.txt", _MAX_PLAN_BYTES))
+
+
+CHECKS = (
+    Check("first_boot_ready", ready, When.BEFORE_BOOT),
+    Check("first_boot_done", done, When.AFTER_BOOT),
+    Check("services_restored", services_restored, When.AFTER_BOOT),
+    Check("service_removed", service_removed, When.AFTER_BOOT),
+)

@@ -6,9 +6,9 @@ memory. ``plan`` stops there; ``compose`` then applies the very same list to the
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imageport.compose.volumes.descriptors import Access
@@ -25,6 +25,10 @@ class GuestFiles(ABC):
     @abstractmethod
     def exists(self, path: str) -> bool:
         """Say whether a file or folder of that path exists."""
+
+    @abstractmethod
+    def is_folder(self, path: str) -> bool:
+        """Say whether a folder of that path exists."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
@@ -59,8 +63,21 @@ class GuestFiles(ABC):
         """Make a new file with its explicit descriptor; its folder exists."""
 
     @abstractmethod
-    def rewrite(self, path: str, content: Path) -> None:
+    def rewrite(self, path: str, content: bytes | Path) -> None:
         """Put new content into an existing file in place, so that its descriptor stays."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all below it."""
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Yield the path of every file below a folder, at any depth."""
+        for name in self.names(folder):
+            path = f"{folder}/{name}" if folder else name
+            if self.is_folder(path):
+                yield from self.below(path)
+            else:
+                yield path
 
     def has_file_in(self, folder: str, name: str) -> bool:
         """Say whether a folder holds a name; cheap for many names of one folder."""
@@ -80,48 +97,63 @@ class Addition:
         """Say whether this is a folder."""
         return self.content is None
 
-    def digest(self) -> str:
-        """Return what the change report says about the content."""
-        if self.content is None:
-            return "folder"
-        data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-        return f"{len(data)} bytes sha256:{hashlib.sha256(data).hexdigest()}"
-
 
 @dataclass(slots=True)
 class PendingFiles(GuestFiles):
-    """A volume as it will be: the real one below, additions and rewrites above, nothing written."""
+    """A volume as it will be: the real one below, changes above, nothing written.
 
-    below: GuestFiles
+    ``removals`` and ``additions`` are by lower-case path. What is added after it was removed counts
+    as added; `apply` removes such things first and all others last, so that no service is left
+    without its file should writing end half-way.
+    """
+
+    real: GuestFiles
     additions: dict[str, Addition] = field(default_factory=dict)
-    rewrites: dict[str, Path] = field(default_factory=dict)
+    rewrites: dict[str, tuple[str, bytes | Path]] = field(default_factory=dict)
+    removals: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_changed(self) -> bool:
+        """Say whether anything is to be written."""
+        return bool(self.additions or self.rewrites or self.removals)
 
     def exists(self, path: str) -> bool:
         """Say whether it is there or will be."""
-        return path.lower() in self.additions or self.below.exists(path)
+        return path.lower() in self.additions or (
+            not self._is_removed(path) and self.real.exists(path)
+        )
+
+    def is_folder(self, path: str) -> bool:
+        """Say whether it is a folder or will be."""
+        addition = self.additions.get(path.lower())
+        if addition is not None:
+            return addition.is_folder
+        return not self._is_removed(path) and self.real.is_folder(path)
 
     def names(self, folder: str) -> list[str]:
         """Return names there and names to come."""
-        prefix = folder.lower() + "/"
+        prefix = folder.lower() + "/" if folder else ""
         added = [
             item.path.rpartition("/")[2]
             for key, item in self.additions.items()
             if key.startswith(prefix) and "/" not in key[len(prefix) :]
         ]
-        return sorted({*self.below.names(folder), *added})
+        there = [] if self._is_removed(folder) else self.real.names(folder)
+        kept = [name for name in there if not self._is_removed(prefix + name)]
+        return sorted({*kept, *added})
 
     def size_bytes(self, path: str) -> int:
         """Return the size there or to come."""
         content = self._content(path)
         if content is None:
-            return self.below.size_bytes(path)
+            return self._there(path).size_bytes(path)
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Read what is there or to come."""
         content = self._content(path)
         if content is None:
-            return self.below.read(path, limit_bytes)
+            return self._there(path).read(path, limit_bytes)
         data = content if isinstance(content, bytes) else content.read_bytes()
         return data[:limit_bytes]
 
@@ -129,7 +161,7 @@ class PendingFiles(GuestFiles):
         """Copy what is there or to come."""
         content = self._content(path)
         if content is None:
-            self.below.download(path, to)
+            self._there(path).download(path, to)
         else:
             to.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
 
@@ -137,12 +169,12 @@ class PendingFiles(GuestFiles):
         """Return the descriptor there or to come."""
         addition = self.additions.get(path.lower())
         if addition is None:
-            return self.below.descriptor(path)
+            return self._there(path).descriptor(path)
         return addition.access.descriptor(is_folder=addition.is_folder)
 
     def free_bytes(self) -> int:
         """Return the free space there."""
-        return self.below.free_bytes()
+        return self.real.free_bytes()
 
     def add_folder(self, path: str, access: Access) -> None:
         """Remember a folder."""
@@ -152,28 +184,62 @@ class PendingFiles(GuestFiles):
         """Remember a file."""
         self._add(Addition(path, content, access))
 
-    def rewrite(self, path: str, content: Path) -> None:
+    def rewrite(self, path: str, content: bytes | Path) -> None:
         """Remember new content for an existing file."""
-        self.rewrites[path] = content
+        key = path.lower()
+        if key in self.additions:
+            self.additions[key] = replace(self.additions[key], content=content)
+            return
+        self._there(path)
+        self.rewrites[key] = (path, content)
+
+    def remove(self, path: str) -> None:
+        """Remember that it goes; what was only to come is forgotten."""
+        key = path.lower()
+        for known in [k for k in self.additions if k == key or k.startswith(key + "/")]:
+            del self.additions[known]
+        for known in [k for k in self.rewrites if k == key or k.startswith(key + "/")]:
+            del self.rewrites[known]
+        if self.real.exists(path):
+            self.removals[key] = path
 
     def apply(self) -> None:
-        """Write everything to the volume: new things first, hives last."""
+        """Write everything to the volume; what is added or rewritten last is written last."""
+        first = {
+            key: path
+            for key, path in self.removals.items()
+            if any(added == key or added.startswith(key + "/") for added in self.additions)
+        }
+        for path in first.values():
+            self.real.remove(path)
         for addition in self.additions.values():
             if addition.content is None:
-                self.below.add_folder(addition.path, addition.access)
+                self.real.add_folder(addition.path, addition.access)
             else:
-                self.below.add_file(addition.path, addition.content, addition.access)
-        for path, content in self.rewrites.items():
-            self.below.rewrite(path, content)
+                self.real.add_file(addition.path, addition.content, addition.access)
+        for path, content in self.rewrites.values():
+            self.real.rewrite(path, content)
+        for key, path in self.removals.items():
+            if key not in first and self.real.exists(path):
+                self.real.remove(path)
 
     def _add(self, addition: Addition) -> None:
         if self.exists(addition.path):
             raise EngineFailed(f"Cannot add '{addition.path}': it exists already.")
         self.additions[addition.path.lower()] = addition
 
+    def _is_removed(self, path: str) -> bool:
+        key = path.lower()
+        return any(key == gone or key.startswith(gone + "/") for gone in self.removals)
+
+    def _there(self, path: str) -> GuestFiles:
+        if self._is_removed(path):
+            raise EngineFailed(f"Cannot read '{path}': it is not in the guest.")
+        return self.real
+
     def _content(self, path: str) -> bytes | Path | None:
-        rewritten = next((c for p, c in self.rewrites.items() if p.lower() == path.lower()), None)
+        rewritten = self.rewrites.get(path.lower())
         if rewritten is not None:
-            return rewritten
+            return rewritten[1]
         addition = self.additions.get(path.lower())
         return addition.content if addition else None

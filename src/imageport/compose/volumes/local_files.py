@@ -30,6 +30,11 @@ class LocalFiles(GuestFiles):
         """Say whether it is there."""
         return self._find(path) is not None
 
+    def is_folder(self, path: str) -> bool:
+        """Say whether it is a folder."""
+        found = self._find(path)
+        return found is not None and found.is_dir()
+
     def names(self, folder: str) -> list[str]:
         """Return a folder's names."""
         found = self._find(folder)
@@ -69,11 +74,20 @@ class LocalFiles(GuestFiles):
             file.write(data)
         self.descriptors[path.lower()] = access.descriptor(is_folder=False)
 
-    def rewrite(self, path: str, content: Path) -> None:
+    def rewrite(self, path: str, content: bytes | Path) -> None:
         """Put new content into a file in place."""
+        data = content if isinstance(content, bytes) else content.read_bytes()
         with self._need(path).open("r+b") as file:
             file.truncate()
-            file.write(content.read_bytes())
+            file.write(data)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole folder."""
+        found = self._need(path)
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
 
     def _place(self, path: str) -> Path:
         folder, _, name = path.rpartition("/")

@@ -23,15 +23,21 @@ _SYSROOT = "/sysroot"
 class MountedFiles(GuestFiles):
     """Files below ``mount`` of a launched libguestfs handle."""
 
-    def __init__(self, handle: Any, mount: str) -> None:
+    def __init__(self, handle: Any, mount: str, *, has_descriptors: bool = True) -> None:
         self._handle = handle
         self._mount = mount
+        self._has_descriptors = has_descriptors  # FAT, of the EFI partition, has none
         self._folders: dict[str, list[str]] = {}
 
     def exists(self, path: str) -> bool:
         """Say whether it is there."""
         folder, _, name = path.rpartition("/")
         return not name or any(name.lower() == known.lower() for known in self.names(folder))
+
+    def is_folder(self, path: str) -> bool:
+        """Say whether it is a folder."""
+        place = self._resolve(path)
+        return place is not None and bool(self._handle.is_dir(place))
 
     def names(self, folder: str) -> list[str]:
         """Return a folder's names; asked once per folder."""
@@ -68,7 +74,7 @@ class MountedFiles(GuestFiles):
 
     def descriptor(self, path: str) -> bytes:
         """Return the security descriptor."""
-        return bytes(self._handle.lgetxattr(self._need(path), _ACL))
+        return self._acl(self._need(path))
 
     def free_bytes(self) -> int:
         """Return the free space of the volume."""
@@ -87,6 +93,28 @@ class MountedFiles(GuestFiles):
         # First the descriptor, then the content: never a moment in which everybody may change it.
         self._handle.touch(place)
         self._set_descriptor(place, access.descriptor(is_folder=False))
+        self._put(place, content)
+
+    def rewrite(self, path: str, content: bytes | Path) -> None:
+        """Put new content into an existing file: upload truncates it, so it stays the same file."""
+        place = self._need(path)
+        before = self._acl(place)
+        self._put(place, content)
+        if self._acl(place) != before:
+            raise EngineFailed(f"Cannot rewrite '{path}': its security descriptor changed.")
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole folder."""
+        place = self._need(path)
+        self._handle.rm_rf(place)
+        key = path.lower()
+        stale = [k for k in self._folders if k == key or k.startswith(key + "/")]
+        for known in [*stale, key.rpartition("/")[0]]:
+            self._folders.pop(known, None)
+        if self.exists(path):
+            raise EngineFailed(f"Cannot remove '{path}': it is still there.")
+
+    def _put(self, place: str, content: bytes | Path) -> None:
         if isinstance(content, Path):
             self._handle.upload(str(content), place)
             return
@@ -95,15 +123,12 @@ class MountedFiles(GuestFiles):
             file.flush()
             self._handle.upload(file.name, place)
 
-    def rewrite(self, path: str, content: Path) -> None:
-        """Put new content into an existing file: upload truncates it, so it stays the same file."""
-        place = self._need(path)
-        before = self._handle.lgetxattr(place, _ACL)
-        self._handle.upload(str(content), place)
-        if self._handle.lgetxattr(place, _ACL) != before:
-            raise EngineFailed(f"Cannot rewrite '{path}': its security descriptor changed.")
+    def _acl(self, place: str) -> bytes:
+        return bytes(self._handle.lgetxattr(place, _ACL)) if self._has_descriptors else b""
 
     def _set_descriptor(self, place: str, descriptor: bytes) -> None:
+        if not self._has_descriptors:
+            return
         inside = shlex.quote(_SYSROOT + place)
         self._handle.debug("sh", [f"setfattr -h -n {_ACL} -v 0x{descriptor.hex()} {inside}"])
         found = self._handle.lgetxattr(place, _ACL)

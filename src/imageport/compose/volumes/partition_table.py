@@ -23,6 +23,7 @@ LDM_TYPES = {"5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-33
 _LDM_MBR_TYPE = 0x42
 _NTFS_MBR_TYPES = {0x07, 0x27}
 _GPT_PROTECTIVE = 0xEE
+_MBR_SIGNATURE_AT, _MBR_ACTIVE = 0x1B8, 0x80
 _MAX_ENTRIES = 256
 
 
@@ -37,6 +38,8 @@ class Partition:
     name: str
     first_byte: int
     length_bytes: int
+    is_active: bool = False
+    """MBR only: what BIOS starts from."""
 
     @property
     def may_hold_ntfs(self) -> bool:
@@ -50,6 +53,7 @@ class PartitionTable:
 
     scheme: str
     disk_guid: str
+    """Lower-case GUID of a GPT disk; ``mbr:`` and the signature's eight digits of an MBR disk."""
     partitions: tuple[Partition, ...]
 
     @property
@@ -57,6 +61,13 @@ class PartitionTable:
         """Say whether the Logical Disk Manager owns the disk."""
         ldm = LDM_TYPES | {f"{_LDM_MBR_TYPE:#04x}"}
         return any(partition.type_id in ldm for partition in self.partitions)
+
+    @property
+    def boot_partition(self) -> Partition | None:
+        """Return what firmware starts from: the EFI system partition, or MBR's active one."""
+        if self.scheme == "gpt":
+            return self.esp
+        return next((p for p in self.partitions if p.is_active), None)
 
     @property
     def esp(self) -> Partition | None:
@@ -74,7 +85,8 @@ def parse_partition_table(head: bytes, disk_bytes: int) -> PartitionTable:
         return PartitionTable("none", "", ())
     kinds = [head[446 + 16 * at + 4] for at in range(4)]
     if _GPT_PROTECTIVE not in kinds:
-        return PartitionTable("mbr", "", tuple(_mbr_partitions(head)))
+        (signature,) = struct.unpack_from("<I", head, _MBR_SIGNATURE_AT)
+        return PartitionTable("mbr", f"mbr:{signature:08x}", tuple(_mbr_partitions(head)))
     return _gpt(head, disk_bytes)
 
 
@@ -86,7 +98,8 @@ def _mbr_partitions(head: bytes) -> list[Partition]:
         if kind and count:
             type_id = f"{kind:#04x}"
             start, length = first * SECTOR_BYTES, count * SECTOR_BYTES
-            found.append(Partition(at + 1, type_id, "", "", start, length))
+            is_active = head[446 + 16 * at] == _MBR_ACTIVE
+            found.append(Partition(at + 1, type_id, "", "", start, length, is_active))
     return found
 
 

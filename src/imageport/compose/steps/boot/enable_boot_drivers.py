@@ -21,7 +21,6 @@ class EnableBootDrivers(Step):
 
     name: ClassVar[str] = "enable_boot_drivers"
     tier: ClassVar[Tier] = Tier.REQUIRED
-    needs: ClassVar[tuple[str, ...]] = ("vmware-idle",)
     provides: ClassVar[tuple[str, ...]] = ("boot-storage",)
 
     def run(self, context: Context) -> None:

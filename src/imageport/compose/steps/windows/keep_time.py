@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Refusal, Tier
-from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.hives.registry import service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.refusals import refusal
-from imageport.compose.step import Context, Step
+from imageport.compose.step import Context, Facts, Step
 
 _AUTOMATIC = 2
 _HOST = "VMICTimeProvider"
@@ -39,15 +38,15 @@ class UseCloudTimeServer(Step):
     name: ClassVar[str] = "cloud_time_server"
     tier: ClassVar[Tier] = Tier.RECOMMENDED
 
-    def guest_problems(self, registry: Registry, target: CloudTarget) -> list[Refusal]:
+    def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Refuse where the host is to tell the time and Windows' part that listens is gone."""
-        if target.time_server:
+        if facts.target.time_server:
             return []
         gone = [
             control_set
-            for control_set in registry.control_sets
-            if registry.service(control_set, "W32Time") is not None
-            and not registry.text("SYSTEM", _provider(control_set, _HOST), "DllName")
+            for control_set in facts.registry.control_sets
+            if facts.registry.service(control_set, "W32Time") is not None
+            and not facts.registry.text("SYSTEM", _provider(control_set, _HOST), "DllName")
         ]
         if not gone:
             return []

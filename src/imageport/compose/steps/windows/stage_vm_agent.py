@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineOptions, Refusal, Tier
 from imageport.compose.first_boot.plan import FOLDER, INSTALL_AGENT
-from imageport.compose.hives.registry import Registry
 from imageport.compose.refusals import refusal
-from imageport.compose.step import Context, Step
+from imageport.compose.step import Context, Facts, Step
 from imageport.compose.volumes.descriptors import Access
 
 _DOTNET = "Microsoft\\NET Framework Setup\\NDP\\v4\\Full"
@@ -35,9 +33,9 @@ class StageVmAgent(Step):
             return [f"azure_vm_agent: '{options.azure_vm_agent}' is for azure, not {options.cloud}"]
         return []
 
-    def guest_problems(self, registry: Registry, _target: CloudTarget) -> list[Refusal]:
+    def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Refuse a guest in which the agent could not run."""
-        if registry.number("SOFTWARE", _DOTNET, "Install") == 1:
+        if facts.registry.number("SOFTWARE", _DOTNET, "Install") == 1:
             return []
         return [
             refusal("dotnet_missing", ".NET Framework 4 is not installed; the VM agent needs it.")

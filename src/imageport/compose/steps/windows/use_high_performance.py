@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Refusal, Tier
-from imageport.compose.hives.registry import Registry
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.refusals import refusal
-from imageport.compose.step import Context, Step
+from imageport.compose.step import Context, Facts, Step
 
 HIGH_PERFORMANCE = "8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c"
 """GUID_MIN_POWER_SAVINGS (winnt.h), what ``powercfg /setactive SCHEME_MIN`` chooses."""
@@ -22,12 +20,12 @@ class UseHighPerformance(Step):
     tier: ClassVar[Tier] = Tier.RECOMMENDED
     clouds: ClassVar[tuple[str, ...]] = ("azure",)
 
-    def guest_problems(self, registry: Registry, _target: CloudTarget) -> list[Refusal]:
+    def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Refuse where the scheme is gone: Windows would fall back to another one silently."""
         gone = [
             name
-            for name in registry.control_sets
-            if registry.key("SYSTEM", f"{_schemes(name)}\\{HIGH_PERFORMANCE}") is None
+            for name in facts.registry.control_sets
+            if facts.registry.key("SYSTEM", f"{_schemes(name)}\\{HIGH_PERFORMANCE}") is None
         ]
         if not gone:
             return []

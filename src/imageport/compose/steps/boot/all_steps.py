@@ -1,0 +1,10 @@
+"""The steps of this group, in the order they run."""
+
+from __future__ import annotations
+
+from imageport.compose.step import Step
+from imageport.compose.steps.boot.bring_disks_online import BringDisksOnline
+from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
+from imageport.compose.steps.boot.enable_dvd_drive import EnableDvdDrive
+
+STEPS: tuple[Step, ...] = (EnableBootDrivers(), BringDisksOnline(), EnableDvdDrive())

@@ -1,0 +1,8 @@
+"""The steps of this group, in the order they run."""
+
+from __future__ import annotations
+
+from imageport.compose.step import Step
+from imageport.compose.steps.drivers.stage_drivers import StageDrivers
+
+STEPS: tuple[Step, ...] = (StageDrivers(),)
