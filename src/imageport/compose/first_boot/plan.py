@@ -29,7 +29,9 @@ REARM_WINDOWS = "rearm-windows"  # PROGRAM SECONDS
 RESTORE_SERVICE = "restore-service"  # SERVICE START
 RESTORE_VALUE = "restore-value"  # KEY NAME dword:NUMBER|absent
 REMOVE_OVERRIDE = "remove-override"  # SERVICE
-SET_EMS = "set-ems"  # on|off PORT
+SET_EMS = "set-ems"  # on|off PORT, or on|off keep ems:OBJECT|bootems:OBJECT
+"""With a port: the default entry, the boot manager, and the port at 115200 baud. With ``keep``: one
+switch of one object of the boot store (its GUID without braces), the port as it is."""
 REMOVE_SERVICE = "remove-service"  # SERVICE
 PROGRAM_VERBS = (
     INSTALL_PACKAGE,
