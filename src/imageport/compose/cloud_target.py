@@ -34,6 +34,8 @@ class CloudTarget:
     """Also for machine catalogs, which elsewhere may boot by BIOS."""
     nic_hint: str = ""
     """What to do when no driver serves ``nic_ids``, where that differs from the usual."""
+    added_boot_drivers: tuple[str, ...] = ()
+    """Those of ``boot_drivers`` that are no part of Windows: image or payload must bring them."""
 
 
 TARGETS: dict[str, CloudTarget] = {
@@ -73,6 +75,25 @@ TARGETS: dict[str, CloudTarget] = {
         is_uefi_only=True,
         nic_hint="Azure's adapter is served by netvsc, a part of Windows: repair the image with "
         "`DISM /Online /Cleanup-Image /RestoreHealth`, or take one that was not stripped.",
+    ),
+    "gcp": CloudTarget(
+        "gcp",
+        # Machine series of two kinds: disks behind virtio SCSI, and (third generation) NVMe.
+        # An image serves both, so both must boot.
+        boot_drivers=("pci", "vioscsi", "stornvme"),
+        nic_ids=(
+            "PCI\\VEN_1AF4&DEV_1000",  # virtio network adapter, transitional
+            "PCI\\VEN_1AF4&DEV_1041",  # the same, virtio 1.0
+            "PCI\\VEN_1AE0&DEV_0042",  # gVNIC. Reference: Linux, gve.rst, "Supported Hardware".
+        ),
+        time_server="metadata.google.internal",
+        boot_devices=(
+            ("PCI\\VEN_1AF4&DEV_1004", "PCI\\VEN_1AF4&DEV_1048"),  # virtio SCSI, both forms
+            (NVME_ID,),
+        ),
+        nic_hint="Put the package of Google's network driver (gVNIC, or netkvm for the first and "
+        "second machine generation) into the site's payload folder and name it in the options.",
+        added_boot_drivers=("vioscsi",),
     ),
 }
 
