@@ -64,7 +64,7 @@ def install_vm_agent(volume: WindowsVolume, system: Hive, control_set: str, path
 def package_version(data: bytes) -> str:
     """Return the version that the sample's package states; `PackageError` when it is none."""
     try:
-        text = _streams(data).get(_STREAM, b"").rstrip(b"\0").decode("ascii")
+        text = streams(data).get(_STREAM, b"").rstrip(b"\0").decode("ascii")
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise PackageError(BAD_PACKAGE, f"broken compound file: {error}") from error
     product, _, version = text.partition(" ")
@@ -73,7 +73,7 @@ def package_version(data: bytes) -> str:
     return version
 
 
-def _streams(data: bytes) -> dict[str, bytes]:
+def streams(data: bytes) -> dict[str, bytes]:
     """Return the streams of a package by name; they are all too long for the mini stream."""
     if data[:8] != _SIGNATURE:
         raise PackageError(BAD_PACKAGE, "no compound file")

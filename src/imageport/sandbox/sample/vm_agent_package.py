@@ -18,8 +18,8 @@ _SIGNATURE = bytes.fromhex("d0cf11e0a1b11ae1")
 _INSTALLER = UUID("000c1084-0000-0000-c000-000000000046")
 _SECTOR = 512
 _NO_STREAM, _FREE, _END, _FAT = 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
-_STREAM_SECTORS = 8
-"""4096 bytes: anything shorter would lie in the mini stream."""
+_MIN_SECTORS, _MAX_SECTORS = 8, 126
+"""4096 bytes: anything shorter would lie in the mini stream; more needs a second FAT sector."""
 
 
 def write_vm_agent_package(folder: Path) -> Path:
@@ -29,17 +29,24 @@ def write_vm_agent_package(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    path.write_bytes(_compound_file(f"WindowsAzureVmAgent {VERSION}".encode("ascii")))
+    path.write_bytes(compound_file(STREAM, f"WindowsAzureVmAgent {VERSION}".encode("ascii")))
     return path
 
 
-def _compound_file(content: bytes) -> bytes:
-    """Sector 0: FAT, 1: directory, then the one stream."""
-    size = _STREAM_SECTORS * _SECTOR
-    chain = [_FAT, _END, *range(3, 2 + _STREAM_SECTORS), _END]
+def compound_file(stream: str, content: bytes) -> bytes:
+    """Return an installation package of one stream. Sector 0: FAT, 1: directory, then the stream.
+
+    Raises:
+        ValueError: the content does not fit into the sectors that one FAT sector describes.
+    """
+    sectors = max(-(-len(content) // _SECTOR), _MIN_SECTORS)
+    if sectors > _MAX_SECTORS:
+        raise ValueError(f"Bad stream: found {sectors} sectors, needed {_MAX_SECTORS} or fewer.")
+    size = sectors * _SECTOR
+    chain = [_FAT, _END, *range(3, 2 + sectors), _END]
     fat = struct.pack(f"<{_SECTOR // 4}I", *chain, *[_FREE] * (_SECTOR // 4 - len(chain)))
     directory = _entry("Root Entry", 5, child=1, class_id=_INSTALLER, start=_END)
-    directory += _entry(STREAM, 2, child=_NO_STREAM, start=2, size=size)
+    directory += _entry(stream, 2, child=_NO_STREAM, start=2, size=size)
     directory += 2 * _entry("", 0, child=_NO_STREAM)
     return _header() + fat + directory + content.ljust(size, b"\0")
 
