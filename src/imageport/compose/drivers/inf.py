@@ -1,31 +1,45 @@
-# References: Microsoft "General syntax rules for INF files", "INF Manufacturer section",
-# "INF Models section", "INF AddService directive", "INF SourceDisksFiles section".
-"""Reading a driver package's INF: which devices it serves and which files it needs.
-
-The operator's folder is input like any other: sizes and counts are bounded, macros expand once.
-"""
+# References: Microsoft "INF Version section", "INF DriverVer directive", "INF SourceDisksFiles
+# section", "INF CatalogFile directive".
+"""A driver package's INF: which devices it serves, what it installs, which files it needs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from imageport.compose.drivers.inf_installs import InfInstall, InfService, read_install
+from imageport.compose.drivers.inf_models import (
+    AMD64,
+    InfModel,
+    WindowsVersion,
+    models_for,
+    read_models,
+)
+from imageport.compose.drivers.inf_text import MAX_INF_BYTES, InfText
 from imageport.errors import InputError
 
-MAX_INF_BYTES = 4 * 1024 * 1024
-_MAX_LINES = 100_000
-_MAX_IDS = 10_000
-_MACRO = re.compile(r"%([^%\s]{1,255})%")
-_AMD64 = "ntamd64"
+__all__ = ["MAX_INF_BYTES", "DriverInf", "DriverVersion", "id_matches", "parse_inf"]
+
+_CLASS_GUID = re.compile(r"\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}", re.IGNORECASE)
+_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+_FILETIMES_PER_SECOND = 10_000_000
+_MAX_INSTALLS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class InfService:
-    """One service that the INF installs; ``binary`` is the file's name."""
+@dataclass(frozen=True, slots=True, order=True)
+class DriverVersion:
+    """What decides between two drivers of a device that rank alike: the later date, then number.
 
-    name: str
-    binary: str
+    ``date`` is a FILETIME.
+    """
+
+    date: int = 0
+    numbers: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __str__(self) -> str:
+        day = datetime.fromtimestamp(self.date // _FILETIMES_PER_SECOND + _EPOCH.timestamp(), UTC)
+        return f"{'.'.join(map(str, self.numbers))} of {day:%Y-%m-%d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +53,44 @@ class DriverInf:
     """"" = the package is not signed."""
     driver_version: str
     """``MM/DD/YYYY,w.x.y.z`` as it stands there."""
-    hardware_ids: tuple[str, ...]
-    services: tuple[InfService, ...]
+    version: DriverVersion
+    is_locked_down: bool
+    """PnpLockdown: Windows lets nobody but itself replace the files."""
+    models: tuple[InfModel, ...]
+    installs: dict[str, InfInstall]
+    """By the name that models give, in lower case."""
     source_files: tuple[str, ...]
     """Files of the package relative to the INF, with ``/``."""
+    strings: dict[str, str]
+    """By lower-case token."""
+
+    @property
+    def hardware_ids(self) -> tuple[str, ...]:
+        """Return the ids of all models, for whatever version of Windows."""
+        return tuple(sorted({model.hardware_id for model in self.models}))
+
+    @property
+    def services(self) -> tuple[InfService, ...]:
+        """Return the services of all models, each once."""
+        found = {s.name.lower(): s for item in self.installs.values() for s in item.services}
+        return tuple(found[name] for name in sorted(found))
 
     def serves(self, hardware_id: str) -> bool:
         """Say whether a device with this id gets a driver from here."""
         return any(id_matches(own, hardware_id) for own in self.hardware_ids)
+
+    def models_for(self, system: WindowsVersion) -> tuple[InfModel, ...]:
+        """Return the models of the lists that a version of Windows takes."""
+        return models_for(self.models, system)
+
+    def install_of(self, model: InfModel) -> InfInstall:
+        """Return what is installed for a model."""
+        return self.installs[model.install.lower()]
+
+    def text_of(self, written: str) -> str:
+        """Return the text of ``%token%``; any other text is itself."""
+        token = token_of(written)
+        return self.strings.get(token, written) if token else written
 
 
 def id_matches(offered: str, wanted: str) -> bool:
@@ -55,188 +99,80 @@ def id_matches(offered: str, wanted: str) -> bool:
     return one == other or one.startswith(other + "&") or other.startswith(one + "&")
 
 
+def token_of(written: str) -> str:
+    """Return the lower-case token of ``%token%``, "" for any other text."""
+    is_token = len(written) > 2 and written[0] == written[-1] == "%" and "%" not in written[1:-1]
+    return written[1:-1].lower() if is_token else ""
+
+
 def parse_inf(data: bytes) -> DriverInf:
     """Read an INF file.
 
     Raises:
         InputError: it is too large, no INF, or serves no 64-bit device.
     """
-    document = _Document(_decoded(data))
-    version = document.section("version")
-    if not version or document.first("version", "signature").lower() not in {
-        "$windows nt$",
-        "$chicago$",
-    }:
+    document = InfText(data)
+    if document.first("version", "signature").lower() not in {"$windows nt$", "$chicago$"}:
         raise InputError("Bad driver INF: found no signature, needed [Version] Signature.")
-    installs, ids = _models(document)
-    services = {service for name in installs for service in _services(document, name)}
+    models = read_models(document)
+    names = dict.fromkeys(model.install.lower() for model in models)
+    if len(names) > _MAX_INSTALLS:
+        raise InputError(
+            f"Bad driver INF: found {len(names)} install sections, needed {_MAX_INSTALLS} or less."
+        )
+    spelled = {model.install.lower(): model.install for model in models}
+    written_version = document.values("version", "driverver")
     return DriverInf(
         provider=document.first("version", "provider"),
         class_name=document.first("version", "class"),
-        class_guid=document.first("version", "classguid").lower(),
+        class_guid=_class_guid(document),
         catalog=_catalog(document),
-        driver_version=",".join(document.values("version", "driverver")),
-        hardware_ids=tuple(sorted(ids)),
-        services=tuple(sorted(services, key=lambda service: service.name.lower())),
+        driver_version=",".join(written_version),
+        version=_version(written_version),
+        is_locked_down=document.first("version", "pnplockdown") == "1",
+        models=models,
+        installs={name: read_install(document, spelled[name]) for name in names},
         source_files=tuple(sorted(_source_files(document))),
+        strings=document.strings,
     )
 
 
-def _decoded(data: bytes) -> str:
-    if len(data) > MAX_INF_BYTES:
-        raise InputError(
-            f"Bad driver INF: found {len(data)} bytes, needed {MAX_INF_BYTES} or less."
-        )
-    for mark, encoding in (
-        (b"\xff\xfe", "utf-16-le"),
-        (b"\xfe\xff", "utf-16-be"),
-        (b"\xef\xbb\xbf", "utf-8"),
-    ):
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "replace")
+def _class_guid(document: InfText) -> str:
+    found = document.first("version", "classguid")
+    if found and not _CLASS_GUID.fullmatch(found):
+        raise InputError(f"Bad driver INF: found ClassGuid '{found[:60]}', needed a GUID.")
+    return found.lower()
+
+
+def _version(written: list[str]) -> DriverVersion:
+    """Read ``MM/DD/YYYY[,w[.x[.y[.z]]]]``; what is not there counts as nothing."""
+    if not any(written):
+        return DriverVersion()
+    date, numbers = [*written, ""][:2]
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+        month, day, year = (int(part) for part in re.split(r"[/-]", date))
+        when = datetime(year, month, day, tzinfo=UTC)
+        parts = [int(part) for part in numbers.split(".")] if numbers else []
+    except ValueError:
+        parts, when = [-1], _EPOCH
+    if when.year < _EPOCH.year or len(parts) > 4 or any(not 0 <= part < 2**16 for part in parts):
+        raise InputError(
+            f"Bad driver INF: found DriverVer '{','.join(written)[:60]}', "
+            "needed MM/DD/YYYY,w.x.y.z."
+        )
+    one, two, three, four = [*parts, 0, 0, 0, 0][:4]
+    seconds = int((when - _EPOCH).total_seconds())
+    return DriverVersion(seconds * _FILETIMES_PER_SECOND, (one, two, three, four))
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    key: str
-    values: tuple[str, ...]
-
-
-class _Document:
-    """Sections by lower-case name; a section that stands twice continues."""
-
-    def __init__(self, text: str) -> None:
-        self._sections: dict[str, list[_Line]] = {}
-        lines = text.splitlines()
-        if len(lines) > _MAX_LINES:
-            raise InputError(f"Bad driver INF: found {len(lines)} lines, needed {_MAX_LINES}.")
-        current: list[_Line] | None = None
-        for line in _joined(lines):
-            if line.startswith("["):
-                name = line[1:].partition("]")[0].strip().lower()
-                current = self._sections.setdefault(name, [])
-            elif current is not None:
-                current.append(_line(line))
-        self._strings = {
-            line.key.lower(): line.values[0] for line in self.section("strings") if line.values
-        }
-
-    def section(self, name: str) -> list[_Line]:
-        """Return a section's lines, empty when there is none."""
-        return self._sections.get(name.lower(), [])
-
-    def names(self) -> list[str]:
-        """Return all section names."""
-        return list(self._sections)
-
-    def values(self, section: str, key: str) -> list[str]:
-        """Return the values of the first line with that key, macros expanded."""
-        for line in self.section(section):
-            if line.key.lower() == key.lower():
-                return [self.expand(value) for value in line.values]
-        return []
-
-    def first(self, section: str, key: str) -> str:
-        """Return the first of `values`, or ""."""
-        return next(iter(self.values(section, key)), "")
-
-    def expand(self, text: str) -> str:
-        """Replace ``%name%`` by the [Strings] entry, once."""
-        return _MACRO.sub(lambda match: self._strings.get(match[1].lower(), match[0]), text)
-
-
-def _joined(lines: list[str]) -> Iterator[str]:
-    """Yield lines without comments, continued lines joined, empty lines dropped."""
-    pending = ""
-    for raw in lines:
-        line = pending + _without_comment(raw).strip()
-        pending = ""
-        if line.endswith("\\") and not line.startswith("["):
-            pending = line[:-1]
-        elif line:
-            yield line
-    if pending:
-        yield pending
-
-
-def _without_comment(line: str) -> str:
-    quoted = False
-    for at, character in enumerate(line):
-        if character == '"':
-            quoted = not quoted
-        elif character == ";" and not quoted:
-            return line[:at]
-    return line
-
-
-def _line(text: str) -> _Line:
-    parts, values = _split(text, "=", 1), text
-    key = ""
-    if len(parts) == 2:
-        key, values = _unquoted(parts[0]), parts[1]
-    return _Line(key, tuple(_unquoted(value) for value in _split(values, ",", -1)))
-
-
-def _split(text: str, mark: str, most: int) -> list[str]:
-    """Split at a mark outside quotes."""
-    parts: list[str] = []
-    start, quoted = 0, False
-    for at, character in enumerate(text):
-        if character == '"':
-            quoted = not quoted
-        elif character == mark and not quoted and (most < 0 or len(parts) < most):
-            parts.append(text[start:at])
-            start = at + 1
-    return [*parts, text[start:]]
-
-
-def _unquoted(text: str) -> str:
-    return text.strip().replace('""', '"') if text.strip() == '""' else text.strip().strip('"')
-
-
-def _models(document: _Document) -> tuple[set[str], set[str]]:
-    """Return the install sections and the hardware ids of all 64-bit models."""
-    installs: set[str] = set()
-    ids: set[str] = set()
-    for maker in document.section("manufacturer"):
-        if not maker.values:
-            continue
-        base, *decorations = [document.expand(value) for value in maker.values]
-        wanted = [f"{base}.{d}" for d in decorations if d.lower().startswith(_AMD64)]
-        for name in wanted or ([] if decorations else [base]):
-            for model in document.section(name):
-                if len(model.values) < 2:
-                    continue
-                installs.add(document.expand(model.values[0]).lower())
-                ids.update(document.expand(value).upper() for value in model.values[1:] if value)
-                if len(ids) > _MAX_IDS:
-                    raise InputError(f"Bad driver INF: found more than {_MAX_IDS} hardware ids.")
-    if not ids:
-        raise InputError("Bad driver INF: found no device for 64-bit Windows, needed one.")
-    return installs, ids
-
-
-def _services(document: _Document, install: str) -> Iterator[InfService]:
-    for suffix in (f".{_AMD64}", ".nt", ""):
-        for line in document.section(f"{install}{suffix}.services"):
-            if line.key.lower() == "addservice" and len(line.values) >= 3 and line.values[0]:
-                section = document.expand(line.values[2])
-                binary = document.first(section, "servicebinary").replace("/", "\\")
-                yield InfService(document.expand(line.values[0]), binary.rpartition("\\")[2])
-
-
-def _catalog(document: _Document) -> str:
-    for key in (f"catalogfile.{_AMD64}", "catalogfile.nt", "catalogfile"):
+def _catalog(document: InfText) -> str:
+    for key in (f"catalogfile.{AMD64}", "catalogfile.nt", "catalogfile"):
         if found := document.first("version", key):
             return found
     return ""
 
 
-def _source_files(document: _Document) -> set[str]:
+def _source_files(document: InfText) -> set[str]:
     """Return the files that the INF copies from its own folder."""
     folders = {}
     for section in ("sourcedisksnames", "sourcedisksnames.amd64"):
