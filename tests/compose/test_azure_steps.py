@@ -211,7 +211,7 @@ def test_preparing_twice_comes_to_the_same_as_once(guest: Any, cloud: str) -> No
     ("options", "message"),
     [
         (EngineOptions(recommended=("crash_dumps",)), "'crash_dumps' is no recommended step"),
-        (EngineOptions(cloud="azure", recommended=("ems",)), "there are cloud_time_server"),
+        (EngineOptions(cloud="azure", recommended=("ems",)), "there are ignore_boot_failures"),
         (EngineOptions(cloud="azure", recommended=("azure_vm_agent",)), "no recommended step"),
         (EngineOptions(azure_vm_agent="a.msi"), "'a.msi' is for azure, not aws"),
     ],

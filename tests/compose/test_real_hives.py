@@ -31,11 +31,11 @@ from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.order import recommended_names, step_refusals
 from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
 from imageport.compose.steps.windows.use_dhcp import UseDhcp
-from imageport.compose.verdict.azure import disks_online, dvd_drive, faster_adapters
 from imageport.compose.verdict.boot import (
     boot_driver_files,
     class_filters_resolve,
 )
+from imageport.compose.verdict.cloud import disks_online, dvd_drive, faster_adapters
 from imageport.compose.verdict.drivers import driver_database
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.guest import dependencies

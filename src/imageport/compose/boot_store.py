@@ -92,6 +92,16 @@ def objects(store: Hive) -> Iterator[tuple[str, int]]:
         yield found.name, (kind.as_number() or 0) if kind else 0
 
 
+def ems_switches(store: Hive) -> list[tuple[str, Element]]:
+    """Return every (object, element) by which emergency management services are on."""
+    return [
+        (identifier, switch)
+        for identifier, _ in objects(store)
+        for switch in (Element.EMS, Element.BOOT_EMS)
+        if element_flag(store, identifier, switch)
+    ]
+
+
 def element_path(identifier: str, element: str) -> str:
     """Return the key of an element."""
     return f"Objects\\{identifier}\\Elements\\{element}"

@@ -46,6 +46,8 @@ _HINTS = {
     "out: Windows then keeps the time source it has.",
     "no_power_scheme": "Run `powercfg -duplicatescheme 8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c "
     "8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c` in the image, or leave the step out.",
+    "hosts_file": "Take the line out of the image's hosts file, or leave the step out.",
+    "own_step": "Correct the file in the site's payload folder, or leave the step out.",
     "already_prepared": "Delete the folder \\Windows\\ImageportFirstBoot in the image.",
     "unknown_step": "Use names from the list of recommended steps.",
     "bad_option": "Correct the option and start again.",

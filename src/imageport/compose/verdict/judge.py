@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob, VerdictItem
-from imageport.compose.verdict import azure, boot, citrix, drivers, first_boot, guest, source
+from imageport.compose.verdict import boot, citrix, cloud, drivers, first_boot, guest, source
 from imageport.compose.verdict.evidence import Check, Evidence, When
 from imageport.errors import ImageportError
 
@@ -18,7 +18,7 @@ CHECKS: tuple[Check, ...] = (
     *source.CHECKS,
     *citrix.CHECKS,
     *guest.CHECKS,
-    *azure.CHECKS,
+    *cloud.CHECKS,
     *first_boot.CHECKS,
 )
 

@@ -6,5 +6,14 @@ from imageport.compose.step import Step
 from imageport.compose.steps.boot.bring_disks_online import BringDisksOnline
 from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.boot.enable_dvd_drive import EnableDvdDrive
+from imageport.compose.steps.boot.ignore_boot_failures import IgnoreBootFailures
+from imageport.compose.steps.boot.quiet_serial_port import QuietSerialPort, SerialConsole
 
-STEPS: tuple[Step, ...] = (EnableBootDrivers(), BringDisksOnline(), EnableDvdDrive())
+STEPS: tuple[Step, ...] = (
+    QuietSerialPort(),
+    SerialConsole(),
+    IgnoreBootFailures(),
+    EnableBootDrivers(),
+    BringDisksOnline(),
+    EnableDvdDrive(),
+)

@@ -29,7 +29,8 @@ class BringDisksOnline(Step):
 
     name: ClassVar[str] = "bring_disks_online"
     tier: ClassVar[Tier] = Tier.REQUIRED
-    clouds: ClassVar[tuple[str, ...]] = ("azure",)
+    clouds: ClassVar[tuple[str, ...]] = ("azure", "gcp")
+    """Their disks are SCSI; those of AWS are NVMe, which is no shared bus."""
 
     def run(self, context: Context) -> None:
         """Set the SAN policy to OnlineAll in every control set."""

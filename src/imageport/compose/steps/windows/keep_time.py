@@ -1,4 +1,5 @@
-# References: Microsoft, Time sync for Windows VMs in Azure (host-only time sync).
+# References: Microsoft, Time sync for Windows VMs in Azure (host-only time sync); AWS, default NTP
+# settings of Windows AMIs; GoogleCloudPlatform/compute-image-import (translate.ps1).
 """The clock: what the machine's clock holds, and (chosen) whom to ask."""
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
 
 _AUTOMATIC = 2
-_HOST = "VMICTimeProvider"
+_HOST, _CLIENT = "VMICTimeProvider", "NtpClient"
+_POLL_SECONDS = 900
+"""What Amazon's and Google's own images ask by; a workgroup's default is nine hours."""
 
 
 class ReadClockAsUtc(Step):
@@ -61,20 +64,26 @@ class UseCloudTimeServer(Step):
             path = service_path(control_set, "W32Time")
             context.recorder.set_value("SYSTEM", path, "Start", Value.dword(_AUTOMATIC))
             if context.target.time_server:
-                _ask_server(context, f"{path}\\Parameters")
+                _ask_server(context, control_set)
             else:
                 _listen_to_host(context, control_set)
 
 
-def _ask_server(context: Context, parameters: str) -> None:
+def _ask_server(context: Context, control_set: str) -> None:
+    """Ask by the flag 0x9: a client, by the special interval."""
+    parameters = f"{service_path(control_set, 'W32Time')}\\Parameters"
     server = f"{context.target.time_server},0x9"
     context.recorder.set_value("SYSTEM", parameters, "Type", Value.text("NTP"))
     context.recorder.set_value("SYSTEM", parameters, "NtpServer", Value.text(server))
+    client = _provider(control_set, _CLIENT)
+    if context.registry.key("SYSTEM", client) is not None:
+        interval = Value.dword(_POLL_SECONDS)
+        context.recorder.set_value("SYSTEM", client, "SpecialPollInterval", interval)
 
 
 def _listen_to_host(context: Context, control_set: str) -> None:
     """Take the host's time only: Hyper-V's provider on, the one that asks over the network off."""
-    for provider, enabled in ((_HOST, 1), ("NtpClient", 0)):
+    for provider, enabled in ((_HOST, 1), (_CLIENT, 0)):
         path = _provider(control_set, provider)
         if context.registry.key("SYSTEM", path) is not None:
             context.recorder.set_value("SYSTEM", path, "Enabled", Value.dword(enabled))
