@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
 
 import pytest
+from nbd_client import NbdClient
 from vhdx_bytes import SIZE, expected
 
 from imageport.errors import InputError, SourceChanged
@@ -100,7 +100,7 @@ def test_clients_without_structured_replies_are_served(view: NbdView, folder: Lo
 
 
 def test_nothing_can_be_written(view: NbdView, sound_vhdx: bytes, folder: LocalFolder) -> None:
-    with _Client(view) as client:
+    with NbdClient(view) as client:
         for command, payload in ((1, b"x" * 512), (4, b""), (6, b"")):
             assert client.request(command, 0, 512, payload) == 1  # EPERM
         assert client.request(3, 0, 0) == 0  # flush has nothing to do
@@ -121,7 +121,7 @@ def test_nothing_can_be_written(view: NbdView, sound_vhdx: bytes, folder: LocalF
 def test_senseless_requests_get_an_error_and_the_session_goes_on(
     view: NbdView, command: int, offset: int, length: int, error: int
 ) -> None:
-    with _Client(view) as client:
+    with NbdClient(view) as client:
         assert client.request(command, offset, length) == error
         assert client.request(0, 0, 512) == 0
         assert client.receive(512) == expected()[:512]
@@ -131,7 +131,7 @@ def test_more_than_32_mib_at_once_is_refused(folder: LocalFolder, tmp_path: Path
     with folder.create("x") as file:
         file.set_size(64 * MIB)
     disk = RawDisk(folder.open_read("x"))
-    with disk, NbdView(disk, tmp_path / "s") as view, _Client(view) as client:
+    with disk, NbdView(disk, tmp_path / "s") as view, NbdClient(view) as client:
         assert client.request(0, 0, 33 * MIB) == 75
         assert client.request(0, 0, 32 * MIB) == 0
         assert client.receive(32 * MIB) == bytes(32 * MIB)
@@ -158,7 +158,7 @@ def test_a_client_that_talks_nonsense_harms_nobody(view: NbdView, sent: bytes) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as rude:
         rude.connect(path)
         rude.sendall(sent)
-        with _Client(view) as client:
+        with NbdClient(view) as client:
             assert client.request(0, 0, 512) == 0
             assert client.receive(512) == expected()[:512]
 
@@ -168,7 +168,7 @@ def test_reading_errors_reach_the_client_and_the_caller(
 ) -> None:
     with (folder.root / "disk.vhdx").open("r+b") as file:
         file.truncate(3 * MIB)
-    with _Client(view) as client:
+    with NbdClient(view) as client:
         assert client.request(0, 0, 512) == 5
     assert isinstance(view.last_error, SourceChanged)
     assert disk.size_bytes == SIZE
@@ -178,7 +178,7 @@ def test_closing_ends_every_session_and_leaves_no_thread(disk: VhdxDisk, tmp_pat
     before = set(threading.enumerate())
     view = NbdView(disk, tmp_path / "s")
     with view:
-        clients = [_Client(view).__enter__() for _ in range(5)]
+        clients = [NbdClient(view).__enter__() for _ in range(5)]
         assert clients[0].request(0, 0, 512) == 0
     assert set(threading.enumerate()) == before
     assert not (tmp_path / "s").exists()
@@ -190,7 +190,7 @@ def test_closing_ends_every_session_and_leaves_no_thread(disk: VhdxDisk, tmp_pat
 
 def test_many_clients_read_at_once(view: NbdView) -> None:
     def read(at: int) -> bool:
-        with _Client(view) as client:
+        with NbdClient(view) as client:
             assert client.request(0, at * 1000, 5000) == 0
             return client.receive(5000) == expected()[at * 1000 :][:5000]
 
@@ -210,44 +210,7 @@ def test_a_path_that_no_socket_can_have_is_refused(disk: VhdxDisk, tmp_path: Pat
         pass
 
 
-class _Client:
-    """The oldest dialect: option 1, simple replies."""
-
-    def __init__(self, view: NbdView) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(20)
-        self._path = view.uri.split("socket=")[1]
-
-    def __enter__(self) -> Self:
-        self._socket.connect(self._path)
-        assert self.receive(18) == b"NBDMAGICIHAVEOPT\0\x03"
-        self._socket.sendall(struct.pack(">I8sII", 1, b"IHAVEOPT", 1, 0))
-        size, flags = struct.unpack(">QH", self.receive(10))
-        assert size > 0
-        assert flags & 3 == 3
-        assert self.receive(124) == bytes(124)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def receive(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            piece = self._socket.recv(count - len(data))
-            assert piece
-            data += piece
-        return data
-
-    def request(self, command: int, offset: int, length: int, payload: bytes = b"") -> int:
-        header = struct.pack(">IHHQQI", 0x25609513, 0, command, 77, offset, length)
-        self._socket.sendall(header + payload)
-        magic, error, handle = struct.unpack(">IIQ", self.receive(16))
-        assert (magic, handle) == (0x67446698, 77)
-        return int(error)
-
-
 def _simple_read(view: NbdView, offset: int, length: int) -> bytes:
-    with _Client(view) as client:
+    with NbdClient(view) as client:
         assert client.request(0, offset, length) == 0
         return client.receive(length)

@@ -16,15 +16,18 @@ class Agreement:
     allocation: bool = False
 
 
-def negotiate(wire: Wire, size_bytes: int) -> Agreement:
+def negotiate(
+    wire: Wire, size_bytes: int, flags: nbd.TransmissionFlag = nbd.EXPORT_FLAGS
+) -> Agreement:
     """Talk until transmission starts; `PeerGone` when the client leaves instead."""
-    return _Negotiation(wire, size_bytes).run()
+    return _Negotiation(wire, size_bytes, flags).run()
 
 
 class _Negotiation:
-    def __init__(self, wire: Wire, size_bytes: int) -> None:
+    def __init__(self, wire: Wire, size_bytes: int, flags: nbd.TransmissionFlag) -> None:
         self._wire = wire
         self._size_bytes = size_bytes
+        self._flags = flags
         self._agreement = Agreement()
         self._no_zeroes = False
 
@@ -50,7 +53,7 @@ class _Negotiation:
         data = self._wire.receive(length)
         if option == nbd.Option.EXPORT_NAME:
             padding = b"" if self._no_zeroes else bytes(124)
-            self._wire.send(nbd.EXPORT.pack(self._size_bytes, nbd.EXPORT_FLAGS), padding)
+            self._wire.send(nbd.EXPORT.pack(self._size_bytes, self._flags), padding)
             return True
         if option == nbd.Option.ABORT:
             self._reply(option, nbd.OptionReply.ACK)
@@ -72,7 +75,7 @@ class _Negotiation:
         if len(data) < 6 or int.from_bytes(data[:4], "big") > len(data) - 6:
             self._reply(option, nbd.OptionReply.INVALID)
             return False
-        export = nbd.INFO_EXPORT.pack(nbd.Info.EXPORT, self._size_bytes, nbd.EXPORT_FLAGS)
+        export = nbd.INFO_EXPORT.pack(nbd.Info.EXPORT, self._size_bytes, self._flags)
         sizes = (1, 64 * 1024, nbd.MAX_PAYLOAD_BYTES)
         block_size = nbd.INFO_BLOCK_SIZE.pack(nbd.Info.BLOCK_SIZE, *sizes)
         self._reply(option, nbd.OptionReply.INFO, export)

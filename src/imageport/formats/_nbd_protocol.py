@@ -65,6 +65,9 @@ class TransmissionFlag(IntFlag):
     HAS_FLAGS = 1
     READ_ONLY = 2
     SEND_FLUSH = 4
+    SEND_FUA = 8
+    SEND_TRIM = 32
+    SEND_WRITE_ZEROES = 64
     SEND_DF = 128
     CAN_MULTI_CONN = 256
 
@@ -84,6 +87,8 @@ class Command(IntEnum):
 class CommandFlag(IntFlag):
     """How a command is to be done."""
 
+    FORCE_UNIT_ACCESS = 1
+    NO_HOLE = 2
     DO_NOT_FRAGMENT = 4
     REQUEST_ONE = 8
 
@@ -107,6 +112,7 @@ class WireError(IntEnum):
     PERMISSION = 1
     INPUT_OUTPUT = 5
     INVALID = 22
+    NO_SPACE = 28
     TOO_LARGE = 75
 
 
@@ -139,3 +145,13 @@ EXPORT_FLAGS = (
     | TransmissionFlag.SEND_DF
     | TransmissionFlag.CAN_MULTI_CONN
 )
+WRITABLE_FLAGS = (
+    TransmissionFlag.HAS_FLAGS
+    | TransmissionFlag.SEND_FLUSH
+    | TransmissionFlag.SEND_FUA
+    | TransmissionFlag.SEND_TRIM
+    | TransmissionFlag.SEND_WRITE_ZEROES
+    | TransmissionFlag.SEND_DF
+    | TransmissionFlag.CAN_MULTI_CONN
+)
+"""Several connections see one another's writes at once, and a flush covers them all."""

@@ -1,4 +1,4 @@
-"""One client of the NBD view: reads and block status in, replies out."""
+"""One client of the NBD view: reads, writes and block status in, replies out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from imageport.formats import _nbd_protocol as nbd
 from imageport.formats._extent_map import ExtentMap
 from imageport.formats._nbd_handshake import negotiate
 from imageport.formats._nbd_wire import PeerGone, Wire
+from imageport.formats.overlay_disk import OverlayDisk
 from imageport.formats.virtual_disk import VirtualDisk
-from imageport.model import ExtentState
+from imageport.model import MIB, ExtentState
 
 _MAX_DESCRIPTORS = 8192
 """64 KiB of block status a reply; the client asks again for the rest."""
@@ -21,6 +22,15 @@ _FLAGS = {
     ExtentState.DATA: nbd.AllocationFlag(0),
 }
 _WRITING = {nbd.Command.WRITE, nbd.Command.TRIM, nbd.Command.WRITE_ZEROES}
+_WRITING_FLAGS = {
+    nbd.Command.WRITE: nbd.CommandFlag.FORCE_UNIT_ACCESS,
+    nbd.Command.TRIM: nbd.CommandFlag.FORCE_UNIT_ACCESS,
+    # Zeros take no room here whether they are to be a hole or not.
+    nbd.Command.WRITE_ZEROES: nbd.CommandFlag.FORCE_UNIT_ACCESS | nbd.CommandFlag.NO_HOLE,
+}
+_READ_ONLY = (nbd.WireError.PERMISSION, "the disk is read-only")
+_PIECE_BYTES = MIB
+"""A write of 32 MiB is never in memory as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +43,22 @@ class _Request:
 
 
 class NbdSession:
-    """Serves one connection until the client leaves; ``failed`` hears of reading errors."""
+    """Serves one connection until the client leaves; ``failed`` hears of the disk's errors.
+
+    A disk whose ``extents`` are its own, an `OverlayDisk`, may be written.
+    """
 
     def __init__(
         self,
         wire: Wire,
         disk: VirtualDisk,
-        extents: ExtentMap,
+        extents: ExtentMap | OverlayDisk,
         failed: Callable[[ImageportError], None],
     ) -> None:
         self._wire = wire
         self._disk = disk
         self._extents = extents
+        self._writable = extents if isinstance(extents, OverlayDisk) else None
         self._failed = failed
         self._structured = False
         self._allocation = False
@@ -52,7 +66,8 @@ class NbdSession:
     def run(self) -> None:
         """Negotiate and answer requests; returns when the client has gone."""
         try:
-            agreement = negotiate(self._wire, self._disk.size_bytes)
+            flags = nbd.EXPORT_FLAGS if self._writable is None else nbd.WRITABLE_FLAGS
+            agreement = negotiate(self._wire, self._disk.size_bytes, flags)
             self._structured = agreement.structured
             self._allocation = agreement.allocation
             while self._answer():
@@ -66,19 +81,82 @@ class NbdSession:
         request = _Request(*rest)
         if magic != nbd.REQUEST_MAGIC or request.command == nbd.Command.DISCONNECT:
             return False
-        if request.command == nbd.Command.WRITE:
-            if request.length > nbd.MAX_PAYLOAD_BYTES:
-                return False
-            self._wire.discard(request.length)
         if request.command in _WRITING:
-            self._refuse(request, nbd.WireError.PERMISSION, "the disk is read-only")
-        elif request.command == nbd.Command.FLUSH:
-            self._done(request)
+            return self._answer_writing(request)
+        if request.command == nbd.Command.FLUSH:
+            self._flush(request)
         elif request.command in {nbd.Command.READ, nbd.Command.BLOCK_STATUS}:
             self._answer_range(request)
         else:
             self._refuse(request, nbd.WireError.INVALID, "unknown command")
         return True
+
+    def _answer_writing(self, request: _Request) -> bool:
+        """Answer what writes; a payload that is refused is read all the same, to stay in step."""
+        payload = request.length if request.command == nbd.Command.WRITE else 0
+        if payload > nbd.MAX_PAYLOAD_BYTES:
+            return False
+        refused = self._writing_refusal(request)
+        if refused is not None or self._writable is None:
+            self._wire.discard(payload)
+            self._refuse(request, *(refused or _READ_ONLY))
+            return True
+        try:
+            if payload:
+                self._write(self._writable, request)
+            elif request.command == nbd.Command.TRIM:
+                self._writable.trim(request.offset, request.length)
+            else:
+                self._writable.write_zeroes(request.offset, request.length)
+            if request.flags & nbd.CommandFlag.FORCE_UNIT_ACCESS:
+                self._writable.flush()
+        except ImageportError as error:
+            self._fail(request, error)
+        else:
+            self._done(request)
+        return True
+
+    def _writing_refusal(self, request: _Request) -> tuple[nbd.WireError, str] | None:
+        if self._writable is None:
+            return _READ_ONLY
+        known = int(_WRITING_FLAGS[nbd.Command(request.command)])  # a flag's ~ drops unknown bits
+        if request.flags & ~known or not request.length:
+            return nbd.WireError.INVALID, "unknown flags, or no length"
+        if request.offset + request.length > self._disk.size_bytes:
+            is_trim = request.command == nbd.Command.TRIM
+            code = nbd.WireError.INVALID if is_trim else nbd.WireError.NO_SPACE
+            return code, "past the end of the disk"
+        return None
+
+    def _write(self, disk: OverlayDisk, request: _Request) -> None:
+        """Take the payload in piece by piece; after an error the rest is dropped."""
+        at, end = request.offset, request.offset + request.length
+        while at < end:
+            data = self._wire.receive(min(_PIECE_BYTES, end - at))
+            at += len(data)
+            try:
+                disk.write_at(at - len(data), data)
+            except ImageportError as error:
+                self._failed(error)  # also when the client does not wait for the answer
+                self._wire.discard(end - at)
+                raise
+
+    def _flush(self, request: _Request) -> None:
+        try:
+            if self._writable is not None:
+                self._writable.flush()
+        except ImageportError as error:
+            self._fail(request, error)
+        else:
+            self._done(request)
+
+    def _fail(self, request: _Request, error: ImageportError) -> None:
+        """Report an error of the disk.
+
+        Always as EIO: told that there is no space, QEMU halts its machine and waits for a person.
+        """
+        self._failed(error)
+        self._refuse(request, nbd.WireError.INPUT_OUTPUT, error.message)
 
     def _answer_range(self, request: _Request) -> None:
         inside = request.offset + request.length <= self._disk.size_bytes
@@ -112,8 +190,7 @@ class NbdSession:
                 return
             data = self._assembled(request)
         except ImageportError as error:
-            self._failed(error)
-            self._refuse(request, nbd.WireError.INPUT_OUTPUT, error.message)
+            self._fail(request, error)
             return
         if self._structured:
             offset = nbd.OFFSET.pack(request.offset)

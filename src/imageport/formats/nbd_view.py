@@ -1,7 +1,7 @@
-"""Serves any disk read-only over a Unix socket, so that qemu and libguestfs can open it.
+"""Serves any disk over a Unix socket, so that qemu and libguestfs can open it.
 
 A disk that lies on SMB, in a chain or in a cloud snapshot has no path that those tools could take;
-NBD gives it one, with its holes.
+NBD gives it one, with its holes. It is read-only, but for an overlay that is asked to be writable.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from imageport.errors import ImageportError, InputError
 from imageport.formats._extent_map import ExtentMap
 from imageport.formats._nbd_session import NbdSession
 from imageport.formats._nbd_wire import Wire
+from imageport.formats.overlay_disk import OverlayDisk
 from imageport.formats.virtual_disk import VirtualDisk
 
 _MAX_PATH_BYTES = 107
@@ -30,13 +31,17 @@ class NbdView:
     """A context manager that serves ``disk`` at ``socket_path`` while it is open.
 
     Any export name is answered. Only this user may connect. The disk is the caller's and must
-    stay open meanwhile. Reading errors reach the client as EIO; the last one is kept in
-    ``last_error`` so that the caller can say why a tool failed.
+    stay open meanwhile. The disk's errors reach the client as EIO; the last one is kept in
+    ``last_error`` so that the caller can say why a tool failed. Only an `OverlayDisk` can be served
+    ``writable``.
     """
 
-    def __init__(self, disk: VirtualDisk, socket_path: Path) -> None:
+    def __init__(self, disk: VirtualDisk, socket_path: Path, *, writable: bool = False) -> None:
         self.last_error: ImageportError | None = None
         self._disk = disk
+        if writable and not isinstance(disk, OverlayDisk):
+            raise InputError(f"Cannot serve '{disk.location}' writable: it is a read-only disk.")
+        self._overlay = disk if writable and isinstance(disk, OverlayDisk) else None
         self._path = Path(socket_path)
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -55,7 +60,8 @@ class NbdView:
         return f"nbd+unix:///?socket={quote(str(self._path.absolute()))}"
 
     def __enter__(self) -> Self:
-        extents = ExtentMap(self._disk)
+        # What an overlay holds changes while it is served: it is asked each time.
+        extents = self._overlay or ExtentMap(self._disk)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(self._path.absolute()))
@@ -93,7 +99,7 @@ class NbdView:
             self._path.unlink(missing_ok=True)
         self._listener = self._acceptor = None
 
-    def _accept(self, listener: socket.socket, extents: ExtentMap) -> None:
+    def _accept(self, listener: socket.socket, extents: ExtentMap | OverlayDisk) -> None:
         while True:
             try:
                 connection, _ = listener.accept()
@@ -109,7 +115,7 @@ class NbdView:
                 self._sessions[thread] = connection
                 thread.start()
 
-    def _serve(self, connection: socket.socket, extents: ExtentMap) -> None:
+    def _serve(self, connection: socket.socket, extents: ExtentMap | OverlayDisk) -> None:
         try:
             NbdSession(Wire(connection), self._disk, extents, self._note).run()
         finally:
