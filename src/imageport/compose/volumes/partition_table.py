@@ -19,9 +19,11 @@ HEAD_BYTES = 64 * SECTOR_BYTES
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 BASIC_DATA_TYPE = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
+RECOVERY_TYPE = "de94bba4-06d1-4d40-a16a-bfd50179d6ac"
 LDM_TYPES = {"5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-3311714a69ad"}
 _LDM_MBR_TYPE = 0x42
 _NTFS_MBR_TYPES = {0x07, 0x27}
+_EXTENDED_MBR_TYPES = {0x05, 0x0F, 0x85}
 _GPT_PROTECTIVE = 0xEE
 _MBR_SIGNATURE_AT, _MBR_ACTIVE = 0x1B8, 0x80
 _MAX_ENTRIES = 256
@@ -40,6 +42,18 @@ class Partition:
     length_bytes: int
     is_active: bool = False
     """MBR only: what BIOS starts from."""
+    attributes: int = 0
+    """GPT only, 64 bits."""
+
+    @property
+    def end_byte(self) -> int:
+        """Return the offset behind the partition."""
+        return self.first_byte + self.length_bytes
+
+    @property
+    def is_extended(self) -> bool:
+        """Say whether this is MBR's container of logical partitions."""
+        return self.type_id in {f"{kind:#04x}" for kind in _EXTENDED_MBR_TYPES}
 
     @property
     def may_hold_ntfs(self) -> bool:
@@ -133,7 +147,7 @@ def _gpt(head: bytes, disk_bytes: int) -> PartitionTable:
 
 
 def _gpt_partition(number: int, entry: bytes, disk_bytes: int) -> Partition:
-    first, last = struct.unpack_from("<QQ", entry, 32)
+    first, last, attributes = struct.unpack_from("<QQQ", entry, 32)
     if first > last or (last + 1) * SECTOR_BYTES > disk_bytes:
         raise BadDisk(
             f"Bad GPT partition {number}: found sectors {first} to {last}, "
@@ -146,4 +160,5 @@ def _gpt_partition(number: int, entry: bytes, disk_bytes: int) -> Partition:
         entry[56:128].decode("utf-16-le", "replace").rstrip("\0"),
         first * SECTOR_BYTES,
         (last - first + 1) * SECTOR_BYTES,
+        attributes=attributes,
     )

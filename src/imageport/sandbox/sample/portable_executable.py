@@ -20,13 +20,15 @@ class Subsystem(IntEnum):
 
     NATIVE = 1
     CONSOLE = 3
+    EFI_APPLICATION = 10
 
 
 def minimal_pe(name: str, version: str, *, company: str) -> bytes:
     """Return a PE32+ x86-64 file with one resource section that holds its version.
 
     Args:
-        name: file name; ``.sys`` makes a driver, ``.dll`` a library, anything else a program.
+        name: file name; ``.sys`` makes a driver, ``.dll`` a library, ``.efi`` a program of
+            firmware, anything else one of Windows.
         version: four numbers with dots.
         company: the CompanyName string.
     """
@@ -37,7 +39,8 @@ def minimal_pe(name: str, version: str, *, company: str) -> bytes:
 
 
 def _headers(name: str, resource_size: int, raw_size: int) -> bytes:
-    subsystem = Subsystem.NATIVE if name.lower().endswith(".sys") else Subsystem.CONSOLE
+    kinds = {".sys": Subsystem.NATIVE, ".efi": Subsystem.EFI_APPLICATION}
+    subsystem = kinds.get(name.lower()[-4:], Subsystem.CONSOLE)
     dos = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
     characteristics = 0x2022 if name.lower().endswith(".dll") else 0x0022
     coff = struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, 1, 0, 0, 0, 0xF0, characteristics)

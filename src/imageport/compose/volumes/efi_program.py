@@ -1,0 +1,29 @@
+# References: Microsoft PE Format (MS-DOS stub, COFF header, optional header); UEFI 2.10 §2.1.1.
+"""Is a file a program that 64-bit firmware of PCs would start?"""
+
+from __future__ import annotations
+
+import struct
+
+HEAD_BYTES = 4096
+"""Enough to find the headers of any program: linkers put them into the first KiB."""
+_X64 = 0x8664
+_PE32_PLUS = 0x20B
+_APPLICATION = 10
+
+
+def efi_program_problem(head: bytes) -> str:
+    """Return why the file's first `HEAD_BYTES` are no x64 EFI application, "" when they are."""
+    if len(head) < 64 or head[:2] != b"MZ":
+        return "no program: it does not begin with 'MZ'"
+    (at,) = struct.unpack_from("<I", head, 60)
+    if at + 94 > len(head) or head[at : at + 4] != b"PE\0\0":
+        return f"no program: no PE header at offset {at}"
+    (machine,) = struct.unpack_from("<H", head, at + 4)
+    if machine != _X64:
+        return f"for another processor: machine type {machine:#06x}, needed {_X64:#06x}"
+    (magic,) = struct.unpack_from("<H", head, at + 24)
+    (subsystem,) = struct.unpack_from("<H", head, at + 24 + 68)
+    if magic != _PE32_PLUS or subsystem != _APPLICATION:
+        return f"no EFI application: subsystem {subsystem}, needed {_APPLICATION}"
+    return ""
