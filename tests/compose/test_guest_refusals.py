@@ -71,7 +71,7 @@ def test_an_mbr_disk_cannot_stream_in_a_cloud_but_may_be_a_catalog() -> None:
 
 
 def test_a_sound_volume_is_not_refused(guest: Any) -> None:
-    assert volume_refusals(guest.windows, Action.COMPOSE) == []
+    assert volume_refusals(guest.windows) == []
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_a_hibernation_file_counts_by_its_first_bytes(
     guest: Any, start: bytes, found: list[str]
 ) -> None:
     (guest.windows.root / "hiberfil.sys").write_bytes(start + bytes(4096))
-    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == found
+    assert codes(volume_refusals(guest.windows)) == found
 
 
 def test_too_little_space_is_refused_with_both_numbers(guest: Any) -> None:
     guest.windows.free = 1000
-    refusals = volume_refusals(guest.windows, Action.COMPOSE)
+    refusals = volume_refusals(guest.windows)
     assert codes(refusals) == ["low_free_space"]
     assert "1000 bytes" in refusals[0].reason
     assert str(MIN_FREE_BYTES) in refusals[0].reason
@@ -95,8 +95,8 @@ def test_too_little_space_is_refused_with_both_numbers(guest: Any) -> None:
 
 def test_a_prepared_image_is_refused_but_may_be_verified(guest: Any) -> None:
     (guest.windows.root / "Windows/ImageportFirstBoot").mkdir()
-    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == ["already_prepared"]
-    assert volume_refusals(guest.windows, Action.VERIFY) == []
+    assert codes(volume_refusals(guest.windows)) == ["already_prepared"]
+    assert volume_refusals(guest.windows) == []
 
 
 def _poke(path: Path, at: int, data: bytes) -> None:
@@ -108,14 +108,14 @@ def _poke(path: Path, at: int, data: bytes) -> None:
 @pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
 def test_a_dirty_hive_is_refused_by_its_sequence_numbers(guest: Any, name: str) -> None:
     _poke(guest.hive(name), 4, b"\x63\0\0\0\x62\0\0\0")
-    refusals = volume_refusals(guest.windows, Action.COMPOSE)
+    refusals = volume_refusals(guest.windows)
     assert codes(refusals) == ["dirty_hive"]
     assert f"Hive {name} has sequence numbers 99 and 98" in refusals[0].reason
 
 
 def test_a_damaged_hive_is_refused_by_its_checksum(guest: Any) -> None:
     _poke(guest.hive("SOFTWARE"), 200, b"\xff")
-    assert codes(volume_refusals(guest.windows, Action.COMPOSE)) == ["bad_hive"]
+    assert codes(volume_refusals(guest.windows)) == ["bad_hive"]
 
 
 def test_everything_wrong_is_named_at_once(guest: Any) -> None:
@@ -123,7 +123,7 @@ def test_everything_wrong_is_named_at_once(guest: Any) -> None:
     guest.windows.free = 0
     _poke(guest.hive("SYSTEM"), 4, b"\x63\0\0\0")
     _poke(guest.hive("SOFTWARE"), 4, b"\x63\0\0\0")
-    found = codes(volume_refusals(guest.windows, Action.COMPOSE))
+    found = codes(volume_refusals(guest.windows))
     assert found == ["hibernated", "low_free_space", "dirty_hive", "dirty_hive"]
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.compose.hives.hive import Hive, HiveHeader
+from imageport.compose.hives.base_block import HiveHeader
+from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry_value import Kind, Value
 from imageport.errors import EngineFailed
 from imageport.sandbox.sample.hives import base_block_checksum, empty_hive, make_hive

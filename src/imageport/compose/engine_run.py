@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from imageport.compose.cloud_target import CloudTarget, cloud_target
@@ -15,8 +15,10 @@ from imageport.compose.contract import (
     EngineReport,
     Inspection,
     Refusal,
+    Tier,
 )
 from imageport.compose.drivers.driver_packages import DriverPackage, find_packages
+from imageport.compose.first_boot.plan import FOLDER
 from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
 from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest, open_guest
 from imageport.compose.hives.registry import (
@@ -24,19 +26,31 @@ from imageport.compose.hives.registry import (
     Registry,
     boot_store_path,
     hive_path,
+    open_copies,
     open_registry,
 )
 from imageport.compose.inspection import describe_partitions, inspect
-from imageport.compose.recorder import key_path
-from imageport.compose.refusals import driver_refusals, guest_refusals
+from imageport.compose.recorder import Recorder, key_path
+from imageport.compose.refusals import (
+    driver_refusals,
+    guest_refusals,
+    with_fast_startup_told,
+)
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
 from imageport.compose.survey import Survey, boot_volume_files, survey, write_refusals
+from imageport.compose.uefi_disk import (
+    convert_disk,
+    inspection_after,
+    plan_conversion,
+    shrink_windows,
+)
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.first_boot import first_boot_facts
-from imageport.compose.verdict.judge import judge
+from imageport.compose.verdict.judge import judge, judge_the_end
 from imageport.compose.volumes.guest_files import GuestFiles, PendingFiles
 from imageport.compose.volumes.mounted_files import MountedFiles
+from imageport.compose.volumes.new_volume import NewVolume
 
 Log = Callable[[str], None]
 
@@ -67,7 +81,7 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
     log("starting libguestfs")
     with (
         tempfile.TemporaryDirectory(prefix="imageport-engine-") as folder,
-        open_guest(job.disk.path, writable=job.action is Action.COMPOSE) as guest,
+        open_guest(job.disk.path, writable=job.may_write) as guest,
     ):
         log("looking at the disk")
         work = _Work(job, target, payload, tuple(packages), vm_agent, Path(folder), log)
@@ -75,20 +89,22 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
 
 
 def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
-    found = survey(guest, work.job)
+    found = survey(guest, work.job, work.folder)
     found.refusals[:0] = refusals
     bare = Inspection(disk_guid=guest.table.disk_guid, partitions=describe_partitions(guest.table))
     if not found.can_open_registry or found.windows is None:
         return _refused(work, bare, found)
-    writable = work.job.action in {Action.PLAN, Action.COMPOSE}
-    with open_registry(
-        found.windows, work.folder, writable=writable, boot_files=found.boot_files
-    ) as registry:
+    # A dirty hive without its logs may be looked into: the report says more than the refusal.
+    writable = work.job.action in {Action.PLAN, Action.COMPOSE} and not found.hives.damage
+    with open_copies(found.hives, writable=writable) as registry:
         inspection = inspect(registry, found.windows, guest.table)
+        found.refusals = with_fast_startup_told(found.refusals, registry)
         found.refusals += guest_refusals(inspection, work.job)
         if work.job.action is not Action.VERIFY:
             found.refusals += driver_refusals(registry, work.packages, work.job, work.target)
+            found.uefi = plan_conversion(guest, found, work.job)
             facts = _facts(work, inspection, registry, found.windows, found.boot_files)
+            facts.uefi = found.uefi
             found.refusals += step_refusals(facts)
         if work.job.action is Action.INSPECT or found.refusals:
             return _refused(work, inspection, found)
@@ -96,7 +112,7 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
             evidence = _evidence(
                 guest, found, registry, found.windows, found.boot_files, inspection
             )
-            return _verify(work, evidence)
+            return _verify(guest, work, found, evidence)
         return _compose(guest, work, found, registry, inspection)
 
 
@@ -140,7 +156,10 @@ def _facts(
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Both volumes as they will be; the same overlay where BIOS starts from the Windows volume."""
+    """Both volumes as they will be; the same overlay where BIOS starts from the Windows volume.
+
+    A disk that is converted boots from a volume that is made then.
+    """
 
     windows: PendingFiles
     boot: PendingFiles | None
@@ -149,6 +168,8 @@ class _Pending:
     def over(cls, found: Survey) -> _Pending:
         assert found.windows is not None  # noqa: S101 - the caller looked; for the type checker
         windows = PendingFiles(found.windows)
+        if found.layout is not None:
+            return cls(windows, PendingFiles(NewVolume(found.layout.esp.length_bytes)))
         if found.boot_files is None:
             return cls(windows, None)
         is_same = found.boot_files is found.windows
@@ -160,7 +181,9 @@ def _compose(
 ) -> EngineReport:
     """Plan and compose: the same steps on copies; compose then writes what they recorded."""
     pending = _Pending.over(found)
+    before, inspection = inspection, inspection_after(inspection, found.layout)
     facts = _facts(work, inspection, registry, pending.windows, pending.boot)
+    facts.uefi = found.uefi
     context = Context(**{item.name: getattr(facts, item.name) for item in fields(facts)})
     work.log("running the steps")
     notes = run_steps(context)
@@ -172,7 +195,7 @@ def _compose(
         refused = write_refusals(guest, found)
         if refused or found.partition is None:
             found.refusals += refused
-            return _refused(work, inspection, found)
+            return _refused(work, before, found)
         files, boot_files = _apply(guest, work, found, pending)
     work.log("judging the result")
     again = work.folder / "judged"
@@ -183,7 +206,7 @@ def _compose(
     return EngineReport(
         action=work.job.action,
         ok=all(item.passed for item in verdict),
-        inspection=inspection,
+        inspection=inspection if work.job.action is Action.COMPOSE else before,
         steps=tuple(notes),
         changes=tuple(changes),
         verdict=tuple(verdict),
@@ -199,7 +222,8 @@ def keep_hives(
     """Write the hives' copies out and hand over those that changed, each to its own volume."""
     for name, hive in registry.hives.items():
         hive.commit()
-        if not any(change.path.startswith(key_path(name, "")) for change in changes):
+        is_changed = any(change.path.startswith(key_path(name, "")) for change in changes)
+        if not is_changed and name not in registry.replayed:
             continue
         if name == BOOT_STORE_HIVE:
             assert boot is not None  # noqa: S101 - that hive was read from there
@@ -214,9 +238,14 @@ def _apply(
     """Write what the steps recorded; returns the volumes read afresh."""
     assert found.partition is not None  # noqa: S101 - as above
     work.log("writing the changes")
+    if found.layout is not None and found.layout.shrinks_by_bytes:
+        shrink_windows(guest, found.partition, found.layout)
     guest.mount_writable(found.partition, WINDOWS_MOUNT)
     pending.windows.real = MountedFiles(guest.handle, WINDOWS_MOUNT)
     pending.windows.apply()
+    if found.layout is not None:
+        work.log("writing the new partition table")
+        convert_disk(guest, found, found.layout)
     files: GuestFiles = MountedFiles(guest.handle, WINDOWS_MOUNT)
     boot_files: GuestFiles | None = found.boot_files
     if pending.boot is pending.windows:
@@ -239,16 +268,43 @@ def _evidence(
     boot_files: GuestFiles | None,
     inspection: Inspection,
 ) -> Evidence:
-    windows_guid = found.partition.guid if found.partition else ""
-    return Evidence(registry, files, boot_files, guest.table, inspection, windows_guid)
+    table, windows = guest.table, found.partition
+    if found.layout is not None:  # what it will be, or is already
+        table, windows = found.layout.after, found.layout.windows
+    return Evidence(registry, files, boot_files, table, inspection, windows)
 
 
-def _verify(work: _Work, evidence: Evidence) -> EngineReport:
+def _verify(guest: Guest, work: _Work, found: Survey, evidence: Evidence) -> EngineReport:
     verdict = judge(evidence, work.job, work.target)
+    told = first_boot_facts(evidence.files)
+    changes: list[Change] = []
+    if work.job.options.leave_no_trace and all(item.passed for item in verdict):
+        work.log("taking the first-boot folder away")
+        found.refusals += write_refusals(guest, found)
+        if not found.refusals:
+            changes, files = _take_folder_away(guest, found, evidence.registry)
+            verdict += judge_the_end(replace(evidence, files=files), work.job, work.target)
     return EngineReport(
         action=work.job.action,
-        ok=all(item.passed for item in verdict),
+        ok=all(item.passed for item in verdict) and not found.refusals,
         inspection=evidence.inspection,
+        refusals=tuple(found.refusals),
+        changes=tuple(changes),
         verdict=tuple(verdict),
-        first_boot=first_boot_facts(evidence.files),
+        first_boot=told,
     )
+
+
+def _take_folder_away(
+    guest: Guest, found: Survey, registry: Registry
+) -> tuple[list[Change], GuestFiles]:
+    """Remove our own folder from the unmounted volume; returns the files read afresh."""
+    assert found.partition is not None  # noqa: S101 - a verdict was read from it
+    guest.mount_writable(found.partition, WINDOWS_MOUNT)
+    recorder = Recorder(registry, MountedFiles(guest.handle, WINDOWS_MOUNT))
+    recorder.begin("leave_no_trace", Tier.RECOMMENDED)
+    recorder.remove(FOLDER)
+    guest.handle.sync()
+    guest.unmount(WINDOWS_MOUNT)
+    guest.mount(found.partition, WINDOWS_MOUNT)
+    return recorder.changes, MountedFiles(guest.handle, WINDOWS_MOUNT)

@@ -161,6 +161,13 @@ class Recorder:
         """Put new content into a file of that volume, in place."""
         self._replace(self._boot(), path, content, _shown_boot_file(path))
 
+    def note_replays(self) -> None:
+        """Note the hives that were brought up to date when they were opened."""
+        for name, copy in self.registry.replayed.items():
+            shown_as = (_shown_boot_file if name == BOOT_STORE_HIVE else _shown_file)(copy.place)
+            before = f"sequence {copy.header.sequences}"
+            self._note("file", shown_as, "", before, f"{copy.replay}; {content_digest(copy.path)}")
+
     def note_disk(self, what: str, before: str, after: str) -> None:
         """Note a change of the disk itself: its partition table, a volume's size."""
         self._note("disk", what, "", before, after)
@@ -198,8 +205,11 @@ def key_path(hive: str, key: str) -> str:
 
 def content_digest(content: bytes | Path) -> str:
     """Return what reports say about a file's content."""
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    return f"{len(data)} bytes sha256:{hashlib.sha256(data).hexdigest()}"
+    if isinstance(content, bytes):
+        return f"{len(content)} bytes sha256:{hashlib.sha256(content).hexdigest()}"
+    with content.open("rb") as file:  # an installer is no smaller than memory may be
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{content.stat().st_size} bytes sha256:{digest}"
 
 
 def _bounded(text: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from imageport.compose.cloud_target import TARGETS, CloudTarget
-from imageport.compose.contract import Action, EngineJob, Inspection, Refusal
+from imageport.compose.contract import Action, EngineJob, Inspection, Refusal, Software
 from imageport.compose.drivers.driver_packages import DriverPackage
 from imageport.compose.drivers.installed_drivers import infs_for
-from imageport.compose.first_boot.plan import FOLDER
-from imageport.compose.hives.registry import EDITED_HIVES, Registry, hive_header
+from imageport.compose.hives.registry import HiveCopies, Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import PartitionTable
 
@@ -19,13 +18,20 @@ MIN_FREE_BYTES = 512 * 1024 * 1024
 ESP_LOADER = "EFI/Boot/bootx64.efi"
 _HIBERNATED = (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR")
 """First bytes of a hiberfil.sys that holds a session; an unused one begins with zeros."""
+_LINUX_CONTENTS = {
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "swap", "LVM2_member", "crypto_LUKS",
+    "linux_raid_member", "zfs_member",
+}  # fmt: skip
+"""Words of blkid for what Linux and no Windows makes."""
 _FIRST_SUPPORTED_MAJOR = "10."
 
 _HINTS = {
     "wrong_disk": "Attach the disk that this job was made for; nothing was written.",
     "dynamic_disk": "Convert the disk to basic in Windows, or make a new basic image.",
-    "needs_uefi": "Convert the image to GPT and UEFI (mbr2gpt) and start it once that way: "
+    "needs_uefi": "Set the option convert_to_uefi, or convert the image in Windows (mbr2gpt): "
     "cloud machines that stream from Provisioning Services boot by UEFI.",
+    "no_uefi_conversion": "Correct what is named and start again, or convert the image in Windows "
+    "(mbr2gpt /convert /allowFullOS); nothing was written.",
     "bitlocker": "Decrypt the volume in Windows (manage-bde -off C:), shut down, try again.",
     "unknown_guest": "Use an image of Windows 10, 11 or Server 2016 and later, 64-bit.",
     "dirty_ntfs": "Start the image once, run chkdsk, shut it down by the menu (not by power off).",
@@ -35,7 +41,12 @@ _HINTS = {
     "bad_hive": "The registry is damaged: restore the image from a good copy.",
     "esp_loader_missing": "In Windows run `bcdboot C:\\Windows /s S: /f UEFI` with the EFI "
     "partition mounted as S:.",
-    "pvs_target_missing": "Install the Citrix Provisioning target device software in the image.",
+    "pvs_target_missing": "Install the Citrix Provisioning target device software in the image, or "
+    "name its installer in the option `installers`.",
+    "installer": "Put the installer that the option means into the site's payload folder, and its "
+    "sha256 into the option.",
+    "no_silent_uninstall": "Uninstall the software in the image, or leave the step out.",
+    "vda_missing": "Install the Virtual Delivery Agent in the image, or name its installer.",
     "low_free_space": "Free space on the Windows volume, for example with cleanmgr.",
     "driver_missing": "Put the network driver's package (for AWS: ENA) into the site's payload "
     "folder and name its folder in the options.",
@@ -48,7 +59,8 @@ _HINTS = {
     "8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c` in the image, or leave the step out.",
     "hosts_file": "Take the line out of the image's hosts file, or leave the step out.",
     "own_step": "Correct the file in the site's payload folder, or leave the step out.",
-    "already_prepared": "Delete the folder \\Windows\\ImageportFirstBoot in the image.",
+    "already_prepared": "Take an image that was never prepared, or start this one until it shuts "
+    "down by itself; the folder \\Windows\\ImageportFirstBoot says what came of it.",
     "unknown_step": "Use names from the list of recommended steps.",
     "bad_option": "Correct the option and start again.",
 }
@@ -75,7 +87,9 @@ def disk_refusals(table: PartitionTable, job: EngineJob) -> list[Refusal]:
         found.append(refusal("dynamic_disk", "The system disk is a dynamic disk."))
     target = TARGETS.get(job.options.cloud)
     is_uefi_only = target is not None and target.is_uefi_only
-    if (job.options.provisioning == "pvs" or is_uefi_only) and table.scheme != "gpt":
+    becomes_uefi = job.options.convert_to_uefi and table.scheme == "mbr"
+    needs_uefi = job.options.provisioning == "pvs" or is_uefi_only
+    if needs_uefi and table.scheme != "gpt" and not becomes_uefi:
         reason = f"The disk's partition scheme is {table.scheme}, not GPT."
         if is_uefi_only:
             reason += f" Images for {job.options.cloud} are made for generation 2 machines only."
@@ -83,8 +97,8 @@ def disk_refusals(table: PartitionTable, job: EngineJob) -> list[Refusal]:
     return found
 
 
-def volume_refusals(files: GuestFiles, action: Action) -> list[Refusal]:
-    """Judge the mounted Windows volume: hibernation, free space and the state of its hives."""
+def volume_refusals(files: GuestFiles) -> list[Refusal]:
+    """Judge the mounted Windows volume: hibernation and free space."""
     found = []
     if files.exists("hiberfil.sys") and files.read("hiberfil.sys", 4).startswith(_HIBERNATED):
         found.append(refusal("hibernated", "hiberfil.sys holds a hibernated session."))
@@ -96,40 +110,42 @@ def volume_refusals(files: GuestFiles, action: Action) -> list[Refusal]:
                 f"The Windows volume has {free} bytes free, {MIN_FREE_BYTES} are needed.",
             )
         )
-    if action is not Action.VERIFY and files.exists(FOLDER):
-        found.append(refusal("already_prepared", "The image holds an earlier first boot's folder."))
-    return found + hive_refusals(files)
-
-
-def hive_refusals(files: GuestFiles) -> list[Refusal]:
-    """Judge the hives that would be changed by their base blocks."""
-    found = []
-    for name in EDITED_HIVES:
-        header = hive_header(files, name)
-        if header is None:
-            if name != "DRIVERS":  # made by Windows when the first driver is added
-                found.append(refusal("bad_hive", f"Hive {name} is missing."))
-        elif header.is_dirty:
-            found.append(
-                refusal(
-                    "dirty_hive",
-                    f"Hive {name} has sequence numbers {header.sequence1} and "
-                    f"{header.sequence2}: changes still lie in its logs.",
-                )
-            )
-        elif header.problem:
-            found.append(refusal("bad_hive", f"Hive {name}: {header.problem}."))
     return found
+
+
+def hive_refusals(hives: HiveCopies) -> list[Refusal]:
+    """Judge the hives that would be changed: written out to the end, or sound after their logs."""
+    return [refusal(item.code, item.reason) for item in hives.damage]
+
+
+def no_windows_reason(contents: Mapping[str, str]) -> str:
+    """Return why there is nothing to prepare; ``contents`` are blkid's words by partition."""
+    known = [f"{where} holds {kind}" for where, kind in contents.items() if kind]
+    reason = "No partition holds a Windows system"
+    if known:
+        reason += f": {', '.join(known)}"
+    if any(kind in _LINUX_CONTENTS for kind in contents.values()):
+        reason += "; this looks like Linux"
+    return f"{reason}."
+
+
+def with_fast_startup_told(found: list[Refusal], registry: Registry) -> list[Refusal]:
+    """Return the refusals with what the registry says about a session in ``hiberfil.sys``."""
+    place = f"{registry.current_control_set}\\Control\\Session Manager\\Power"
+    is_on = registry.number("SYSTEM", place, "HiberbootEnabled") == 1
+    told = "hiberfil.sys holds a hibernated session; Fast Startup is off."
+    if is_on:
+        told = (
+            "hiberfil.sys holds a session, and Fast Startup is on (HiberbootEnabled = 1): a shutdown "
+            "by the menu leaves the kernel's session there."
+        )
+    return [replace(one, reason=told) if one.code == "hibernated" else one for one in found]
 
 
 def esp_refusals(esp: GuestFiles | None, table: PartitionTable) -> list[Refusal]:
     """Judge the EFI system partition: cloud machines start with an empty boot entry list."""
-    if table.scheme != "gpt":
-        return []
-    if esp is None:
+    if table.scheme == "gpt" and esp is None:
         return [refusal("esp_loader_missing", "The disk has no readable EFI system partition.")]
-    if not esp.exists(ESP_LOADER):
-        return [refusal("esp_loader_missing", "\\EFI\\Boot\\bootx64.efi is missing.")]
     return []
 
 
@@ -151,7 +167,9 @@ def guest_refusals(inspection: Inspection, job: EngineJob) -> list[Refusal]:
                 f"The processor architecture is '{inspection.architecture}', needed x86_64.",
             )
         )
-    if job.options.provisioning == "pvs" and not inspection.pvs_target_version:
+    is_brought = any(i.software == Software.PVS_TARGET for i in job.options.installers)
+    is_there = bool(inspection.pvs_target_version)
+    if job.options.provisioning == "pvs" and not is_there and not is_brought:
         found.append(
             refusal("pvs_target_missing", "No Citrix Provisioning target device software found.")
         )

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from imageport.compose.contract import EngineJob, Refusal
-from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest
-from imageport.compose.hives.registry import hive_path
+from imageport.compose.guest import BOOT_MOUNT, DEVICE, WINDOWS_MOUNT, Guest
+from imageport.compose.hives.registry import HiveCopies, copy_hives, hive_path
 from imageport.compose.refusals import (
     disk_refusals,
     esp_refusals,
+    hive_refusals,
+    no_windows_reason,
     refusal,
     volume_refusals,
 )
+from imageport.compose.volumes.bitlocker import describe_bitlocker
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.mounted_files import MountedFiles
 from imageport.compose.volumes.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
 from imageport.compose.volumes.partition_table import Partition
+from imageport.compose.volumes.uefi_layout import UefiLayout, UefiPlan
 
 _OTHER_MOUNT = "/other"
 
@@ -31,6 +36,14 @@ class Survey:
     boot_partition: Partition | None = None
     boot_files: GuestFiles | None = None
     """What firmware starts from; the very ``windows`` where BIOS starts from that volume."""
+    hives: HiveCopies = field(default_factory=HiveCopies)
+    uefi: UefiPlan | None = None
+    """How the disk becomes a GPT one, filled in by who asks for it."""
+
+    @property
+    def layout(self) -> UefiLayout | None:
+        """Return the disk's new layout if it gets one."""
+        return self.uefi.layout if self.uefi else None
 
     @property
     def codes(self) -> set[str]:
@@ -40,19 +53,25 @@ class Survey:
     @property
     def can_open_registry(self) -> bool:
         """Say whether the hives can be read at all."""
-        return self.windows is not None and not self.codes & {"bad_hive"}
+        return self.windows is not None and self.hives.can_be_opened
 
 
-def survey(guest: Guest, job: EngineJob) -> Survey:
-    """Look at everything without writing; mounts Windows and the EFI partition read-only."""
+def survey(guest: Guest, job: EngineJob, folder: Path) -> Survey:
+    """Look at everything without writing; mounts Windows and the EFI partition read-only.
+
+    The hives are copied into ``folder``.
+    """
     found = Survey(disk_refusals(guest.table, job))
     if "wrong_disk" in found.codes:
         return found  # somebody else's disk: not even looked into
     _find_windows(guest, found)
     if found.windows is not None:
-        found.refusals += volume_refusals(found.windows, job.action)
+        found.refusals += volume_refusals(found.windows)
     _mount_boot_volume(guest, found)
     found.refusals += esp_refusals(found.boot_files, guest.table)
+    if found.windows is not None:
+        found.hives = copy_hives(found.windows, folder, found.boot_files)
+        found.refusals += hive_refusals(found.hives)
     return found
 
 
@@ -81,10 +100,29 @@ def _find_windows(guest: Guest, found: Survey) -> None:
         numbers = ", ".join(str(system.number) for system in (found.partition, *others))
         found.refusals.append(refusal("unknown_guest", f"Windows lies in partitions {numbers}."))
     elif found.windows is None and encrypted:
-        number = encrypted[0].number
-        found.refusals.append(refusal("bitlocker", f"Partition {number} is BitLocker-encrypted."))
+        found.refusals += [_encrypted(guest, partition) for partition in encrypted]
     elif found.windows is None and not found.codes & {"dynamic_disk"}:
-        found.refusals.append(refusal("unknown_guest", "No partition holds a Windows system."))
+        held = contents_by_partition(guest)
+        found.refusals.append(refusal("unknown_guest", no_windows_reason(held)))
+
+
+def _encrypted(guest: Guest, partition: Partition) -> Refusal:
+    details = describe_bitlocker(
+        guest.read_partition(partition, 0, 512),
+        lambda offset, length: guest.read_partition(partition, offset, length),
+    )
+    reason = f"Partition {partition.number} is BitLocker-encrypted"
+    return refusal("bitlocker", f"{reason}; {details}." if details else f"{reason}.")
+
+
+def contents_by_partition(guest: Guest) -> dict[str, str]:
+    """Return blkid's word for what each partition holds, or the whole disk when it has none."""
+    if not guest.table.partitions:
+        return {"The disk": guest.kind_of_content(DEVICE)}
+    return {
+        f"Partition {one.number}": guest.kind_of_content(guest.device_of(one))
+        for one in guest.table.partitions
+    }
 
 
 def _try(guest: Guest, found: Survey, partition: Partition, boot_sector: bytes) -> None:

@@ -1,14 +1,14 @@
-# References: the regf base block (signature, sequence numbers, XOR checksum); hivex(3).
-"""Registry hives: the base block that says whether one is whole, and typed access to keys.
+# References: hivex(3).
+"""Registry hives: typed access to keys and values.
 
-hivex silently makes a dirty hive look clean on commit, so whoever writes checks `HiveHeader` first.
+libhivex takes what it is given and makes a dirty hive look clean on commit: only copies that
+`hive_copies` found sound come here.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,44 +18,6 @@ from typing import Self
 from imageport.compose.hives import hivex_binding as binding
 from imageport.compose.hives.registry_value import Value
 from imageport.errors import EngineFailed
-
-BASE_BLOCK_BYTES = 512
-
-
-@dataclass(frozen=True, slots=True)
-class HiveHeader:
-    """What the base block tells; ``problem`` is "" for a whole, clean hive."""
-
-    sequence1: int
-    sequence2: int
-    problem: str
-
-    @property
-    def is_dirty(self) -> bool:
-        """Say whether changes still lie in the transaction logs."""
-        return self.sequence1 != self.sequence2
-
-    @classmethod
-    def parse(cls, block: bytes) -> HiveHeader:
-        """Read the first 512 bytes of a hive file; anything at all may be handed in."""
-        if len(block) < BASE_BLOCK_BYTES:
-            return cls(0, 0, f"found {len(block)} bytes, needed {BASE_BLOCK_BYTES} at least")
-        if block[:4] != b"regf":
-            return cls(0, 0, f"found signature {block[:4].hex()}, needed 'regf' at offset 0")
-        sequence1, sequence2 = struct.unpack_from("<II", block, 4)
-        (found,) = struct.unpack_from("<I", block, 508)
-        needed = _checksum(block)
-        problem = ""
-        if found != needed:
-            problem = f"found checksum {found:#010x} at offset 508, needed {needed:#010x}"
-        return cls(sequence1, sequence2, problem)
-
-
-def _checksum(block: bytes) -> int:
-    value = 0
-    for (word,) in struct.iter_unpack("<I", block[:508]):
-        value ^= word
-    return {0: 1, 0xFFFFFFFF: 0xFFFFFFFE}.get(value, value)
 
 
 class Hive:

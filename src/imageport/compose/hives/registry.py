@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from imageport.compose.hives.hive import Hive, HiveHeader, Key
+from imageport.compose.hives.base_block import HEADER_BYTES, HiveHeader
+from imageport.compose.hives.hive import Hive, Key
+from imageport.compose.hives.hive_copies import HiveCopy, HiveDamage, copy_hive
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import EngineFailed
 
 CONFIG = "Windows/System32/config"
 EDITED_HIVES = ("SYSTEM", "SOFTWARE", "DRIVERS")
-"""The hives that steps may change; each must be whole and clean before anything is."""
+"""The hives that steps may change; each must be whole before anything is."""
 BOOT_STORE_HIVE = "BCD"
 """The name that the boot configuration data, a hive of its own, has in `Registry.hives`."""
 BOOT_STORES = ("EFI/Microsoft/Boot/BCD", "Boot/BCD")
 """Where it lies on the boot volume: UEFI, BIOS."""
-_MAX_HIVE_BYTES = 1024 * 1024 * 1024
-"""Real SOFTWARE hives reach 200 MiB; what is larger is not one we should load."""
 _CONTROL_SET = re.compile(r"ControlSet\d{3}", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ def hive_path(name: str) -> str:
 def hive_header(files: GuestFiles, name: str) -> HiveHeader | None:
     """Return a hive's base block facts, None when the guest has no such hive."""
     path = hive_path(name)
-    return HiveHeader.parse(files.read(path, 512)) if files.exists(path) else None
+    return HiveHeader.parse(files.read(path, HEADER_BYTES)) if files.exists(path) else None
 
 
 def boot_store_path(boot_files: GuestFiles | None) -> str:
@@ -45,9 +45,13 @@ def boot_store_path(boot_files: GuestFiles | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Opened hives by name; a hive the guest does not have is missing from ``hives``."""
+    """Opened hives by name; a hive the guest does not have is missing from ``hives``.
+
+    ``replayed`` are the copies whose guest's file is dirty still: theirs must reach the guest.
+    """
 
     hives: dict[str, Hive]
+    replayed: dict[str, HiveCopy] = field(default_factory=dict)
 
     @property
     def control_sets(self) -> tuple[str, ...]:
@@ -96,27 +100,60 @@ def service_path(control_set: str, name: str) -> str:
     return f"{control_set}\\Services\\{name}"
 
 
+@dataclass(slots=True)
+class HiveCopies:
+    """Copies of the guest's hives by name, each with what stands against it."""
+
+    copies: dict[str, HiveCopy] = field(default_factory=dict)
+
+    @property
+    def damage(self) -> list[HiveDamage]:
+        """Return all that stands against changing them."""
+        missing = [name for name in ("SYSTEM", "SOFTWARE") if name not in self.copies]
+        # DRIVERS is made by Windows when the first driver is added.
+        found = [HiveDamage("bad_hive", f"Hive {name} is missing.") for name in missing]
+        return found + [item for copy in self.copies.values() for item in copy.damage]
+
+    @property
+    def can_be_opened(self) -> bool:
+        """Say whether there is a registry to read, up to date or not."""
+        return all(item.code != "bad_hive" for item in self.damage)
+
+
+def copy_hives(files: GuestFiles, folder: Path, boot_files: GuestFiles | None) -> HiveCopies:
+    """Copy the hives into ``folder``, up to date; the guest's own files stay as they are."""
+    found = HiveCopies()
+    for name in EDITED_HIVES:
+        if files.exists(hive_path(name)):
+            found.copies[name] = copy_hive(files, hive_path(name), folder / name)
+    store = boot_store_path(boot_files)
+    if boot_files is not None and store:
+        found.copies[BOOT_STORE_HIVE] = copy_hive(boot_files, store, folder / BOOT_STORE_HIVE)
+    return found
+
+
+@contextmanager
+def open_copies(found: HiveCopies, *, writable: bool) -> Iterator[Registry]:
+    """Open the copies as one registry.
+
+    Raises:
+        EngineFailed: one is damaged, which a refusal says before, or dirty and to be written.
+    """
+    fatal = [item for item in found.damage if writable or item.code == "bad_hive"]
+    if fatal:
+        raise EngineFailed(f"Cannot open the registry: {fatal[0].reason}")
+    with ExitStack() as stack:
+        copies = found.copies.items()
+        yield Registry(
+            {n: stack.enter_context(Hive(copy.path, writable=writable)) for n, copy in copies},
+            {name: copy for name, copy in copies if copy.replay},
+        )
+
+
 @contextmanager
 def open_registry(
     files: GuestFiles, folder: Path, *, writable: bool, boot_files: GuestFiles | None = None
 ) -> Iterator[Registry]:
-    """Copy the hives into ``folder`` and open them; the guest's own files stay as they are."""
-    with ExitStack() as stack:
-        hives = {}
-        for name in EDITED_HIVES:
-            if files.exists(hive_path(name)):
-                copy = _copied(files, hive_path(name), folder / name)
-                hives[name] = stack.enter_context(Hive(copy, writable=writable))
-        store = boot_store_path(boot_files)
-        if boot_files is not None and store:
-            copy = _copied(boot_files, store, folder / BOOT_STORE_HIVE)
-            hives[BOOT_STORE_HIVE] = stack.enter_context(Hive(copy, writable=writable))
-        yield Registry(hives)
-
-
-def _copied(files: GuestFiles, path: str, to: Path) -> Path:
-    size = files.size_bytes(path)
-    if size > _MAX_HIVE_BYTES:
-        raise EngineFailed(f"Cannot open hive '{to.name}': found {size} bytes, a limit is 1 GiB.")
-    files.download(path, to)
-    return to
+    """Copy the hives into ``folder`` and open them: `copy_hives` and `open_copies` in one."""
+    with open_copies(copy_hives(files, folder, boot_files), writable=writable) as registry:
+        yield registry
