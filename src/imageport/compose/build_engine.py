@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[1]
 SHEBANG = b"#!/usr/bin/python3\n"
 HOST_SIDE = {"build_engine.py", "local_files.py", "site_engine.py", "report_page.py"}
 _OUTSIDE_COMPOSE = ("__init__.py", "errors.py")
+_KINDS = ("*.py", "*.cmd", "*.ps1")
+"""Modules, and the texts that the engine puts into a guest."""
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold; any fixed one would do."""
 _FILE_MODE = 0o100644 << 16
@@ -38,10 +40,11 @@ class BuiltEngine:
 
 
 def engine_sources() -> dict[str, bytes]:
-    """Return the engine's modules by their name in the archive, sorted."""
+    """Return the engine's modules and texts by their name in the archive, sorted."""
     files = [PACKAGE / name for name in _OUTSIDE_COMPOSE]
     compose = PACKAGE / "compose"
-    files += [path for path in compose.rglob("*.py") if path.name not in HOST_SIDE]
+    found = [path for kind in _KINDS for path in compose.rglob(kind)]
+    files += [path for path in found if path.name not in HOST_SIDE]
     return {
         str(Path("imageport") / path.relative_to(PACKAGE)): path.read_bytes()
         for path in sorted(files)

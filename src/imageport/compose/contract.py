@@ -147,6 +147,12 @@ class EngineJob:
     payload_sha256: str = ""
     """Of the zip unpacked in the folder given by ``--payload``; "" = there is none."""
 
+    @property
+    def may_write(self) -> bool:
+        """Say whether the disk has to be writable: only then is it opened so."""
+        is_last = self.action is Action.VERIFY and self.options.leave_no_trace
+        return self.action is Action.COMPOSE or is_last
+
     def to_json(self) -> str:
         """Return the job as JSON text."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True)

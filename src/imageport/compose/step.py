@@ -10,11 +10,13 @@ from typing import ClassVar
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineOptions, Inspection, Refusal, Tier
 from imageport.compose.drivers.driver_packages import DriverPackage
-from imageport.compose.first_boot.plan import FirstBootPlan
+from imageport.compose.first_boot.plan import FirstBootPlan, Held
 from imageport.compose.first_boot.vm_agent import VmAgentPackage
 from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry_value import Value
 from imageport.compose.recorder import Recorder
 from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.uefi_layout import UefiPlan
 
 
 @dataclass(slots=True)
@@ -23,7 +25,9 @@ class Facts:
 
     ``boot_files`` is the volume that firmware starts from: the EFI partition, or the active one of
     an MBR disk, which may be the Windows volume itself (then it is ``files``); None when there is
-    none to read. ``payload`` is the operator's folder.
+    none to read. ``payload`` is the operator's folder. ``uefi`` is how an MBR disk becomes a GPT
+    one, None when that is not asked for or is so already; while steps run, ``inspection`` and
+    ``boot_files`` are then those of the disk as it will be.
     """
 
     options: EngineOptions
@@ -35,6 +39,7 @@ class Facts:
     payload: Path | None = None
     packages: tuple[DriverPackage, ...] = ()
     vm_agent: VmAgentPackage | None = None
+    uefi: UefiPlan | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +55,18 @@ class Context(Facts):
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.registry, self.files, self.boot_files)
+
+    def hold(self, hive: str, key: str, name: str, value: Value) -> None:
+        """Set a value for the one boot only; a step of the plan puts back what was there."""
+        self.remember(hive, key, name)
+        self.recorder.set_value(hive, key, name, value)
+
+    def remember(self, hive: str, key: str, name: str) -> None:
+        """Keep a value that is about to be changed for the one boot only.
+
+        Composing again without a boot in between puts it back before any step looks.
+        """
+        self.plan.held.append(Held(hive, key, name, self.registry.value(hive, key, name)))
 
 
 class Step(ABC):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from imageport.compose.hives.registry_value import Value
 from imageport.errors import InputError
 
 FOLDER = "Windows/ImageportFirstBoot"
@@ -16,7 +17,7 @@ SERVICE = "ImageportFirstBoot"
 HEADER = "imageport-firstboot 1"
 WAIT_DEVICES = "wait-devices"  # SECONDS
 ADD_DRIVER = "add-driver"  # PACKAGE\INF below drivers
-RESET_WINSOCK = "reset-winsock"  # catalogue
+RESET_WINSOCK = "reset-winsock"  # catalogue; a restart completes it
 INSTALL_PACKAGE = "install-package"  # PROGRAM SECONDS
 INSTALL_AGENT = "install-vm-agent"  # FILE below agent
 REMOVE_DRIVER = "remove-driver"  # INF, as pnputil names it
@@ -89,13 +90,28 @@ class PlanStep:
         return " ".join([f"{self.number:02d}", need, self.verb, *self.arguments])
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A registry value that composing changed for the one boot only, as it was ``before``."""
+
+    hive: str
+    key: str
+    name: str
+    before: Value | None
+    """None: it was not there."""
+
+
 @dataclass(slots=True)
 class FirstBootPlan:
-    """Steps in the order they run; restoring comes after installing, removing the service last."""
+    """Steps in the order they run; restoring comes after installing, removing the service last.
+
+    ``held`` is what `Context.hold` changed, for an image that is composed again without a boot.
+    """
 
     deadline_seconds: int = 1200
     attempts: int = 3
     steps: list[PlanStep] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
 
     def add(
         self,
@@ -120,7 +136,7 @@ class FirstBootPlan:
     def ordered(self) -> FirstBootPlan:
         """Return the plan with steps in running order, numbered anew."""
         order = {verb: place for place, verb in enumerate(VERBS)}
-        plan = FirstBootPlan(self.deadline_seconds, self.attempts)
+        plan = FirstBootPlan(self.deadline_seconds, self.attempts, held=list(self.held))
         for step in sorted(self.steps, key=lambda step: (order[step.verb], step.number)):
             plan.add(
                 step.verb,

@@ -14,7 +14,7 @@ from imageport.compose.volumes.guest_files import GuestFiles
 _MAX_RESULT_BYTES = 64 * 1024
 _LOG_TAIL_CHARACTERS = 4000
 _MAX_LOG_BYTES = 4 * 1024 * 1024
-_LINE = re.compile(r"(state|attempts|step\.\d{2})=([ -~]{0,200})")
+_LINE = re.compile(r"(state|reason|attempts|restarts|step\.\d{2})=([ -~]{0,200})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class FirstBootResult:
 
     state: str
     attempts: str = ""
+    restarts: str = ""
+    reason: str = ""
+    """Why it failed: ``step-NN``, ``attempts``, ``restarts`` or ``deadline in step NN VERB``."""
     steps: dict[str, str] = field(default_factory=dict)
     log_tail: str = ""
 
@@ -32,6 +35,8 @@ class FirstBootResult:
         return {
             "state": self.state,
             "attempts": self.attempts,
+            "restarts": self.restarts,
+            "reason": self.reason,
             **named,
             "log": self.log_tail,
         }
@@ -50,7 +55,7 @@ def read_first_boot(files: GuestFiles) -> FirstBootResult:
     matches = [_LINE.fullmatch(line.strip()) for line in result.splitlines()]
     facts: dict[str, str] = {}
     for name, text in (match.groups() for match in matches if match):
-        # A step on several control sets reports each; one failure among them is the step's.
+        # What a step says twice, in spite of the script, is as bad as the worst of it.
         if facts.get(name, "ok") == "ok" or not name.startswith("step."):
             facts[name] = text
     state = facts.get("state", "")
@@ -60,7 +65,8 @@ def read_first_boot(files: GuestFiles) -> FirstBootResult:
     for name, outcome in facts.items():
         if name.startswith("step."):
             steps[name.removeprefix("step.")] = outcome
-    return FirstBootResult(state, facts.get("attempts", attempts), steps, log)
+    told = facts.get("attempts", attempts), facts.get("restarts", ""), facts.get("reason", "")
+    return FirstBootResult(state, *told, steps, log)
 
 
 def _text(files: GuestFiles, name: str, limit_bytes: int) -> str:

@@ -11,7 +11,7 @@ from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob, Inspection
 from imageport.compose.hives.registry import Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
-from imageport.compose.volumes.partition_table import PartitionTable
+from imageport.compose.volumes.partition_table import Partition, PartitionTable
 
 DISABLED = 4
 """A service's Start."""
@@ -37,8 +37,8 @@ class Evidence:
     boot_files: GuestFiles | None
     table: PartitionTable
     inspection: Inspection
-    windows_guid: str
-    """GUID of the partition that Windows lies in, "" on an MBR disk."""
+    windows: Partition | None
+    """The partition that Windows lies in, of ``table``."""
 
     def binary_of(self, control_set: str, service: str) -> str:
         """Return the file that a service runs, as a path from the volume's root."""
@@ -85,6 +85,8 @@ class When(StrEnum):
     BOTH = "both"
     BEFORE_BOOT = "before the boot"
     AFTER_BOOT = "after the boot"
+    AT_THE_END = "at the end"
+    """Once all else has passed, and ``leave_no_trace`` has taken our own folder away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from imageport.compose.first_boot.plan import (
     FirstBootPlan,
     parse_plan,
 )
+from imageport.compose.first_boot.programs import needed_programs
 from imageport.compose.first_boot.result import read_first_boot
 from imageport.compose.first_boot.script import IMAGE_PATH
+from imageport.compose.first_boot.undo import UNDO_FILE
 from imageport.compose.hives.registry import service_path
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, When
 from imageport.compose.volumes.guest_files import GuestFiles
@@ -31,8 +33,9 @@ def ready(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The service, its script and its plan are in place."""
     finding = Finding()
     plan = _plan(evidence.files)
-    if not evidence.files.exists(f"{FOLDER}/firstboot.cmd"):
-        finding.problems.append("firstboot.cmd is missing")
+    needed = [f"{FOLDER}/firstboot.cmd", UNDO_FILE, *needed_programs(plan)]
+    missing = [path for path in needed if not evidence.files.exists(path)]
+    finding.problems += [f"{path.removeprefix(FOLDER + '/')} is missing" for path in missing]
     for control_set in evidence.registry.control_sets:
         path = service_path(control_set, SERVICE)
         image = evidence.registry.text("SYSTEM", path, "ImagePath")
@@ -48,9 +51,11 @@ def ready(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
 def done(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """First boot says it is done, and no required step failed."""
     result = read_first_boot(evidence.files)
-    finding = Finding(facts=[f"state {result.state} after {result.attempts} attempt(s)"])
+    told = f"state {result.state} after {result.attempts} attempt(s)"
+    finding = Finding(facts=[f"{told} and {result.restarts or 0} restart(s)"])
     if result.state != "done":
-        finding.problems.append(f"first boot is {result.state}")
+        because = f" ({result.reason})" if result.reason else ""
+        finding.problems.append(f"first boot is {result.state}{because}")
         finding.problems += [f"step {line}" for line in result.failed_steps()]
     for step in _plan(evidence.files).steps:
         outcome = result.steps.get(f"{step.number:02d}", "not reported")
@@ -87,6 +92,13 @@ def service_removed(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -
     return Finding(facts=[f"service {SERVICE} is gone"])
 
 
+def no_trace(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """The first-boot folder is gone again."""
+    if evidence.files.exists(FOLDER):
+        return Finding(problems=[f"folder {FOLDER} is still there"])
+    return Finding(facts=[f"folder {FOLDER} is gone"])
+
+
 def _note(finding: Finding, what: str, found: int | None, wanted: str) -> None:
     text = "absent" if found is None else str(found)
     if text == wanted:
@@ -104,4 +116,5 @@ CHECKS = (
     Check("first_boot_done", done, When.AFTER_BOOT),
     Check("services_restored", services_restored, When.AFTER_BOOT),
     Check("service_removed", service_removed, When.AFTER_BOOT),
+    Check("no_trace", no_trace, When.AT_THE_END),
 )

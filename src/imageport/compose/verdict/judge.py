@@ -26,11 +26,22 @@ CHECKS: tuple[Check, ...] = (
 def judge(evidence: Evidence, job: EngineJob, target: CloudTarget) -> list[VerdictItem]:
     """Return every item; an item that cannot be judged has failed, with the reason."""
     has_booted = job.action is Action.VERIFY
-    skipped = When.BEFORE_BOOT if has_booted else When.AFTER_BOOT
+    now = When.AFTER_BOOT if has_booted else When.BEFORE_BOOT
+    return _items({When.BOTH, now}, evidence, job, target)
+
+
+def judge_the_end(evidence: Evidence, job: EngineJob, target: CloudTarget) -> list[VerdictItem]:
+    """Return the items about what is left once our own folder was taken away."""
+    return _items({When.AT_THE_END}, evidence, job, target)
+
+
+def _items(
+    when: set[When], evidence: Evidence, job: EngineJob, target: CloudTarget
+) -> list[VerdictItem]:
     return [
         _item(check, evidence, job, target)
         for check in CHECKS
-        if check.when is not skipped and (not check.clouds or target.name in check.clouds)
+        if check.when in when and (not check.clouds or target.name in check.clouds)
     ]
 
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imageport.compose.contract import EngineOptions, Tier
-from imageport.compose.first_boot.plan import FOLDER, REMOVE_SERVICE, SERVICE
+from imageport.compose.contract import EngineOptions, Refusal, Tier
+from imageport.compose.first_boot.plan import (
+    FOLDER,
+    PROGRAMS,
+    REMOVE_SERVICE,
+    SERVICE,
+    FirstBootPlan,
+)
+from imageport.compose.first_boot.programs import needed_programs, own_programs
 from imageport.compose.first_boot.script import IMAGE_PATH, render_script
+from imageport.compose.first_boot.undo import (
+    UNDO_FILE,
+    EarlierBoot,
+    earlier_boot,
+    read_undo,
+    render_undo,
+)
 from imageport.compose.hives.registry import service_path
 from imageport.compose.hives.registry_value import Value
-from imageport.compose.step import Context, Step
+from imageport.compose.refusals import refusal
+from imageport.compose.step import Context, Facts, Step
 from imageport.compose.volumes.descriptors import Access
+from imageport.errors import EngineFailed
 
 _OWN_PROCESS, _AUTOMATIC, _ERROR_NORMAL = 0x10, 2, 1
 _MIN_DEADLINE_SECONDS, _MAX_DEADLINE_SECONDS = 60, 7200
@@ -18,15 +34,44 @@ _MAX_ATTEMPTS = 10
 
 
 class MakeFirstBootFolder(Step):
-    """Make the folder that only SYSTEM and Administrators can see into."""
+    """Make the folder that only SYSTEM and Administrators can see into, in place of an old one."""
 
     name: ClassVar[str] = "make_first_boot_folder"
     tier: ClassVar[Tier] = Tier.REQUIRED
     provides: ClassVar[tuple[str, ...]] = ("first-boot-folder",)
 
+    def guest_problems(self, facts: Facts) -> list[Refusal]:
+        """Refuse an image whose earlier first boot cannot be told: it may still hold something."""
+        if earlier_boot(facts.files) is not EarlierBoot.UNKNOWN:
+            return []
+        reason = f"The image holds '{FOLDER}', from a first boot that broke off or is not ours."
+        return [refusal("already_prepared", reason)]
+
     def run(self, context: Context) -> None:
-        """Add the folder; one that is already there (an earlier run's) is refused."""
+        """Undo what an earlier composing holds, take its service and folder away, add the folder.
+
+        Raises:
+            EngineFailed: a folder that `guest_problems` refuses.
+        """
+        earlier = earlier_boot(context.files)
+        if earlier is EarlierBoot.COMPOSED:
+            _put_back(context)
+        if earlier in {EarlierBoot.COMPOSED, EarlierBoot.FINISHED}:
+            for control_set in context.registry.control_sets:
+                context.recorder.delete_key("SYSTEM", service_path(control_set, SERVICE))
+            context.recorder.remove(FOLDER)
         context.recorder.add_folder(FOLDER, Access.ADMINISTRATORS_ONLY)
+
+
+def _put_back(context: Context) -> None:
+    """Put back what is held; a key that is gone since stays gone."""
+    for item in reversed(read_undo(context.files)):
+        if context.registry.key(item.hive, item.key) is None:
+            continue
+        if item.before is None:
+            context.recorder.delete_value(item.hive, item.key, item.name)
+        else:
+            context.recorder.set_value(item.hive, item.key, item.name, item.before)
 
 
 class AddFirstBoot(Step):
@@ -64,10 +109,21 @@ class AddFirstBoot(Step):
         access = Access.ADMINISTRATORS_ONLY
         context.recorder.add_file(f"{FOLDER}/plan.txt", plan.render(), access)
         context.recorder.add_file(f"{FOLDER}/firstboot.cmd", render_script(plan, sets), access)
+        context.recorder.add_file(UNDO_FILE, render_undo(plan.held), access)
+        _add_programs(context, plan)
         for control_set in sets:
             path = service_path(control_set, SERVICE)
             for name, value in _service_values().items():
                 context.recorder.set_value("SYSTEM", path, name, value)
+
+
+def _add_programs(context: Context, plan: FirstBootPlan) -> None:
+    for path, content in own_programs(plan).items():
+        context.recorder.ensure_folder(PROGRAMS, Access.ADMINISTRATORS_ONLY)
+        context.recorder.add_file(path, content, Access.ADMINISTRATORS_ONLY)
+    for path in needed_programs(plan):
+        if not context.files.exists(path):
+            raise EngineFailed(f"Cannot plan the first boot: no step has added '{path}'.")
 
 
 def _service_values() -> dict[str, Value]:

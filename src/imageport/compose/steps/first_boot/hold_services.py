@@ -11,8 +11,10 @@ from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Step
 
 _DISABLED = 4
-_HELD = ("BrokerAgent", "CcmExec", "wuauserv", "UsoSvc")
-"""Broker registration, SCCM, Windows Update and its orchestrator."""
+_HELD = ("BrokerAgent", "CcmExec", "ccmsetup", "wuauserv", "UsoSvc")
+"""Broker registration, SCCM and its installer, Windows Update and its orchestrator. WaaSMedicSvc,
+which repairs the latter two, stays: its key may be closed to first boot, which would have to put it
+back, and what it repairs is what first boot sets anyway."""
 _PASSWORD_KEY = "Services\\Netlogon\\Parameters"  # noqa: S105 - a registry path
 _PASSWORD_SWITCH = "DisablePasswordChange"  # noqa: S105 - a value's name
 
@@ -35,7 +37,7 @@ class HoldServices(Step):
             context.plan.add(RESTORE_SERVICE, service, str(before), control_sets=held)
             for control_set in held:
                 path = service_path(control_set, service)
-                context.recorder.set_value("SYSTEM", path, "Start", Value.dword(_DISABLED))
+                context.hold("SYSTEM", path, "Start", Value.dword(_DISABLED))
         self._hold_machine_password(context, current)
 
     @staticmethod
@@ -57,7 +59,7 @@ class HoldServices(Step):
         context.plan.add(RESTORE_VALUE, *arguments, control_sets=held)
         for control_set in held:
             key = f"{control_set}\\{_PASSWORD_KEY}"
-            context.recorder.set_value("SYSTEM", key, _PASSWORD_SWITCH, Value.dword(1))
+            context.hold("SYSTEM", key, _PASSWORD_SWITCH, Value.dword(1))
 
 
 def _alike(context: Context, service: str, start: int) -> tuple[str, ...]:
