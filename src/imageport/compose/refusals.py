@@ -136,8 +136,8 @@ def with_fast_startup_told(found: list[Refusal], registry: Registry) -> list[Ref
     told = "hiberfil.sys holds a hibernated session; Fast Startup is off."
     if is_on:
         told = (
-            "hiberfil.sys holds a session, and Fast Startup is on (HiberbootEnabled = 1): a shutdown "
-            "by the menu leaves the kernel's session there."
+            "hiberfil.sys holds a session, and Fast Startup is on (HiberbootEnabled = 1): a "
+            "shutdown by the menu leaves the kernel's session there."
         )
     return [replace(one, reason=told) if one.code == "hibernated" else one for one in found]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.errors import EngineFailed
 
 MAX_BYTES = 64 * 1024 * 1024
 """More of a file is not read: version resources lie near the end, but drivers are small."""
@@ -52,7 +53,12 @@ def read_version(data: bytes) -> FileVersion | None:
 
 def file_version(files: GuestFiles, path: str) -> FileVersion | None:
     """Return what a guest's file says of itself, None when it is missing or says nothing."""
-    return read_version(files.read(path, MAX_BYTES)) if files.exists(path) else None
+    if not files.exists(path):
+        return None
+    try:
+        return read_version(files.read(path, MAX_BYTES))
+    except EngineFailed:  # compressed in a way that NTFS' driver cannot read
+        return None
 
 
 def _version_resource(data: bytes) -> bytes | None:
