@@ -1,5 +1,7 @@
 """Running the engine at the site: its own process, the distribution's Python, a deadline.
 
+To compose, it writes to an overlay: the image that it reads is never written, and never copied.
+
 Host side only; it does not travel in the engine.
 """
 
@@ -12,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imageport.cloud import Cancelled, never
@@ -20,8 +22,10 @@ from imageport.compose.build_engine import build_engine
 from imageport.compose.contract import Action, EngineJob, EngineReport
 from imageport.errors import EngineFailed, InputError, MissingTool, TransferCancelled
 from imageport.formats.nbd_view import NbdView
+from imageport.formats.overlay_disk import OverlayDisk
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.progress import EventSink, Stage, silent
+from imageport.storage.local import LocalFolder
 
 PYTHON = Path("/usr/bin/python3")
 """The distribution's own: its guestfs module exists for no other."""
@@ -42,8 +46,8 @@ def run_site_engine(
     """Run one job here and return its report; refusals and a failed verdict are in the report.
 
     Args:
-        disk: a `VirtualDisk` is served read-only (``inspect``, ``plan``, ``verify``); a path is a
-            raw file, or qcow2 by its ending, and is the only thing that ``compose`` accepts.
+        disk: what is served to the engine, read-only unless it is an `OverlayDisk` to write; a
+            path is a raw file, or qcow2 by its ending, which ``compose`` writes to.
         job: ``job.disk.path`` is filled in here.
         payload: the operator's folder with driver packages.
         deadline_seconds: after that the engine is stopped.
@@ -51,39 +55,94 @@ def run_site_engine(
         cancelled: asked several times a second.
 
     Raises:
-        InputError: ``compose`` on a `VirtualDisk`.
+        InputError: a job that writes (`EngineJob.may_write`) on a disk that cannot be written.
         EngineFailed: no report, or one with an error; ``fields['log']`` has the last lines.
         TransferCancelled: the operator cancelled.
-        ShareUnreachable …: reading the `VirtualDisk` failed; its own error, so that it is retried.
+        ShareUnreachable, ShareFull …: the disk itself failed, while it was read or because its
+            overlay has no room; its own error, so that it is retried or mended.
         MissingTool: this machine has no distribution Python.
     """
-    if job.action is Action.COMPOSE and not isinstance(disk, Path):
-        raise InputError("Cannot compose a read-only disk: give the path of a copy.")
+    writable = job.may_write and not isinstance(disk, Path)
+    if writable and not isinstance(disk, OverlayDisk):
+        what = "compose" if job.action is Action.COMPOSE else "take our folder off"
+        raise InputError(f"Cannot {what} a read-only disk: give an overlay, or a copy's path.")
     if not PYTHON.exists():
         raise MissingTool(f"Cannot run the engine: '{PYTHON}' is not installed.")
     with tempfile.TemporaryDirectory(prefix="imageport-site-") as name:
         folder = Path(name)
-        with _served(disk, folder) as path:
-            placed = replace(job, disk=replace(job.disk, path=path))
+        with _served(disk, folder, writable=job.may_write) as served:
+            placed = replace(job, disk=replace(job.disk, path=served.path))
             (folder / "job.json").write_text(placed.to_json(), encoding="utf-8")
             stage = Stage("engine", events, unit="steps")
-            _run(folder, payload, deadline_seconds, stage, cancelled)
+
+            def ended() -> bool:
+                served.check()
+                return cancelled()
+
+            _run(folder, payload, deadline_seconds, stage, ended)
+            served.check()
             return _report(folder)
 
 
 @contextmanager
-def _served(disk: VirtualDisk | Path, folder: Path) -> Iterator[str]:
+def overlay_over(
+    base: VirtualDisk, *, key: str = "", folder: Path | None = None
+) -> Iterator[OverlayDisk]:
+    """Yield an overlay whose file has no name: it goes with this process, however that ends.
+
+    Args:
+        base: what is read; stays the caller's.
+        key: see `OverlayDisk`.
+        folder: where the file is, with room for what is written; default TMPDIR or ``/var/tmp``.
+    """
+    place = folder or _large_temporary()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="imageport-overlay-", dir=place) as name,
+            LocalFolder(Path(name)) as local,
+        ):
+            file = local.create("overlay")
+    except OSError as error:
+        raise InputError(f"Cannot keep changes in '{place}': {error.strerror}.") from error
+    try:
+        overlay = OverlayDisk(base, file, key=key)
+    except BaseException:
+        file.close()
+        raise
+    with overlay:
+        yield overlay
+
+
+def _large_temporary() -> str:
+    return os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - /tmp often is memory
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A disk as the engine finds it."""
+
+    path: str
+    view: NbdView | None = None
+
+    def check(self) -> None:
+        """Raise what the disk itself said when it failed.
+
+        The engine only sees an input/output error, and of a lost write not even that: the machine
+        writes late. So nothing that it says counts then.
+        """
+        if self.view is not None and self.view.last_error is not None:
+            raise self.view.last_error
+
+
+@contextmanager
+def _served(disk: VirtualDisk | Path, folder: Path, *, writable: bool) -> Iterator[_Served]:
     if isinstance(disk, Path):
-        yield str(disk.resolve())
+        yield _Served(str(disk.resolve()))
         return
-    with NbdView(disk, folder / "disk.sock") as view:
-        try:
-            yield view.uri
-        except EngineFailed as error:
-            # The engine saw an input/output error; what the disk itself said is the cause.
-            if view.last_error is not None:
-                raise view.last_error from error
-            raise
+    with NbdView(disk, folder / "disk.sock", writable=writable) as view:
+        yield _Served(view.uri, view)
+        if writable and isinstance(disk, OverlayDisk):
+            disk.flush()
 
 
 def _run(
@@ -108,7 +167,7 @@ def _run(
         while process.poll() is None:
             said = _note_new(folder, said, stage)
             if cancelled():
-                raise TransferCancelled("Cancelled while the engine worked; the copy is discarded.")
+                raise TransferCancelled("Cancelled while the engine worked; its work is discarded.")
             if time.monotonic() > deadline:
                 raise EngineFailed(
                     f"Cannot finish the engine's work: no end in {deadline_seconds:.0f} s.",
@@ -127,8 +186,7 @@ def _environment(folder: Path) -> dict[str, str]:
     An engine that is cancelled or over its deadline is killed and cleans nothing up.
     """
     # By default libguestfs' cache follows TMPDIR: its machine would be built anew for every job.
-    cache = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - libguestfs's own default
-    return {"LIBGUESTFS_CACHEDIR": cache, **os.environ, "TMPDIR": str(folder)}
+    return {"LIBGUESTFS_CACHEDIR": _large_temporary(), **os.environ, "TMPDIR": str(folder)}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
