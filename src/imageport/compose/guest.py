@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _KVM_GET_API_VERSION, _KVM_CREATE_VM = 0xAE00, 0xAE01
 _NTFS_3G_HIBERNATED = 14
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Guest:
     """A launched machine with the disk attached as `DEVICE`; nothing is mounted yet."""
 
@@ -41,6 +42,34 @@ class Guest:
         """Return bytes of a partition."""
         at = partition.first_byte + offset_bytes
         return bytes(self.handle.pread_device(DEVICE, length_bytes, at))
+
+    def write(self, offset_bytes: int, data: bytes) -> None:
+        """Write bytes of the disk itself, at most 1 MiB.
+
+        Raises:
+            EngineFailed: not all of it was taken.
+        """
+        written = int(self.handle.pwrite_device(DEVICE, data, offset_bytes))
+        if written != len(data):
+            raise EngineFailed(
+                f"Cannot write the disk at byte {offset_bytes}: {written} of {len(data)} bytes "
+                "were taken."
+            )
+
+    def reread_table(self) -> None:
+        """Read the partition table again after it was written."""
+        self.table = _read_table(self.handle)
+
+    def run(self, *argv: str) -> str:
+        """Run a program of the appliance and return its output; RuntimeError when it fails."""
+        return str(self.handle.debug("sh", [shlex.join(argv)]))
+
+    def kind_of_content(self, device: str) -> str:
+        """Return blkid's word for what a device holds, "" when it knows none."""
+        try:
+            return str(self.handle.vfs_type(device))
+        except RuntimeError:
+            return ""
 
     def mount(self, partition: Partition, mount: str) -> None:
         """Mount one partition; read-only until `mount_writable`."""
@@ -82,15 +111,19 @@ def open_guest(path: str, *, writable: bool) -> Iterator[Guest]:
     """
     handle = _launch(path, writable=writable)
     try:
-        disk_bytes = int(handle.blockdev_getsize64(DEVICE))
-        head = bytes(handle.pread_device(DEVICE, min(HEAD_BYTES, disk_bytes), 0))
-        yield Guest(handle, parse_partition_table(head, disk_bytes), writable)
+        yield Guest(handle, _read_table(handle), writable)
         handle.umount_all()
         handle.shutdown()  # raises when a write did not reach the disk
     except RuntimeError as error:
         raise EngineFailed(f"Cannot work on disk '{path}': {error}.") from error
     finally:
         handle.close()
+
+
+def _read_table(handle: Any) -> PartitionTable:
+    disk_bytes = int(handle.blockdev_getsize64(DEVICE))
+    head = bytes(handle.pread_device(DEVICE, min(HEAD_BYTES, disk_bytes), 0))
+    return parse_partition_table(head, disk_bytes)
 
 
 def kvm_works() -> bool:

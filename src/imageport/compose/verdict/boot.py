@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
+from imageport.compose.boot_device import boot_partition
 from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
-from imageport.compose.hives.hive import Hive
-from imageport.compose.hives.registry import service_path
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, BOOT_STORES, service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.disable_vmware_services import VMWARE_SERVICES
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, guest_path
+from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_problem
 
-BOOT_STORE = "EFI/Microsoft/Boot/BCD"
+BIOS_LOADER = "bootmgr"
+"""On the active partition; the code of its boot sector starts it."""
 _DISABLED = 4
 _KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
 _COMPANIONS = (("intelide", "pciidex"), ("atapi", "ataport"))
 """(driver, library that it is linked to): without the second's file the first does not load."""
-_MAX_BOOT_STORE_BYTES = 16 * 1024 * 1024
 _ERROR_SEVERE = 2
 """From this ErrorControl up a driver that does not load stops the start (3) or the session."""
 _CLASSES_TO_BOOT = {
@@ -124,37 +122,50 @@ def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTar
     return finding
 
 
-def efi_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """The fallback loader is there: a new machine has no boot entries of its own."""
-    if evidence.boot_files is None or not evidence.boot_files.exists(ESP_LOADER):
-        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is missing on the EFI partition"])
-    if evidence.boot_files.read(ESP_LOADER, 2) != b"MZ":
-        return Finding(problems=["\\EFI\\Boot\\bootx64.efi is no program"])
-    size = evidence.boot_files.size_bytes(ESP_LOADER)
-    return Finding(facts=[f"\\EFI\\Boot\\bootx64.efi, {size} bytes"])
+def boot_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
+    """What firmware starts is there: a new machine has no boot entries of its own."""
+    path = ESP_LOADER if _is_uefi(evidence) else BIOS_LOADER
+    shown = "\\" + path.replace("/", "\\")
+    if evidence.boot_files is None or not evidence.boot_files.exists(path):
+        return Finding(problems=[f"{shown} is missing on the partition that firmware starts from"])
+    size = evidence.boot_files.size_bytes(path)
+    if not size:
+        return Finding(problems=[f"{shown} is empty"])
+    if _is_uefi(evidence):
+        problem = efi_program_problem(evidence.boot_files.read(path, HEAD_BYTES))
+        if problem:
+            return Finding(problems=[f"{shown} is {problem}"])
+    return Finding(facts=[f"{shown}, {size} bytes"])
 
 
 def boot_store_resolves(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The default boot entry names this disk, its Windows partition and a loader that exists."""
-    if evidence.boot_files is None or not evidence.boot_files.exists(BOOT_STORE):
-        return Finding(problems=[f"\\{BOOT_STORE} is missing".replace("/", "\\")])
-    if evidence.boot_files.size_bytes(BOOT_STORE) > _MAX_BOOT_STORE_BYTES:
-        return Finding(problems=["the boot store is larger than 16 MiB"])
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "BCD"
-        evidence.boot_files.download(BOOT_STORE, copy)
-        with Hive(copy) as store:
-            entry = default_entry(store)
+    path = BOOT_STORES[0 if _is_uefi(evidence) else 1]
+    store = evidence.registry.hives.get(BOOT_STORE_HIVE)
+    if store is None or evidence.boot_files is None or not evidence.boot_files.exists(path):
+        return Finding(problems=[f"\\{path} is missing".replace("/", "\\")])
+    entry = default_entry(store)
     if isinstance(entry, str):
         return Finding(problems=[entry])
     return _judge_entry(evidence, entry)
 
 
-def firmware_fits(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """The image boots by UEFI, as the machines that stream it do."""
-    if evidence.inspection.firmware != "uefi":
-        return Finding(problems=[f"the image boots by {evidence.inspection.firmware}"])
-    return Finding(facts=["GPT with an EFI system partition"])
+def firmware_fits(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
+    """The image boots by the firmware that its machines have.
+
+    Machines that stream boot by UEFI, and so do all that are made from images for Azure; elsewhere
+    a machine catalog may boot by BIOS.
+    """
+    if _is_uefi(evidence):
+        return Finding(facts=["GPT with an EFI system partition"])
+    found = evidence.inspection.firmware or "nothing"
+    if found != "bios" or job.options.provisioning == "pvs" or target.is_uefi_only:
+        return Finding(problems=[f"the image boots by {found}"])
+    return Finding(facts=["MBR; machine catalogs there may boot by BIOS"])
+
+
+def _is_uefi(evidence: Evidence) -> bool:
+    return evidence.inspection.firmware == "uefi"
 
 
 def _is_driver(evidence: Evidence, service: str) -> bool:
@@ -172,16 +183,21 @@ def _must_load(evidence: Evidence, service: str) -> bool:
 
 def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
     finding = Finding(facts=[f"default entry {entry.identifier} loads {entry.loader_path}"])
+    windows = boot_partition(evidence.table, evidence.windows) if evidence.windows else None
     for what, device in (("loader", entry.loader_device), ("system", entry.system_device)):
         if device == "boot":
             continue
         if isinstance(device, str):
             finding.problems.append(f"the {what} device is {device}")
-        elif device != (evidence.table.disk_guid, evidence.windows_guid):
-            finding.problems.append(f"the {what} device names partition {device[1]} elsewhere")
+        elif device != windows:
+            finding.problems.append(
+                f"the {what} device names partition {device.partition} elsewhere"
+            )
     path = guest_path(entry.loader_path)
     if not evidence.files.exists(path):
         finding.problems.append(f"the loader {entry.loader_path} is missing")
+    if path.lower().endswith(".efi") != _is_uefi(evidence):
+        finding.problems.append(f"the loader {entry.loader_path} is for another firmware")
     if entry.system_root.strip("\\").lower() != "windows":
         finding.problems.append(f"the system root is '{entry.system_root}'")
     return finding
@@ -191,7 +207,7 @@ CHECKS = (
     Check("boot_drivers", boot_drivers),
     Check("boot_driver_files", boot_driver_files),
     Check("class_filters", class_filters_resolve),
-    Check("efi_loader", efi_loader),
+    Check("boot_loader", boot_loader),
     Check("boot_store", boot_store_resolves),
     Check("firmware", firmware_fits),
 )
