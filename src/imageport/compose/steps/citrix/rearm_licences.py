@@ -84,7 +84,7 @@ class RearmLicences(Step):
     """
 
     name: ClassVar[str] = "rearm"
-    tier: ClassVar[Tier] = Tier.RECOMMENDED
+    tier: ClassVar[Tier] = Tier.REQUIRED
     needs: ClassVar[tuple[str, ...]] = ("first-boot-folder",)
     options: ClassVar[tuple[str, ...]] = ("rearm", "provisioning")
 
