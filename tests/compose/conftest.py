@@ -40,7 +40,9 @@ from imageport.compose.volumes.partition_table import (
 )
 from imageport.sandbox.sample import recipe
 from imageport.sandbox.sample.driver_package import write_ena_package
-from imageport.sandbox.sample.windows_files import listed_files
+from imageport.sandbox.sample.guest_kind import Firmware, GuestKind
+from imageport.sandbox.sample.portable_executable import minimal_pe
+from imageport.sandbox.sample.windows_files import guest_files
 from imageport.sandbox.sample.windows_registry import make_boot_store, make_windows_hives
 
 TABLE = PartitionTable(
@@ -56,6 +58,15 @@ TABLE = PartitionTable(
             recipe.WINDOWS.first,
             recipe.WINDOWS.size,
         ),
+    ),
+)
+
+MBR_TABLE = PartitionTable(
+    "mbr",
+    f"mbr:{recipe.MBR_SIGNATURE:08x}",
+    tuple(
+        Partition(part.number, "0x07", "", "", part.first, part.size, is_active=part.number == 1)
+        for part in (recipe.SYSTEM_RESERVED, recipe.WINDOWS_BESIDE_IT)
     ),
 )
 
@@ -118,55 +129,69 @@ class FolderGuest:
         with ExitStack() as stack:
             registry = self.registry(stack)
             inspection = inspect(registry, self.windows, self.table)
-            guid = self.table.partitions[-1].guid
-            evidence = Evidence(registry, self.windows, self.esp, self.table, inspection, guid)
+            windows = self.table.partitions[-1]
+            evidence = Evidence(registry, self.windows, self.esp, self.table, inspection, windows)
             items = judge(evidence, job, TARGETS[job.options.cloud])
         return {item.name: item for item in items}
 
 
 @pytest.fixture(scope="session")
-def pristine_guest() -> Iterator[Path]:
-    """The folders ``windows``, ``esp`` and ``payload``, made once."""
+def pristine_guests() -> Iterator[Callable[[GuestKind], Path]]:
+    """Return a maker of the folders ``windows``, ``esp`` and ``payload``, once for each kind."""
     with tempfile.TemporaryDirectory(prefix="imageport-guest-") as name:
-        root = Path(name)
-        for table in ("windows_files.txt", "pvs_files.txt"):
-            for file in listed_files(table):
-                place = root / "windows" / file.path
-                if file.data is None:
-                    place.mkdir(parents=True, exist_ok=True)
-                    continue
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(file.data)
-        make_windows_hives(root / "windows/Windows/System32/config", with_pvs=True)
-        boot = root / "esp/EFI/Microsoft/Boot"
-        boot.mkdir(parents=True)
-        make_boot_store(boot / "BCD")
-        (root / "esp/EFI/Boot").mkdir()
-        (root / "esp/EFI/Boot/bootx64.efi").write_bytes(b"MZ loader")
-        write_ena_package(root / "payload/ena")
-        yield root
+
+        def of_kind(kind: GuestKind) -> Path:
+            root = Path(name) / str(kind)
+            if not root.exists():
+                _make_pristine(root, kind)
+            return root
+
+        yield of_kind
+
+
+def _make_pristine(root: Path, kind: GuestKind) -> None:
+    for file in guest_files(kind):
+        place = root / "windows" / file.path
+        if file.data is None:
+            place.mkdir(parents=True, exist_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.data)
+    make_windows_hives(root / "windows/Windows/System32/config", kind)
+    if kind.firmware is Firmware.UEFI:
+        boot, loader = root / "esp/EFI/Microsoft/Boot", root / "esp/EFI/Boot/bootx64.efi"
+    else:
+        boot, loader = root / "esp/Boot", root / "esp/bootmgr"
+    boot.mkdir(parents=True)
+    make_boot_store(boot / "BCD", kind)
+    loader.parent.mkdir(exist_ok=True)
+    loader.write_bytes(minimal_pe("bootx64.efi", "10.0.22621.1", company="Microsoft"))
+    write_ena_package(root / "payload/ena")
 
 
 @pytest.fixture
-def new_guest(pristine_guest: Path, tmp_path: Path) -> Callable[[], FolderGuest]:
-    """Return a maker of guests that may be changed."""
+def new_guest(
+    pristine_guests: Callable[[GuestKind], Path], tmp_path: Path
+) -> Callable[..., FolderGuest]:
+    """Return a maker of guests that may be changed; ``kind`` says what is in them."""
     made = 0
 
-    def make() -> FolderGuest:
+    def make(kind: GuestKind | None = None) -> FolderGuest:
         nonlocal made
         made += 1
+        kind = kind or GuestKind()
         root = tmp_path / f"guest{made}"
-        shutil.copytree(pristine_guest, root)
+        shutil.copytree(pristine_guests(kind), root)
         scratch = root / "scratch"
         scratch.mkdir()
-        return FolderGuest(
-            LocalFiles(root / "windows"), LocalFiles(root / "esp"), root / "payload", scratch
-        )
+        windows, esp = LocalFiles(root / "windows"), LocalFiles(root / "esp")
+        table = TABLE if kind.firmware is Firmware.UEFI else MBR_TABLE
+        return FolderGuest(windows, esp, root / "payload", scratch, table)
 
     return make
 
 
 @pytest.fixture
-def guest(new_guest: Callable[[], FolderGuest]) -> FolderGuest:
+def guest(new_guest: Callable[..., FolderGuest]) -> FolderGuest:
     """A guest that may be changed."""
     return new_guest()

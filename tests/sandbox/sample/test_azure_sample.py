@@ -19,7 +19,7 @@ NETVSC = "VMBUS\\{f8615163-df3e-46c5-913f-f2d2f965ed0e}"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    make_windows_hives(tmp_path, with_pvs=True)
+    make_windows_hives(tmp_path)
     return tmp_path
 
 

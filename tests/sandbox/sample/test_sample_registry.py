@@ -14,7 +14,7 @@ from imageport.sandbox.sample.windows_registry import make_boot_store, make_wind
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("hives")
-    make_windows_hives(made, with_pvs=True)
+    make_windows_hives(made)
     make_boot_store(made / "BCD")
     return made
 
@@ -65,7 +65,7 @@ def test_the_boot_store_names_disk_and_partition(folder: Path):
 
 
 def test_two_builds_of_the_registry_are_the_same_bytes(folder: Path, tmp_path: Path):
-    make_windows_hives(tmp_path, with_pvs=True)
+    make_windows_hives(tmp_path)
     for name in ("SYSTEM", "SOFTWARE", "DRIVERS", "SAM", "SECURITY"):
         assert _without_times(tmp_path / name) == _without_times(folder / name)
 

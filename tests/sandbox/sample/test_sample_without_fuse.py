@@ -28,7 +28,7 @@ def test_both_ways_give_the_same_files_and_descriptors(
         volume = tmp_path / f"{name}.ntfs"
         if not through_fuse:
             monkeypatch.setattr(ntfs_volume, "_fill_through_fuse", lambda *_: False)
-        ntfs_volume.make_windows_volume(volume, contents)
+        ntfs_volume.make_ntfs_volume(volume, contents)
         assert "0x0000" in run(["ntfsinfo", "-m", volume])
         shown.append([_facts(volume, file.path) for file in files])
     assert shown[0] == shown[1]

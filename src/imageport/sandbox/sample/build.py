@@ -17,14 +17,28 @@ from pathlib import Path
 
 from imageport.sandbox.sample import disk_image, faults
 from imageport.sandbox.sample.azure_faults import break_for_azure
-from imageport.sandbox.sample.efi_partition import make_efi_partition, remove_fallback_loader
-from imageport.sandbox.sample.ntfs_volume import make_windows_volume
+from imageport.sandbox.sample.efi_partition import (
+    compile_loader,
+    make_efi_partition,
+    remove_fallback_loader,
+)
+from imageport.sandbox.sample.ntfs_volume import make_ntfs_volume
 from imageport.sandbox.sample.programs import run
-from imageport.sandbox.sample.recipe import ESP, WINDOWS, Variant, bulk_data, recipe_id
+from imageport.sandbox.sample.recipe import (
+    ESP,
+    SYSTEM_RESERVED,
+    WINDOWS,
+    Partition,
+    Variant,
+    bulk_data,
+    guest_kind,
+    recipe_id,
+    windows_partition,
+)
 from imageport.sandbox.sample.windows_files import (
     GuestFile,
     bulk_files,
-    listed_files,
+    guest_files,
     write_tar,
 )
 from imageport.sandbox.sample.windows_registry import make_boot_store, make_windows_hives
@@ -100,52 +114,71 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _build(variant: Variant, work: Path) -> Path:
+    kind, part = guest_kind(variant), windows_partition(variant)
     hives = work / "hives"
     hives.mkdir()
-    make_windows_hives(hives, with_pvs=variant is not Variant.NO_PVS)
+    make_windows_hives(hives, kind, part)
     break_for_azure(hives, variant)
     store = work / "BCD"
-    make_boot_store(store)
+    make_boot_store(store, kind, part)
     if variant is Variant.DIRTY_HIVE:
         faults.leave_hive_dirty(hives / "SYSTEM")
-    contents, volume = work / "contents.tar", work / "windows.ntfs"
-    write_tar(contents, _windows_files(variant, hives, store))
-    make_windows_volume(volume, contents)
-    contents.unlink()
+    loader = compile_loader(work)
+    volume = work / "windows.ntfs"
+    _make_volume(volume, _windows_files(variant, hives, store, loader), part)
     if variant is Variant.DIRTY_NTFS:
         faults.set_dirty_flag(volume, dirty=True)
     elif variant is Variant.BITLOCKER:
         faults.encrypt_as_bitlocker(volume)
-    disk = _assemble(variant, volume, store, work)
+    disk = _assemble(variant, volume, store, loader)
     volume.unlink()
     vhdx = work / "sample.vhdx"
     disk_image.make_vhdx(disk, vhdx)
     return vhdx
 
 
-def _windows_files(variant: Variant, hives: Path, store: Path) -> Iterator[GuestFile]:
+def _make_volume(volume: Path, files: Iterator[GuestFile], part: Partition) -> None:
+    contents = volume.with_suffix(".tar")
+    write_tar(contents, files)
+    make_ntfs_volume(volume, contents, part)
+    contents.unlink()
+
+
+def _windows_files(variant: Variant, hives: Path, store: Path, loader: Path) -> Iterator[GuestFile]:
     yield from bulk_files(bulk_data(variant))
-    yield from listed_files("windows_files.txt")
-    if variant is not Variant.NO_PVS:
-        yield from listed_files("pvs_files.txt")
+    yield from guest_files(guest_kind(variant), loader.read_bytes())
     for hive in sorted(hives.iterdir()):
         yield GuestFile(f"Windows/System32/config/{hive.name}", hive.read_bytes())
-    if variant is Variant.MBR:
-        yield GuestFile(
-            "bootmgr", b"\xe9\xd5\x01\xebBOOTMGR image of the sample".ljust(4096, b"\0")
-        )
-        yield GuestFile("Boot/BCD", store.read_bytes())
+    if variant is Variant.MBR_ALONE:
+        yield from boot_files(store)
     if variant is Variant.HIBERNATED:
         yield GuestFile("hiberfil.sys", faults.hibernation_file())
 
 
-def _assemble(variant: Variant, volume: Path, store: Path, work: Path) -> Path:
+def boot_files(store: Path) -> Iterator[GuestFile]:
+    """Yield what BIOS starts Windows from, on the active partition."""
+    manager = b"\xe9\xd5\x01\xebBOOTMGR image of the sample"
+    yield GuestFile("bootmgr", manager.ljust(4096, b"\0"))
+    yield GuestFile("BOOTNXT", b"\0")
+    yield GuestFile("Boot/BCD", store.read_bytes())
+    yield GuestFile("Boot/memtest.exe", b"MZ memory test")
+    yield GuestFile("Boot/Fonts/segoe_slboot.ttf", b"font")
+
+
+def _assemble(variant: Variant, volume: Path, store: Path, loader: Path) -> Path:
+    work = volume.parent
     disk = work / "disk.raw"
+    part = windows_partition(variant)
+    if variant is Variant.MBR_ALONE:
+        disk_image.assemble_mbr(disk, [(part, volume)])
+        return disk
     if variant is Variant.MBR:
-        disk_image.assemble_mbr(disk, volume, WINDOWS)
+        reserved = work / "reserved.ntfs"
+        _make_volume(reserved, boot_files(store), SYSTEM_RESERVED)
+        disk_image.assemble_mbr(disk, [(SYSTEM_RESERVED, reserved), (part, volume)])
         return disk
     esp = work / "esp.fat"
-    make_efi_partition(esp, store, work)
+    make_efi_partition(esp, store, loader)
     if variant is Variant.NO_ESP_LOADER:
         remove_fallback_loader(esp)
     disk_image.assemble_gpt(disk, {ESP.number: esp, WINDOWS.number: volume})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imageport.sandbox.sample import recipe
@@ -12,6 +12,7 @@ from imageport.sandbox.sample.recipe import Partition
 
 _COPY_BYTES = 4 * recipe.MIB
 _BLOCK_BYTES = 32 * recipe.MIB
+_ACTIVE_OR_NOT = {True: b"\x80", False: b"\0"}
 
 
 def assemble_gpt(disk: Path, contents: Mapping[int, Path]) -> None:
@@ -33,16 +34,27 @@ def assemble_gpt(disk: Path, contents: Mapping[int, Path]) -> None:
             copy_sparse(contents[part.number], disk, target_offset=part.first)
 
 
-def assemble_mbr(disk: Path, windows: Path, part: Partition) -> None:
-    """Write a raw disk as BIOS machines have it: one active NTFS partition in an MBR."""
+def assemble_mbr(disk: Path, contents: Sequence[tuple[Partition, Path]]) -> None:
+    """Write a raw disk as BIOS machines have it: NTFS partitions, of which the first is active."""
     with disk.open("wb") as file:
         file.truncate(recipe.DISK_BYTES)
-        start, sectors = part.first // 512, part.size // 512
-        entry = b"\x80\xfe\xff\xff\x07\xfe\xff\xff" + start.to_bytes(4, "little")
-        entry += sectors.to_bytes(4, "little")
-        file.write(b"\xfa\xeb\xfe".ljust(440, b"\0") + b"IMPT\0\0" + entry.ljust(64, b"\0"))
+        entries = b"".join(
+            _ACTIVE_OR_NOT[number == 0] + _mbr_entry(part)
+            for number, (part, _) in enumerate(contents)
+        )
+        signature = recipe.MBR_SIGNATURE.to_bytes(4, "little") + b"\0\0"
+        file.write(b"\xfa\xeb\xfe".ljust(440, b"\0") + signature + entries.ljust(64, b"\0"))
         file.write(b"\x55\xaa")
-    copy_sparse(windows, disk, target_offset=part.first)
+    for part, volume in contents:
+        copy_sparse(volume, disk, target_offset=part.first)
+
+
+def _mbr_entry(part: Partition) -> bytes:
+    """Cylinders, heads and sectors out of range on both ends, as Windows writes them."""
+    chs = b"\xfe\xff\xff"
+    start, sectors = part.first // 512, part.size // 512
+    sizes = start.to_bytes(4, "little") + sectors.to_bytes(4, "little")
+    return chs + bytes.fromhex(part.kind) + chs + sizes
 
 
 def data_ranges(path: Path) -> Iterator[tuple[int, int]]:

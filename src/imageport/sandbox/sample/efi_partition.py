@@ -19,9 +19,8 @@ _SECTIONS = (".text", ".sdata", ".data", ".rodata", ".dynamic", ".dynsym", ".rel
              ".rel.*", ".rela.*", ".reloc")  # fmt: skip
 
 
-def make_efi_partition(partition: Path, boot_store: Path, work: Path) -> None:
+def make_efi_partition(partition: Path, boot_store: Path, program: Path) -> None:
     """Write the FAT32 file system with loader and boot store into the new file ``partition``."""
-    program = _compile(work)
     with partition.open("wb") as file:
         file.truncate(recipe.ESP.size)
     hidden = str(recipe.ESP.first // 512)
@@ -38,7 +37,8 @@ def make_efi_partition(partition: Path, boot_store: Path, work: Path) -> None:
         run(["mcopy", "-m", "-i", partition, source, target])
 
 
-def _compile(work: Path) -> Path:
+def compile_loader(work: Path) -> Path:
+    """Return the boot program, compiled into the folder ``work``."""
     library = next(
         (folder for folder in _LIBRARY_FOLDERS if (folder / "crt0-efi-x86_64.o").exists()), None
     )

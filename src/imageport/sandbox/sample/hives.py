@@ -79,7 +79,7 @@ def with_parents(prefix: str, text: str) -> str:
     known = {prefix.lower()}
     lines = []
     for line in text.splitlines():
-        if line.startswith("[") and line.endswith("]"):
+        if line.startswith("[") and line.endswith("]") and not line.startswith("[-"):
             names = line[1:-1].split("\\")
             paths = ["\\".join(names[:depth]) for depth in range(1, len(names))]
             for path in paths[prefix.count("\\") + 1 :]:

@@ -17,17 +17,19 @@ from imageport.sandbox.firmware import probe_kvm
 from imageport.sandbox.sample import recipe
 from imageport.sandbox.sample.faults import set_dirty_flag
 from imageport.sandbox.sample.programs import available, run
+from imageport.sandbox.sample.recipe import Partition
 from imageport.sandbox.sample.security_descriptor import descriptor_for
 from imageport.sandbox.sample.windows_files import FILE_TIME_SECONDS
 
 _GUESTFS_SCRIPT = Path(__file__).parent / "fill_with_guestfs.py"
 _SERIAL_AT = 0x48
 _COPY_BYTES = recipe.MIB
+_LABELS = {recipe.WINDOWS.name: "Windows"}
 _ROOM_PERCENT, _ROOM_BYTES = 110, 32 * recipe.MIB
 
 
-def make_windows_volume(volume: Path, contents: Path) -> None:
-    """Write a clean NTFS that holds the tar ``contents`` into the new file ``volume``.
+def make_ntfs_volume(volume: Path, contents: Path, part: Partition = recipe.WINDOWS) -> None:
+    """Write a clean NTFS for a partition, with the tar ``contents``, into the new file ``volume``.
 
     The file system is filled while it is small and then grown: ntfs-3g leaves 16 MiB between new
     files where it has room, which would touch half of all 32 MiB blocks for a few MiB of files.
@@ -35,25 +37,25 @@ def make_windows_volume(volume: Path, contents: Path) -> None:
     filled = contents.stat().st_size * _ROOM_PERCENT // 100 + _ROOM_BYTES
     with volume.open("wb") as file:
         file.truncate(filled // recipe.MIB * recipe.MIB)
-    start = recipe.WINDOWS.first // 512
+    start = part.first // 512
     run(["mkntfs", "-F", "-Q", "-q", "-s", "512", "-H", "255", "-S", "63", "-p", str(start),
-         "-L", "Windows", volume])  # fmt: skip
+         "-L", _LABELS.get(part.name, part.name), volume])  # fmt: skip
     if not _fill_through_fuse(volume, contents):
         _fill_through_guestfs(volume, contents)
     with volume.open("r+b") as file:
-        file.truncate(recipe.WINDOWS.size)
+        file.truncate(part.size)
     run(["ntfsresize", "--force", "--force", "--no-progress-bar", volume])
     # Growing asks for a check at the next mount. ntfsfix would clear that, but not on a volume
     # that looks hibernated.
     set_dirty_flag(volume, dirty=False)
-    _set_serial(volume)
+    _set_serial(volume, part.size)
 
 
-def _set_serial(volume: Path) -> None:
+def _set_serial(volume: Path, size_bytes: int) -> None:
     """Replace the random serial number in the boot sector and in its copy in the last sector."""
     serial = struct.pack("<Q", recipe.NTFS_SERIAL)
     with volume.open("r+b") as file:
-        for sector in (0, recipe.WINDOWS.size - 512):
+        for sector in (0, size_bytes - 512):
             file.seek(sector)
             if file.read(11)[3:11] == b"NTFS    ":
                 file.seek(sector + _SERIAL_AT)

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
+from imageport.sandbox.sample.guest_kind import Firmware, GuestKind, Provisioning
+
 MIB = 1024 * 1024
 
 DISK_BYTES = 8 * 1024 * MIB
@@ -22,13 +24,18 @@ DISK_GUID = UUID("6d0f7a52-3c1e-4b8f-9a47-5e2d10c4b7a1")
 ESP_GUID = UUID("0b9d6c34-71a5-4e0c-8c52-d0a4f1e6b923")
 MSR_GUID = UUID("c2a8f5e1-4d3b-4f96-b1d7-8e60a95c3d42")
 WINDOWS_GUID = UUID("91e4d7b8-0f62-4ca3-a5d9-3b7c82f6e015")
+MBR_SIGNATURE = 0x54504D49
+"""Of BIOS disks; their first partition starts at 1 MiB, as Windows' setup makes it."""
 NTFS_SERIAL = 0x5C1AB8E71AB8C7D4
 FAT_SERIAL = "B4A7C3D2"
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition; ``first`` and ``size`` in bytes, ``kind`` as sgdisk's type code."""
+    """One partition; ``first`` and ``size`` in bytes.
+
+    ``kind`` is sgdisk's type code, or the type byte of a partition in an MBR.
+    """
 
     number: int
     name: str
@@ -45,6 +52,12 @@ WINDOWS = Partition(
 )
 PARTITIONS = (ESP, MSR, WINDOWS)
 
+_NO_GUID = UUID(int=0)
+SYSTEM_RESERVED = Partition(1, "System Reserved", "07", _NO_GUID, 1 * MIB, 100 * MIB)
+WINDOWS_BESIDE_IT = Partition(2, "Windows", "07", _NO_GUID, WINDOWS.first, WINDOWS.size)
+WINDOWS_ALONE = Partition(1, "Windows", "07", _NO_GUID, 1 * MIB, DISK_BYTES - 2 * MIB)
+"""Setup on a disk that was partitioned before makes no partition of its own to start from."""
+
 
 class Variant(StrEnum):
     """The sound image, a smaller sound image, and one image for each reason to refuse."""
@@ -57,6 +70,9 @@ class Variant(StrEnum):
     BITLOCKER = "bitlocker"
     DIRTY_HIVE = "dirty_hive"
     MBR = "mbr"
+    """Starts by BIOS, from a System Reserved partition of its own."""
+    MBR_ALONE = "mbr_alone"
+    """Starts by BIOS; the Windows partition is the active and the only one."""
     NO_PVS = "no_pvs"
     NO_ESP_LOADER = "no_esp_loader"
     WITHOUT_NETVSC = "without_netvsc"
@@ -88,6 +104,21 @@ def bulk_data(variant: Variant) -> BulkData:
     if variant is Variant.DEFAULT:
         return BulkData(random=144, text=96, zeros=96)
     return BulkData(random=16, text=8, zeros=64)
+
+
+def windows_partition(variant: Variant) -> Partition:
+    """Return the partition that Windows lies in."""
+    special = {Variant.MBR: WINDOWS_BESIDE_IT, Variant.MBR_ALONE: WINDOWS_ALONE}
+    return special.get(variant, WINDOWS)
+
+
+def guest_kind(variant: Variant) -> GuestKind:
+    """Return what kind of guest a variant is."""
+    if variant is Variant.NO_PVS:
+        return GuestKind(provisioning=Provisioning.NONE)
+    if variant in {Variant.MBR, Variant.MBR_ALONE}:
+        return GuestKind(firmware=Firmware.BIOS)
+    return GuestKind()
 
 
 def recipe_id(variant: Variant) -> str:

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imageport.sandbox.sample.driver_database import STORE, installed_packages, package_files
+from imageport.sandbox.sample.guest_kind import SYSTEM_FACTS, GuestKind
 from imageport.sandbox.sample.portable_executable import minimal_pe
 from imageport.sandbox.sample.recipe import MIB, BulkData
 
 FILE_TIME_SECONDS = 1_704_067_200
 """2024-01-01T00:00:00Z on every file, so that two builds list alike."""
-_HERE = Path(__file__).parent
+_TABLES = Path(__file__).parent / "files"
+LOADER = "Windows/Boot/EFI/bootmgfw.efi"
+"""What Windows copies to a boot partition for UEFI."""
 _SEED = 20240101
 _LINES = (
     "2024-01-01 08:00:00, Info                  CBS    Session: 31070_4120 initialized.",
@@ -33,19 +37,50 @@ class GuestFile:
     data: bytes | None
 
 
-def listed_files(table: str) -> Iterator[GuestFile]:
+def guest_files(kind: GuestKind | None = None, loader: bytes | None = None) -> Iterator[GuestFile]:
+    """Yield the files of a kind of guest, hives and bulk data apart.
+
+    Args:
+        kind: what kind of guest, the sample vDisk by default.
+        loader: a program that firmware can start, in place of one that only looks like it.
+    """
+    kind = kind or GuestKind()
+    for name in ("windows", kind.platform, kind.provisioning):
+        for file in _listed_files(name, SYSTEM_FACTS[kind.system].file_build):
+            is_loader = loader is not None and file.path == LOADER
+            yield GuestFile(file.path, loader) if is_loader else file
+    for table in (kind.platform, kind.provisioning):
+        yield from _package_files(table)
+
+
+def _listed_files(table: str, build: str) -> Iterator[GuestFile]:
     """Yield what a text table names: folders, short texts, and programs with their version."""
-    for line in (_HERE / table).read_text(encoding="utf-8").splitlines():
+    path = _TABLES / f"{table}.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
         if not line.strip() or line.startswith("#"):
             continue
         if "|" in line:
-            path, version, company = (part.strip() for part in line.split("|"))
-            yield GuestFile(path, minimal_pe(path.rpartition("/")[2], version, company=company))
+            path_, version, company = (part.strip() for part in line.split("|"))
+            name = path_.rpartition("/")[2]
+            version = version.replace("{{build}}", build)
+            yield GuestFile(path_, minimal_pe(name, version, company=company))
         elif line.endswith("/"):
             yield GuestFile(line.rstrip("/"), None)
         else:
-            path, _, text = line.partition(":")
-            yield GuestFile(path, (text.strip() + "\r\n").encode())
+            path_, _, text = line.partition(":")
+            yield GuestFile(path_, (text.strip() + "\r\n").encode())
+
+
+def _package_files(table: str) -> Iterator[GuestFile]:
+    """Yield what driver packages left: INFs, catalogues, and drivers in both their places."""
+    packages = installed_packages(table)
+    for path, text in package_files(packages):
+        yield GuestFile(path, (text + "\r\n").encode())
+    for package in packages:
+        driver = minimal_pe(package.driver_file, package.version, company=package.provider)
+        yield GuestFile(f"{STORE}/{package.folder}/{package.driver_file}", driver)
+        yield GuestFile(f"Windows/System32/drivers/{package.driver_file}", driver)
 
 
 def bulk_files(amounts: BulkData) -> Iterator[GuestFile]:
