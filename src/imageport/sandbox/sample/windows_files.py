@@ -45,7 +45,7 @@ def guest_files(kind: GuestKind | None = None, loader: bytes | None = None) -> I
         loader: a program that firmware can start, in place of one that only looks like it.
     """
     kind = kind or GuestKind()
-    for name in ("windows", kind.platform, kind.provisioning):
+    for name in ("windows", f"platforms/{kind.platform}", kind.provisioning):
         for file in _listed_files(name, SYSTEM_FACTS[kind.system].file_build):
             is_loader = loader is not None and file.path == LOADER
             yield GuestFile(file.path, loader) if is_loader else file
