@@ -26,6 +26,7 @@ from tests.compose.hive_builder import (
     old_log,
     with_sequences,
 )
+from tests.compose.second_replay import replayed_by_regipy
 
 BEFORE = build_hive(
     Node(children=[Node("Key", {"Name": (1, b"before\0")}), Node("Big", {"x": (3, bytes(9000))})]),
@@ -289,7 +290,6 @@ def test_any_change_of_an_old_log_is_answered(flips: int, data: st.DataObject) -
 
 
 def test_regipy_puts_the_pages_of_both_formats_in_the_same_places(tmp_path: Path) -> None:
-    recovery = pytest.importorskip("regipy.recovery", reason="regipy is not installed")
     pages = list(changed_pages(BEFORE, AFTER))
     # regipy lets no hive grow, so it gets one that is as long as it will be.
     room = with_sequences(DIRTY.ljust(len(AFTER), b"\0"), 11, 10)
@@ -300,11 +300,9 @@ def test_regipy_puts_the_pages_of_both_formats_in_the_same_places(tmp_path: Path
         "new": new_log([log_entry(11, len(AFTER) - PAGE, pages)], sequence=11, like=AFTER),
         "old": old_log(hive, AFTER, sequence=12),
     }
+    behind, log_file = tmp_path / "HIVE", tmp_path / "HIVE.LOG1"
+    behind.write_bytes(hive)
     for name, log in logs.items():
-        (tmp_path / "HIVE").write_bytes(hive)
-        (tmp_path / "HIVE.LOG1").write_bytes(log)
-        restored = tmp_path / f"restored-{name}"
-        recovery.apply_transaction_logs(
-            str(tmp_path / "HIVE"), str(tmp_path / "HIVE.LOG1"), restored_hive_path=str(restored)
-        )
+        log_file.write_bytes(log)
+        restored = replayed_by_regipy(behind, log_file, tmp_path / f"restored-{name}")
         assert restored.read_bytes()[PAGE:] == recovered(replay(hive, {".LOG1": log}))

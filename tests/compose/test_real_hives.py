@@ -23,9 +23,14 @@ from imageport.compose.contract import (
     EngineOptions,
     Inspection,
 )
-from imageport.compose.hives.hive import Hive, HiveHeader
-from imageport.compose.hives.registry import Registry, hive_path
-from imageport.compose.refusals import hive_refusals, volume_refusals
+from imageport.compose.first_boot.plan import FOLDER as FOLDER_OF_FIRST_BOOT
+from imageport.compose.hives.base_block import HiveHeader
+from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.registry import Registry, copy_hives, hive_path
+from imageport.compose.hives.registry_value import Value
+from imageport.compose.hives.soundness import hive_problem
+from imageport.compose.hives.transaction_logs import Replayed, replay
+from imageport.compose.refusals import hive_refusals
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.order import recommended_names, step_refusals
@@ -43,6 +48,7 @@ from imageport.compose.volumes.guest_files import PendingFiles
 from imageport.compose.volumes.local_files import LocalFiles
 from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.hives import base_block_checksum, empty_hive
+from tests.compose.second_replay import replayed_by_regipy
 
 FOLDER = Path(os.environ.get("IMAGEPORT_TESTDATA", "/nonexistent")) / "hives"
 pytestmark = pytest.mark.skipif(
@@ -77,11 +83,50 @@ def pretend_clean(hive: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DIRTY)
-def test_a_real_dirty_hive_is_refused(volume: LocalFiles, name: str) -> None:
+def test_a_real_dirty_hive_without_its_logs_is_refused(volume: LocalFiles, name: str) -> None:
     real(name, volume.root / hive_path("SYSTEM"))
-    refusals = hive_refusals(volume)
+    refusals = hive_refusals(copy_hives(volume, volume.root.parent, None))
     assert [item.code for item in refusals] == ["dirty_hive"]
-    assert "dirty_hive" in {item.code for item in volume_refusals(volume, Action.COMPOSE)}
+
+
+def test_a_real_dirty_hive_is_replayed_from_its_logs(volume: LocalFiles, tmp_path: Path) -> None:
+    place = volume.root / hive_path("SYSTEM")
+    before = real("SYSTEM_B", place).read_bytes()
+    for suffix in (".LOG1", ".LOG2"):
+        real("SYSTEM_B" + suffix, place.with_name("SYSTEM" + suffix))
+    found = copy_hives(volume, tmp_path, None)
+    assert hive_refusals(found) == []
+    copy = found.copies["SYSTEM"]
+    assert copy.replay == "24 entries of .LOG1 and .LOG2 up to 2130"
+    data = copy.path.read_bytes()
+    header = HiveHeader.parse(data[:512])
+    assert (header.sequence1, header.sequence2, header.problem) == (2131, 2131, "")
+    assert hive_problem(data) == ""
+    added = "ControlSet001\\Control\\Class\\{4d36e96c-e325-11ce-bfc1-08002be10318}\\0013"
+    behind = tmp_path / "BEHIND"
+    behind.write_bytes(before)
+    with Hive(copy.path) as hive, Hive(behind) as old:
+        assert hive.value("Select", "Current") == Value.dword(1)
+        assert hive.key(added) is not None, "a key that only the logs held"
+        assert old.key(added) is None
+
+
+def test_regipy_makes_the_same_of_a_real_hive_and_its_logs(tmp_path: Path) -> None:
+    hive = real("SYSTEM_B", tmp_path / "HIVE")
+    logs = {s: real("SYSTEM_B" + s, tmp_path / f"HIVE{s}") for s in (".LOG1", ".LOG2")}
+    ours = replay(hive.read_bytes(), {suffix: path.read_bytes() for suffix, path in logs.items()})
+    assert isinstance(ours, Replayed)
+    theirs = hive
+    for suffix, path in logs.items():  # one by one, the older first: it would begin with LOG2
+        theirs = replayed_by_regipy(theirs, path, tmp_path / f"restored{suffix}")
+    bins = slice(4096, 4096 + HiveHeader.parse(ours.data[:512]).bins_bytes)
+    assert theirs.read_bytes()[bins] == ours.data[bins]
+    assert hive.read_bytes()[bins] != ours.data[bins]
+
+
+@pytest.mark.parametrize("name", [*DIRTY, "BCD"])
+def test_a_real_hive_is_sound(tmp_path: Path, name: str) -> None:
+    assert hive_problem(real(name, tmp_path / "HIVE").read_bytes()) == ""
 
 
 @pytest.mark.parametrize("cloud", INBOX_CLOUDS)
@@ -139,7 +184,7 @@ def test_loose_ends_of_real_machines_fail_no_verdict(tmp_path: Path, name: str, 
     with Hive(path) as hive:
         files = EveryFile(tmp_path)
         table = PartitionTable("gpt", "", ())
-        evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection(), "")
+        evidence = Evidence(Registry({"SYSTEM": hive}), files, None, table, Inspection(), None)
         job = EngineJob(Action.COMPOSE, EngineDisk(""))
         for check in (class_filters_resolve, boot_driver_files, driver_database, dependencies):
             finding = check(evidence, job, TARGETS[cloud])
@@ -180,7 +225,7 @@ class EveryFile(LocalFiles):
     """A volume on which every file exists: real hives come without their volume."""
 
     def exists(self, path: str) -> bool:
-        return bool(path)
+        return bool(path) and path != FOLDER_OF_FIRST_BOOT
 
 
 def test_a_real_boot_store_leads_to_its_loader(tmp_path: Path) -> None:

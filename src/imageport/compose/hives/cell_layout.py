@@ -38,5 +38,6 @@ MAX_INLINE_BYTES = 4
 MAX_SEGMENT_BYTES = 16344
 """What one cell holds of data; larger data is a list of such pieces since minor version 4."""
 FIRST_MINOR_WITH_BIG_DATA = 4
-MAX_DEPTH = 512
-"""Windows' own limit for the depth of a key tree."""
+MAX_DEPTH = 256
+"""Windows allows 512 levels for the whole registry, its own hives have 30; what walks a tree here,
+and in libhivex, calls itself for each."""

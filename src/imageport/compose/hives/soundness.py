@@ -16,8 +16,9 @@ from imageport.compose.hives.log_layout import bins_problem
 from imageport.errors import BadDisk
 
 _FREE, _ALLOCATED, _USED = 0, 1, 2
-_SIGNATURES = {layout.FAST_LEAF: 2, layout.HASH_LEAF: 2, layout.LEAF: 1}
+_LEAF_WORDS = {layout.FAST_LEAF: 2, layout.HASH_LEAF: 2, layout.LEAF: 1}
 """Lists of subkeys and how many words an element of each has."""
+_NO_HASH = -1
 
 
 def hive_problem(data: bytes) -> str:
@@ -34,7 +35,7 @@ def hive_problem(data: bytes) -> str:
     try:
         _Walk(data, header).run()
     except BadDisk as error:
-        return str(error)
+        return error.message
     return ""
 
 
@@ -60,12 +61,13 @@ class _Walk:
         at = 0
         while at < self._header.bins_bytes:
             at = self._bin(at)
-        waiting = [(self._header.root, layout.NO_CELL, 0)]
+        waiting = [(self._header.root, _NO_HASH, layout.NO_CELL, 0)]
         while waiting:
-            key, parent, depth = waiting.pop()
+            key, name_hash, parent, depth = waiting.pop()
             if depth > layout.MAX_DEPTH:
                 raise self._bad("key", key, f"depth {depth}", f"{layout.MAX_DEPTH} at most")
-            waiting += [(child, key, depth + 1) for child in self._key(key, parent)]
+            children = self._key(key, parent, name_hash)
+            waiting += [(child, hashed, key, depth + 1) for child, hashed in children]
 
     def _bin(self, start: int) -> int:
         """Look at one bin and note its allocated cells; returns where the next begins."""
@@ -90,8 +92,8 @@ class _Walk:
             at += length
         return end
 
-    def _key(self, at: int, parent: int) -> Iterable[int]:
-        """Look at one key node and all that belongs to it; returns its subkeys."""
+    def _key(self, at: int, parent: int, name_hash: int) -> Iterable[tuple[int, int]]:
+        """Look at one key node and all that belongs to it; returns its subkeys and their hashes."""
         size = self._take("key", at, layout.KEY_NAME_AT)
         (
             signature,
@@ -112,6 +114,8 @@ class _Walk:
             raise self._bad("key", at, f"a name of {name_bytes} bytes", f"room in {size}")
         if parent not in {own_parent, layout.NO_CELL}:
             raise self._bad("key", at, f"parent {own_parent}", str(parent))
+        if name_hash != _NO_HASH:
+            self._check_name(at, name_bytes, name_hash)
         self._check_security(security)
         if class_bytes and class_name != layout.NO_CELL:
             self._take("class name", class_name, 4 + class_bytes)
@@ -119,6 +123,21 @@ class _Walk:
             for value in self._offsets("list of values", value_list, values):
                 self._value(value)
         return self._subkeys(at, subkey_list, subkeys) if subkeys else ()
+
+    def _check_name(self, at: int, name_bytes: int, needed: int) -> None:
+        """Compare a key's name with the hash beside it in its list; a page of another time differs.
+
+        Names beyond ASCII are left out: their upper case is a table of Windows' own.
+        """
+        first = at + layout.KEY_NAME_AT
+        name = bytes(self._bins[first : first + name_bytes])
+        if not name.isascii():
+            return
+        found = 0
+        for letter in name.upper():
+            found = (37 * found + letter) & 0xFFFFFFFF
+        if found != needed:
+            raise self._bad("key", at, f"name hash {found:#010x}", f"{needed:#010x}")
 
     def _value(self, at: int) -> None:
         size = self._take("value", at, layout.VALUE_NAME_AT)
@@ -149,38 +168,40 @@ class _Walk:
             self._take("segment", segment, 4 + min(max(left, 0), layout.MAX_SEGMENT_BYTES))
             left -= layout.MAX_SEGMENT_BYTES
 
-    def _subkeys(self, key: int, at: int, count: int) -> list[int]:
-        signature, lists = self._list_head(at)
+    def _subkeys(self, key: int, at: int, count: int) -> list[tuple[int, int]]:
+        signature, elements = self._list_head(at)
         if signature == layout.ROOT:
-            children: list[int] = []
-            for leaf in self._elements(at, lists, 1):
-                children += self._leaf(leaf)
+            children: list[tuple[int, int]] = []
+            for leaf in self._elements(at, elements, 1)[0]:
+                children += self._leaf(leaf, *self._list_head(leaf))
         else:
-            children = self._leaf(at, is_checked=True)
+            children = self._leaf(at, signature, elements)
         if len(children) != count:
             raise self._bad("key", key, f"{len(children)} subkeys in its lists", str(count))
         return children
 
-    def _leaf(self, at: int, *, is_checked: bool = False) -> list[int]:
-        if is_checked:
-            signature, count = layout.LIST_HEAD.unpack_from(self._bins, at)
-        else:
-            signature, count = self._list_head(at)
-        if signature not in _SIGNATURES:
+    def _leaf(self, at: int, signature: bytes, count: int) -> list[tuple[int, int]]:
+        words = _LEAF_WORDS.get(signature)
+        if words is None:
             raise self._bad("list of subkeys", at, f"signature {signature.hex()}", "lf, lh or li")
-        return self._elements(at, count, _SIGNATURES[signature])
+        keys, hashes = self._elements(at, count, words)
+        if signature != layout.HASH_LEAF:
+            hashes = [_NO_HASH] * count
+        return list(zip(keys, hashes, strict=True))
 
     def _list_head(self, at: int) -> tuple[bytes, int]:
         self._take("list of subkeys", at, layout.LIST_AT)
         signature, count = layout.LIST_HEAD.unpack_from(self._bins, at)
         return signature, count
 
-    def _elements(self, at: int, count: int, words: int) -> list[int]:
+    def _elements(self, at: int, count: int, words: int) -> tuple[list[int], list[int]]:
+        """Return the first and the last word of each element."""
         size = -self._sizes[at >> 2]
         if size < layout.LIST_AT + 4 * count * words:
             raise self._bad("list of subkeys", at, f"{count} elements", f"room in {size} bytes")
         first = (at + layout.LIST_AT) >> 2
-        return self._words[first : first + count * words : words].tolist()
+        taken = self._words[first : first + count * words].tolist()
+        return taken[::words], taken[words - 1 :: words]
 
     def _offsets(self, what: str, at: int, count: int) -> list[int]:
         """Return a bare list of offsets, as values and segments have."""
