@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,17 @@ class DriverPackage:
     inf: DriverInf
     files: tuple[str, ...]
     """With ``/``; holds the INF and the catalogue too."""
+    digest: str = ""
+    """sha256 over all files' names and contents."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of the files."""
+        return (self.folder / name).read_bytes()
+
+    @property
+    def inf_data(self) -> bytes:
+        """Return the INF's content."""
+        return self.read(self.inf_name)
 
 
 def find_packages(
@@ -137,7 +149,16 @@ def _package(path: Path) -> DriverPackage:
         raise InputError(
             f"Bad driver package '{path.name}': {total} bytes, needed 256 MiB or less."
         )
-    return DriverPackage(path.stem.lower(), path.parent, path.name, inf, tuple(files))
+    digest = _digest(path.parent, files)
+    return DriverPackage(path.stem.lower(), path.parent, path.name, inf, tuple(files), digest)
+
+
+def _digest(folder: Path, files: list[str]) -> str:
+    whole = hashlib.sha256()
+    for name in files:
+        content = hashlib.sha256((folder / name).read_bytes()).digest()
+        whole.update(name.lower().encode() + b"\0" + content)
+    return whole.hexdigest()
 
 
 def _spelled(folder: Path, name: str) -> str:

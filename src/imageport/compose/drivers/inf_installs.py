@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from imageport.compose.drivers.inf_models import AMD64
 from imageport.compose.drivers.inf_text import InfText
 from imageport.compose.drivers.inf_values import InfValue, number, read_values
+from imageport.errors import InputError
 
 _ASSOCIATED = 0x2
 """SPSVCINST_ASSOCSERVICE: the device's own function driver."""
 _DEFAULT_FEATURE_SCORE = 0xFF
 _MAX_SERVICES = 50
+_NAME = re.compile(r"[A-Za-z0-9_.()+\- ]{1,80}")
+"""Names of services and sections, which become keys of the registry."""
 _MAX_FILES = 2000
 _OTHER_DIRECTIVES = (
     "Include",
@@ -117,25 +121,40 @@ class _Reader:
 
 
 def read_install(document: InfText, base: str) -> InfInstall:
-    """Return what the INF installs for models of an install section."""
+    """Return what the INF installs for models of an install section.
+
+    Raises:
+        InputError: a section's or service's name could be no key of the registry.
+    """
+    _check(base, "install section")
     reader = _Reader(document, base)
     own, hardware = reader.section(), reader.section(".hw")
     services, co_installers = reader.section(".services"), reader.section(".coinstallers")
-    for section in filter(None, (own, hardware, services)):
+    sections = [section for section in (own, hardware, services) if section]
+    included = [name for section in sections for name in document.all_values(section, "Include")]
+    for section in sections:
         reader.note_others(section)
     if co_installers:
         reader.left.append(f"[{co_installers}] co-installers")
-    score = number(document.first(own, "FeatureScore") or hex(_DEFAULT_FEATURE_SCORE))
     return InfInstall(
         name=own or base,
-        feature_score=_DEFAULT_FEATURE_SCORE if score is None else score & 0xFF,
+        feature_score=_feature_score(document.first(own, "FeatureScore")),
         services=_services(reader, services),
         files=_files(reader, own),
         driver_values=reader.values(own),
         device_values=reader.values(hardware),
-        included=tuple(dict.fromkeys(document.all_values(own, "Include"))),
+        included=tuple(dict.fromkeys(included)),
         not_followed=tuple(dict.fromkeys(reader.left)),
     )
+
+
+def _feature_score(text: str) -> int:
+    """Return a byte that is always hexadecimal, with 0x or without."""
+    try:
+        found = int(text, 16)
+    except ValueError:
+        return _DEFAULT_FEATURE_SCORE
+    return found if 0 <= found <= _DEFAULT_FEATURE_SCORE else _DEFAULT_FEATURE_SCORE
 
 
 def _services(reader: _Reader, section: str) -> tuple[InfService, ...]:
@@ -146,6 +165,7 @@ def _services(reader: _Reader, section: str) -> tuple[InfService, ...]:
         if line.key.lower() != "addservice" or len(values) < 3 or not values[0]:
             continue
         name, flags, install, *log = values
+        _check(name, "service")
         found.append(_service(reader, name, number(flags) or 0, install, [*log, ""][0]))
     return tuple(found[:_MAX_SERVICES])
 
@@ -156,9 +176,9 @@ def _service(reader: _Reader, name: str, flags: int, section: str, log: str) -> 
     directory, _, file = path.partition("\\")
     place = number(directory.strip("%")) if file else None
 
-    def setting(key: str, default: int) -> int:
+    def setting(key: str, default: int, most: int) -> int:
         found = number(document.first(section, key) or str(default))
-        return default if found is None else found & 0xFFFFFFFF
+        return default if found is None or found > most else found
 
     raw = next((li for li in document.section(section) if li.key.lower() == "displayname"), None)
     return InfService(
@@ -166,15 +186,20 @@ def _service(reader: _Reader, name: str, flags: int, section: str, log: str) -> 
         binary=path.rpartition("\\")[2],
         directory=12 if place is None else place,
         is_function=bool(flags & _ASSOCIATED),
-        kind=setting("ServiceType", 1),
-        start=setting("StartType", 3),
-        error_control=setting("ErrorControl", 1),
+        kind=setting("ServiceType", 1, 0x1FF),
+        start=setting("StartType", 3, 4),
+        error_control=setting("ErrorControl", 1, 3),
         group=document.first(section, "LoadOrderGroup"),
         dependencies=tuple(document.all_values(section, "Dependencies")),
         display_name=raw.values[0] if raw else "",
         values=reader.values(section),
         event_log=reader.values(log) if log else (),
     )
+
+
+def _check(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(f"Bad driver INF: found {what} '{name[:80]}', needed a plain name.")
 
 
 def _files(reader: _Reader, section: str) -> tuple[InfFile, ...]:

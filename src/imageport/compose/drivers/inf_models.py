@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from imageport.errors import InputError
 
 AMD64 = "ntamd64"
 MAX_IDS = 10_000
+_ID = re.compile(r"[^\\\s/,][^\\/,]*(\\[^\\\s/,][^\\/,]*){0,2}")
+_MAX_ID = 200
+"""Characters; MAX_DEVICE_ID_LEN of Windows."""
 _CLIENT = 1
 
 
@@ -127,6 +131,9 @@ def _list(document: InfText, section: str, maker: str, decoration: Decoration) -
         install, *ids = [document.expand(value) for value in line.values]
         if not install:
             continue
+        for name in filter(None, ids):
+            if len(name) > _MAX_ID or not _ID.fullmatch(name):
+                raise InputError(f"Bad driver INF: found device id '{name[:80]}'.")
         found += [
             InfModel(name.upper(), position, line.key, maker, install, decoration)
             for position, name in enumerate(ids, start=1)

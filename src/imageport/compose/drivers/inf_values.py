@@ -25,6 +25,8 @@ _TYPES = {
     0x000B0001: Kind.QWORD,
 }
 _HEX_BYTE = re.compile(r"(?:0x)?([0-9a-f]{1,2})", re.IGNORECASE)
+_MAX_NAME = 255
+"""Characters of a key's name; values' names may be longer, and are not in drivers."""
 MAX_VALUES = 2000
 """Of one device; drivers of network adapters have some hundred."""
 
@@ -52,7 +54,7 @@ def read_values(document: InfText, sections: list[str]) -> tuple[list[InfValue],
     values: list[InfValue] = []
     left: list[str] = []
     for section in sections:
-        for line in document.section(section):
+        for line in document.section(section)[:MAX_VALUES]:
             read = _value([document.expand(field) for field in line.fields])
             if read is None:
                 left.append(f"[{section}] {line.text[:60]}")
@@ -75,7 +77,10 @@ def _value(fields: list[str]) -> InfValue | None:
     flags = number(flag_text)
     if root.upper() != "HKR" or flags is None or flags & (_DELETE | _OVERWRITE_ONLY):
         return None
-    key = "\\".join(part for part in key.split("\\") if part)
+    parts = [part for part in key.split("\\") if part]
+    if max(map(len, [*parts, name])) > _MAX_NAME:
+        return None
+    key = "\\".join(parts)
     if flags & _KEY_ONLY:
         return InfValue(key, "", None)
     kind = _TYPES.get(flags & _TYPE_MASK)

@@ -1,22 +1,42 @@
-"""Which devices the guest has drivers for, from its driver databases."""
+"""Which devices the guest has drivers for, from its driver databases and its driver store."""
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from imageport.compose.drivers.inf import id_matches
+from imageport.compose.drivers.inf import DriverVersion, id_matches
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import Registry
+from imageport.compose.volumes.guest_files import GuestFiles
 
-_DATABASES = ("DRIVERS", "SYSTEM")
+DATABASES = ("DRIVERS", "SYSTEM")
 """Drivers that are needed to boot are in SYSTEM, all others in DRIVERS (Windows 8 and later)."""
+STORE = "Windows/System32/DriverStore/FileRepository"
+INF_FOLDER = "Windows/INF"
+_OEM_INF = re.compile(r"oem\d{1,4}\.inf", re.IGNORECASE)
+_VERSION = struct.Struct("<24xQ4H8x")
+"""A package's ``Version``: class, FILETIME of the date, four numbers, the last one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPackage:
+    """A package that Windows knows; what a half-installed one lacks is ""."""
+
+    oem_inf: str
+    """Its name in ``\\Windows\\INF``."""
+    hive: str = ""
+    store: str = ""
+    """Its folder in the driver store."""
 
 
 def infs_for(registry: Registry, hardware_id: str) -> list[tuple[str, str]]:
     """Return (hive, INF name) of every installed driver that covers a hardware id."""
     found: set[tuple[str, str]] = set()
     bus, _, device = hardware_id.partition("\\")
-    for hive in _DATABASES:
+    for hive in DATABASES:
         for key in _devices(registry, hive, bus):
             if id_matches(key.name, device):
                 found.update((hive, name) for name in key.values() if name)
@@ -38,6 +58,51 @@ def services_of(registry: Registry, hive: str, package: str) -> list[str]:
     key = registry.key(hive, f"DriverDatabase\\DriverPackages\\{package}\\Configurations")
     values = [child.value("Service") for child in key.children()] if key else []
     return sorted({value.as_text() for value in values if value and value.as_text()})
+
+
+def version_of(registry: Registry, hive: str, package: str) -> DriverVersion | None:
+    """Return a package's date and number, None when the database does not say."""
+    value = registry.value(hive, f"DriverDatabase\\DriverPackages\\{package}", "Version")
+    if value is None or len(value.data) != _VERSION.size:
+        return None
+    date, four, three, two, one = _VERSION.unpack(value.data)
+    return DriverVersion(date, (one, two, three, four))
+
+
+def find_installed(
+    registry: Registry, files: GuestFiles, inf_data: bytes
+) -> list[InstalledPackage]:
+    """Return the packages whose INF has this very content, whoever installed them."""
+    found = []
+    for name in oem_infs(files):
+        path = f"{INF_FOLDER}/{name}"
+        if files.size_bytes(path) != len(inf_data) or files.read(path, len(inf_data)) != inf_data:
+            continue
+        stores = {hive: package_of(registry, hive, name) for hive in DATABASES}
+        hive = next((hive for hive, store in stores.items() if store), "")
+        found.append(InstalledPackage(name, hive, stores.get(hive, "")))
+    return found
+
+
+def oem_infs(files: GuestFiles) -> list[str]:
+    """Return the names of other makers' INF files, ``oem12.inf``, by number."""
+    names = [name.lower() for name in files.names(INF_FOLDER) if _OEM_INF.fullmatch(name)]
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def newer_driver(
+    registry: Registry, files: GuestFiles, hardware_id: str, version: DriverVersion
+) -> str:
+    """Return an installed driver of a device that Windows would prefer, "" when there is none.
+
+    What is no longer in the driver store cannot be taken by Windows and does not count.
+    """
+    for hive, inf in infs_for(registry, hardware_id):
+        store = package_of(registry, hive, inf)
+        known = version_of(registry, hive, store) if store else None
+        if known is not None and known > version and files.exists(f"{STORE}/{store}"):
+            return f"{inf} ({known})"
+    return ""
 
 
 def _devices(registry: Registry, hive: str, bus: str) -> Iterator[Key]:

@@ -6,12 +6,25 @@ from collections.abc import Iterator
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob
-from imageport.compose.drivers.inf import MAX_INF_BYTES, parse_inf
-from imageport.compose.drivers.installed_drivers import infs_for, package_of, services_of
+from imageport.compose.drivers.inf import MAX_INF_BYTES, DriverInf, parse_inf
+from imageport.compose.drivers.inf_models import WindowsVersion
+from imageport.compose.drivers.installed_drivers import (
+    STORE,
+    find_installed,
+    infs_for,
+    package_of,
+    services_of,
+)
+from imageport.compose.drivers.offline_choice import is_offline_kind, wanted_nics
+from imageport.compose.drivers.package_layout import PackageLayout
+from imageport.compose.drivers.package_state import missing_parts
 from imageport.compose.first_boot.plan import ADD_DRIVER, FOLDER, parse_plan
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, When, startable
+from imageport.compose.volumes.descriptors import who_else_may_write
 
-_DRIVER_STORE = "Windows/System32/DriverStore/FileRepository"
+_PLAN = f"{FOLDER}/plan.txt"
+_SERVICES = "S-1-5-80-"
+"""Identities of services; Windows gives its installer (TrustedInstaller) everything it installs."""
 
 
 def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
@@ -38,15 +51,11 @@ def network_driver_ready(evidence: Evidence, job: EngineJob, target: CloudTarget
     finding = _installed(evidence, job, target)
     if not finding.problems:
         return finding
-    plan = parse_plan(evidence.files.read(f"{FOLDER}/plan.txt", 65536))
-    for step in plan.steps:
-        if step.verb != ADD_DRIVER:
-            continue
-        path = f"{FOLDER}/drivers/{step.arguments[0]}".replace("\\", "/")
-        inf = parse_inf(evidence.files.read(path, MAX_INF_BYTES))
-        served = [wanted for wanted in _nic_ids(job, target) if inf.serves(wanted)]
+    for name, data in _staged(evidence):
+        inf = parse_inf(data)
+        served = [wanted for wanted in wanted_nics(job.options, target) if inf.serves(wanted)]
         if served:
-            return Finding(facts=[f"{served[0]} will be served by {step.arguments[0]}"])
+            return Finding(facts=[f"{served[0]} will be served by {name}"])
     return finding
 
 
@@ -55,13 +64,70 @@ def network_driver_installed(evidence: Evidence, job: EngineJob, target: CloudTa
     return _installed(evidence, job, target)
 
 
-def _nic_ids(job: EngineJob, target: CloudTarget) -> tuple[str, ...]:
-    return job.options.required_nic_ids or target.nic_ids
+def driver_packages(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
+    """Each package for the disk or the network adapter is in the guest, with nothing missing.
+
+    After the one boot it may be there twice: Windows gives a package's folder another name than we
+    do when it takes it for a new one. One that is whole will do.
+    """
+    finding = Finding()
+    for name, data in _staged(evidence):
+        inf = parse_inf(data)
+        if not is_offline_kind(inf, job.options, target):
+            continue
+        problems: list[str] = []
+        fact = ""
+        for known in find_installed(evidence.registry, evidence.files, data):
+            layout = _layout(evidence, name, inf, known.oem_inf, known.store)
+            missing = missing_parts(evidence.registry, evidence.files, layout, known.hive)
+            problems += [f"{name} as {known.oem_inf} lacks {part}" for part in missing]
+            opened = [] if missing else list(_open_files(evidence, layout))
+            problems += opened
+            if not missing and not opened:
+                fact = f"{name} is {known.oem_inf} in {known.hive}, folder {known.store}"
+        if fact:
+            finding.facts.append(fact)
+        else:
+            finding.problems += problems or [f"{name} is not in \\Windows\\INF"]
+    if not finding.facts and not finding.problems:
+        finding.facts.append("no package was added for the disk or the network adapter")
+    return finding
+
+
+def _open_files(evidence: Evidence, layout: PackageLayout) -> Iterator[str]:
+    """Yield what of a package somebody may change who is no administrator."""
+    paths = [layout.store_folder, layout.inf_path, layout.catalogue_path, *layout.copies()]
+    paths += [f"{layout.store_folder}/{name}" for name in layout.files]
+    for path in paths:
+        found = who_else_may_write(evidence.files.descriptor(path))
+        others = [sid for sid in found if not sid.startswith(_SERVICES)]
+        if others:
+            yield f"{path} may be changed by {', '.join(others)}"
+
+
+def _layout(
+    evidence: Evidence, name: str, inf: DriverInf, oem_inf: str, store: str
+) -> PackageLayout:
+    inspection = evidence.inspection
+    inf_name = name.rpartition("\\")[2]
+    files = tuple(dict.fromkeys([inf_name, *filter(None, [inf.catalog]), *inf.source_files]))
+    system = WindowsVersion.of(inspection.build, inspection.product_name)
+    return PackageLayout(inf, inf_name, files, system, oem_inf, store)
+
+
+def _staged(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
+    r"""Yield (PACKAGE\INF, the INF's content) of each package that first boot adds."""
+    if not evidence.files.exists(_PLAN):
+        return
+    for step in parse_plan(evidence.files.read(_PLAN, 65536)).steps:
+        if step.verb == ADD_DRIVER:
+            path = f"{FOLDER}/drivers/{step.arguments[0]}".replace("\\", "/")
+            yield step.arguments[0], evidence.files.read(path, MAX_INF_BYTES)
 
 
 def _installed(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
     problems: list[str] = []
-    wanted = _nic_ids(job, target)
+    wanted = wanted_nics(job.options, target)
     for hardware_id in wanted:
         for hive, inf in infs_for(evidence.registry, hardware_id):
             problem = _package_problem(evidence, hive, inf)
@@ -73,7 +139,7 @@ def _installed(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Findi
 
 def _package_problem(evidence: Evidence, hive: str, inf: str) -> str:
     package = package_of(evidence.registry, hive, inf)
-    if not package or not evidence.files.exists(f"{_DRIVER_STORE}/{package}"):
+    if not package or not evidence.files.exists(f"{STORE}/{package}"):
         return f"{inf}: its package '{package}' is not in the driver store"
     current = evidence.registry.current_control_set
     for service in services_of(evidence.registry, hive, package):
@@ -85,6 +151,7 @@ def _package_problem(evidence: Evidence, hive: str, inf: str) -> str:
 
 CHECKS = (
     Check("driver_database", driver_database),
+    Check("driver_packages", driver_packages),
     Check("network_driver", network_driver_ready, When.BEFORE_BOOT),
     Check("network_driver", network_driver_installed, When.AFTER_BOOT),
 )

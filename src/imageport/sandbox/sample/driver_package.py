@@ -1,7 +1,7 @@
-"""A driver package as an operator supplies it: the network driver that the target cloud needs.
+"""Driver packages as an operator supplies them: what the target clouds' machines need.
 
-Its INF is complete and in real syntax; the driver itself does nothing and is signed by nobody, so
-it is good for an emulated first boot only.
+Each INF (``drivers/NAME.inf``) is complete and in real syntax, in the structure that the vendors'
+have; the drivers do nothing and are signed by nobody, so they are good for emulated machines only.
 """
 
 from __future__ import annotations
@@ -11,96 +11,54 @@ from pathlib import Path
 from imageport.sandbox.sample.portable_executable import minimal_pe
 
 VERSION = "2.9.0.4"
+"""Of the ENA package."""
 HARDWARE_IDS = (r"PCI\VEN_1D0F&DEV_EC20", r"PCI\VEN_1D0F&DEV_EC21")
-_INF = r"""; Sample of a network driver package, with every section that installing one needs.
-
-[Version]
-Signature   = "$Windows NT$"
-Class       = Net
-ClassGuid   = {4d36e972-e325-11ce-bfc1-08002be10318}
-Provider    = %Vendor%
-CatalogFile = ena.cat
-DriverVer   = 03/14/2025,@VERSION@
-PnpLockdown = 1
-
-[Manufacturer]
-%Vendor% = ENA, NTamd64.10.0...16299, NTamd64
-
-[ENA.NTamd64.10.0...16299]
-%Adapter% = ENA_Install, PCI\VEN_1D0F&DEV_EC20
-%Adapter% = ENA_Install, PCI\VEN_1D0F&DEV_EC21
-
-[ENA.NTamd64]
-%Adapter% = ENA_Install, PCI\VEN_1D0F&DEV_EC20   ; models of earlier systems
-%Adapter% = ENA_Install, PCI\VEN_1D0F&DEV_EC21
-
-[ENA_Install.NT]
-Characteristics = 0x84
-BusType         = 5
-*IfType         = 6
-*MediaType      = 0
-*PhysicalMediaType = 14
-AddReg          = ENA_Parameters
-CopyFiles       = ENA_Files
-
-[ENA_Install.NT.Services]
-AddService = ena, 2, ENA_Service, ENA_EventLog
-
-[ENA_Install.NT.HW]
-AddReg = ENA_Interrupts
-
-[ENA_Service]
-DisplayName   = %ServiceName%
-ServiceType   = 1
-StartType     = 3
-ErrorControl  = 1
-ServiceBinary = %12%\ena.sys
-LoadOrderGroup = NDIS
-
-[ENA_EventLog]
-HKR, , EventMessageFile, 0x00020000, "%%SystemRoot%%\System32\drivers\ena.sys"
-HKR, , TypesSupported,   0x00010001, 7
-
-[ENA_Parameters]
-HKR, Ndi,            Service,    0, "ena"
-HKR, Ndi\Interfaces, UpperRange, 0, "ndis5"
-HKR, Ndi\Interfaces, LowerRange, 0, "ethernet"
-
-[ENA_Interrupts]
-HKR, "Interrupt Management\MessageSignaledInterruptProperties", MSISupported, 0x10001, 1
-
-[ENA_Files]
-ena.sys,,,2
-
-[DestinationDirs]
-ENA_Files = 12
-
-[SourceDisksNames]
-1 = %DiskName%
-
-[SourceDisksFiles]
-ena.sys = 1
-
-[Strings]
-Vendor      = "Imageport Sample Drivers"
-Adapter     = "Elastic Network Adapter (sample)"
-ServiceName = "Elastic Network Adapter (sample)"
-DiskName    = "Sample driver disk"
-"""
+_COMPANY = "Imageport Sample Drivers"
+_INFS = Path(__file__).parent / "drivers"
+PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ena": (VERSION, ("ena.sys",)),
+    "nvme": ("1.5.2.0", ("samplenvme.sys",)),
+    "vioscsi": ("100.95.104.26200", ("vioscsi.sys",)),
+    "netkvm": ("100.95.104.26200", ("netkvm.sys",)),
+    "gvnic": ("2.1.0.3", ("gvnic.sys", "x64/lib.dll")),
+}
+"""Package → its version and its files beside INF and catalogue."""
+CLOUD_PACKAGES = {"aws": ("ena", "nvme"), "gcp": ("vioscsi", "netkvm", "gvnic")}
 
 
-def write_ena_package(folder: Path) -> Path:
-    """Write ``ena.inf``, ``ena.sys`` and ``ena.cat`` into the folder, made if missing.
+def write_package(name: str, folder: Path, *, version: str = "") -> Path:
+    """Write one of `PACKAGES` into the folder, made if missing.
+
+    Args:
+        name: which package.
+        folder: where to.
+        version: instead of its own.
 
     Returns the INF's path. The same bytes at every call: the package is pinned by its digest.
     """
+    own, files = PACKAGES[name]
+    chosen = version or own
     folder.mkdir(parents=True, exist_ok=True)
-    inf = folder / "ena.inf"
-    inf.write_bytes(_INF.replace("@VERSION@", VERSION).replace("\n", "\r\n").encode("ascii"))
-    driver = minimal_pe("ena.sys", VERSION, company="Imageport Sample Drivers")
-    (folder / "ena.sys").write_bytes(driver)
-    (folder / "ena.cat").write_bytes(_empty_catalog())
+    inf = folder / f"{name}.inf"
+    text = (_INFS / f"{name}.inf").read_text(encoding="ascii").replace("@VERSION@", chosen)
+    inf.write_bytes(text.replace("\n", "\r\n").encode("ascii"))
+    for file in files:
+        place = folder / file
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(minimal_pe(place.name, chosen, company=_COMPANY))
+    (folder / f"{name}.cat").write_bytes(_empty_catalog())
     return inf
+
+
+def write_cloud_packages(cloud: str, folder: Path) -> None:
+    """Write every package of a cloud, each into its own folder."""
+    for name in CLOUD_PACKAGES.get(cloud, ()):
+        write_package(name, folder / name)
+
+
+def write_ena_package(folder: Path) -> Path:
+    """Write ``ena.inf``, ``ena.sys`` and ``ena.cat`` into the folder; returns the INF's path."""
+    return write_package("ena", folder)
 
 
 def _empty_catalog() -> bytes:

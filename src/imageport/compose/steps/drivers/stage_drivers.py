@@ -6,8 +6,11 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from imageport.compose.contract import Tier
+from imageport.compose.drivers.driver_packages import DriverPackage
+from imageport.compose.drivers.offline_choice import wanted_nics
 from imageport.compose.first_boot.plan import ADD_DRIVER, FOLDER, WAIT_DEVICES
 from imageport.compose.step import Context, Step
+from imageport.compose.steps.drivers.install_drivers import choices_of
 from imageport.compose.volumes.descriptors import Access
 
 _SETTLE_SECONDS = 120
@@ -28,9 +31,9 @@ class StageDrivers(Step):
         context.plan.add(WAIT_DEVICES, str(_SETTLE_SECONDS), required=False)
         if not context.packages:
             return
-        wanted = context.options.required_nic_ids or context.target.nic_ids
+        wanted = wanted_nics(context.options, context.target)
         context.recorder.add_folder(f"{FOLDER}/drivers", Access.ADMINISTRATORS_ONLY)
-        for package in context.packages:
+        for package in _staged(context):
             root = f"{FOLDER}/drivers/{package.name}"
             context.recorder.add_folder(root, Access.ADMINISTRATORS_ONLY)
             for folder in _folders(package.files):
@@ -42,6 +45,11 @@ class StageDrivers(Step):
             context.plan.add(
                 ADD_DRIVER, f"{package.name}\\{package.inf_name}", required=is_required
             )
+
+
+def _staged(context: Context) -> list[DriverPackage]:
+    """Return the packages without those of which the image has something newer."""
+    return [choice.package for choice in choices_of(context) if choice.is_staged]
 
 
 def _folders(files: tuple[str, ...]) -> list[str]:
