@@ -21,7 +21,7 @@ _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
     r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
     r"|\\Policy\\Secrets\\|\\Control\\Lsa\\"
-    r"|password|passwd|secret|credential|private.?key",
+    r"|password|passwd|secret|credential|private.?key|(?:token|api.?key)$",
     re.IGNORECASE,
 )
 """Where automatic logon, SNMP, proxies and LSA keep what nobody may read in a report."""
