@@ -1,0 +1,492 @@
+"""Driver packages put in offline: what is written, what is left alone, what the verdict misses."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imageport.compose.cloud_target import TARGETS
+from imageport.compose.contract import Action, Change, EngineOptions, Inspection
+from imageport.compose.drivers.driver_packages import find_packages
+from imageport.compose.drivers.inf_installs import InfService
+from imageport.compose.drivers.package_database import marked, next_oem_number
+from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.registry import Registry, hive_path
+from imageport.compose.hives.registry_value import Value
+from imageport.compose.step import Context
+from imageport.compose.steps.drivers import install_drivers
+from imageport.compose.steps.drivers.install_drivers import InstallDrivers
+from imageport.compose.steps.order import option_refusals
+from imageport.compose.volumes.descriptors import Access
+from imageport.compose.volumes.guest_files import PendingFiles
+from imageport.compose.volumes.local_files import LocalFiles
+from imageport.sandbox.sample.driver_package import write_cloud_packages, write_package
+from imageport.sandbox.sample.hives import base_block_checksum, empty_hive, expand, merge_text
+from imageport.sandbox.sample.portable_executable import minimal_pe
+
+SETS = ("ControlSet001", "ControlSet002")
+GCP = EngineOptions(cloud="gcp")
+STORE = "Windows/System32/DriverStore/FileRepository"
+CATALOGUES = "Windows/System32/CatRoot/{F750E6C3-38EE-11D1-85E5-00C04FC295EE}"
+TESTDATA = Path(os.environ.get("IMAGEPORT_TESTDATA", "/nonexistent")) / "hives"
+GOLDEN = Path(__file__).parent / "drivers"
+
+
+@pytest.fixture
+def gcp(guest: Any) -> Any:
+    """A guest whose payload has every package of Google's machines."""
+    write_cloud_packages("gcp", guest.payload / "gcp")
+    return guest
+
+
+def install(guest: Any, options: EngineOptions | None = None) -> list[Change]:
+    """Run the step alone on the guest's folders, and keep what it did."""
+    chosen = options or EngineOptions()
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        facts = guest.facts(registry, chosen)
+        pending = PendingFiles(guest.windows)
+        packages, refusals = find_packages(guest.payload, chosen.drivers, chosen.cloud)
+        assert not refusals
+        context = Context(
+            chosen, facts.target, facts.inspection, registry, pending, None, None, tuple(packages)
+        )
+        step = InstallDrivers()
+        context.recorder.begin(step.name, step.tier)
+        step.run(context)
+        for name, hive in registry.hives.items():
+            hive.commit()
+            if name != "BCD":
+                guest.hive(name).write_bytes(hive.path.read_bytes())
+        pending.apply()
+        return context.recorder.changes
+
+
+def reason(guest: Any, options: EngineOptions | None = None) -> str:
+    chosen = options or EngineOptions()
+    with ExitStack() as stack:
+        facts = guest.facts(guest.registry(stack), chosen)
+        packages, _ = find_packages(guest.payload, chosen.drivers, chosen.cloud)
+        facts.packages = tuple(packages)
+        return InstallDrivers().reason(facts)
+
+
+def refused(guest: Any, options: EngineOptions) -> list[str]:
+    with ExitStack() as stack:
+        facts = guest.facts(guest.registry(stack), options)
+        packages, _ = find_packages(guest.payload, options.drivers, options.cloud)
+        facts.packages = tuple(packages)
+        return [found.code for found in InstallDrivers().guest_problems(facts)]
+
+
+def hivexget(hive: Path, key: str, name: str) -> str:
+    done = subprocess.run(
+        ["hivexget", hive, f"\\{key}", name],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else "(missing)"
+
+
+def store_of(guest: Any, name: str) -> str:
+    (found,) = (n for n in guest.windows.names(STORE) if n.startswith(f"{name}.inf_amd64_"))
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (EngineOptions(drivers=("ena",)), ""),
+        (EngineOptions(required_nic_ids=("PCI\\VEN_1D0F&DEV_EC20",)), ""),
+        (EngineOptions(cloud="gcp"), ""),
+    ],
+)
+def test_options_of_the_step_are_accepted(options: EngineOptions, message: str) -> None:
+    assert [found.reason for found in option_refusals(options)] == ([message] if message else [])
+
+
+def test_the_disks_driver_is_a_whole_package_and_starts_with_the_kernel(gcp: Any) -> None:
+    changes = install(gcp, GCP)
+    folder = store_of(gcp, "vioscsi")
+    assert gcp.windows.names(f"{STORE}/{folder}") == ["vioscsi.cat", "vioscsi.inf", "vioscsi.sys"]
+    inf = next(c.path.rpartition("\\")[2] for c in changes if "\\INF\\oem" in c.path)
+    assert gcp.windows.exists(f"{CATALOGUES}/{inf.replace('.inf', '.cat')}")
+    assert gcp.windows.exists("Windows/System32/drivers/vioscsi.sys")
+    system = gcp.hive("SYSTEM")
+    for control_set in SETS:
+        place = f"{control_set}\\Services\\vioscsi"
+        assert hivexget(system, place, "Start") == "0"
+        assert hivexget(system, place, "ImagePath") == "System32\\drivers\\vioscsi.sys"
+        assert hivexget(system, place, "Group") == "SCSI miniport"
+        assert hivexget(system, f"{place}\\Parameters", "BusType") == "10"
+        assert hivexget(system, f"{place}\\Parameters\\PnpInterface", "5") == "1"
+    assert all(c.after for c in changes if c.kind == "descriptor")
+    added = {c.path for c in changes if c.kind in {"file", "folder"} and not c.before}
+    assert added == {c.path for c in changes if c.kind == "descriptor"}
+
+
+def test_a_guest_composed_for_google_passes_what_the_verdict_says_of_drivers(gcp: Any) -> None:
+    gcp.compose(GCP)
+    verdict = gcp.judge(options=GCP)
+    for item in ("boot_drivers", "boot_driver_files", "driver_database", "driver_packages"):
+        assert verdict[item].passed, verdict[item].evidence
+    assert "PCI\\VEN_1AF4&DEV_1004 is served by oem" in verdict["driver_database"].evidence
+
+
+def test_network_drivers_go_into_the_hive_of_what_no_boot_needs(gcp: Any) -> None:
+    install(gcp, GCP)
+    for device in ("VEN_1AF4&DEV_1041", "VEN_1AE0&DEV_0042"):
+        place = f"DriverDatabase\\DeviceIds\\PCI\\{device}"
+        assert hivexget(gcp.hive("SYSTEM"), place, "oem7.inf") == "(missing)"
+        with Hive(gcp.hive("DRIVERS")) as drivers:
+            key = drivers.key(place)
+            assert key is not None
+            assert len(key.values()) == 1
+
+
+def test_the_database_says_of_a_package_what_the_golden_list_says(gcp: Any) -> None:
+    changes = install(gcp, GCP)
+    for name in ("vioscsi", "netkvm", "gvnic"):
+        store = store_of(gcp, name)
+        oem = next(
+            c.path.rpartition("\\")[2]
+            for c in changes
+            if c.name == "Active" and c.after == f"REG_SZ {store}"
+        )
+        lines = [
+            f"{c.path} {c.name or '@'} = {c.after}"
+            for c in changes
+            if c.kind == "registry"
+            and (store in f"{c.path}{c.after}" or oem in f"{c.name}{c.path}")
+        ]
+        text = "\n".join(lines).replace(store, f"{name}.inf_amd64_STORE").replace(oem, "oemN.inf")
+        golden = GOLDEN / f"{name}.txt"
+        assert text + "\n" == golden.read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_installing_twice_is_installing_once(guest: Any, cloud: str) -> None:
+    write_cloud_packages(cloud, guest.payload / cloud)
+    shutil.rmtree(guest.payload / "ena")
+    options = EngineOptions(cloud=cloud)
+    assert install(guest, options)
+    before = {p: p.read_bytes() for p in guest.windows.root.rglob("*") if p.is_file()}
+    assert install(guest, options) == []
+    for path, content in before.items():
+        if "config" not in path.parts:
+            assert path.read_bytes() == content, path
+    assert "is there as oem" in reason(guest, options)
+
+
+def _named(text: str, guest: Any) -> str:
+    """Put in the names that the package of the disk's driver has in this guest."""
+    store = store_of(guest, "vioscsi")
+    place = f"DriverDatabase\\DriverPackages\\{store}"
+    oem = hivexget(guest.hive("SYSTEM"), place, "@").removesuffix(".inf")
+    return text.replace("STORE", store).replace("OEM", oem)
+
+
+def _lose(path: str) -> Callable[[Any], None]:
+    def lose(guest: Any) -> None:
+        found = guest.windows._find(_named(path, guest))
+        assert found is not None
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+    return lose
+
+
+def _merge(hive: str, text: str) -> Callable[[Any], None]:
+    def change(guest: Any) -> None:
+        merge_text(guest.hive(hive), _named(text, guest))
+
+    return change
+
+
+PIECES = [
+    (_lose(f"{STORE}/STORE"), "vioscsi.sys"),
+    (_lose(f"{STORE}/STORE/vioscsi.cat"), "vioscsi.cat"),
+    (_lose(f"{CATALOGUES}/OEM.cat"), "CatRoot"),
+    (_lose("Windows/INF/OEM.inf"), "is not in \\Windows\\INF"),
+    (_lose("Windows/System32/drivers/vioscsi.sys"), "drivers\\vioscsi.sys"),
+    (
+        _merge("SYSTEM", "[-\\DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_1048]\n"),
+        "DeviceIds\\PCI\\VEN_1AF4&DEV_1048",
+    ),
+    (_merge("SYSTEM", "[-\\DriverDatabase\\DriverPackages\\STORE]\n"), "DriverPackages"),
+    (
+        _merge("SYSTEM", "[-\\DriverDatabase\\DriverPackages\\STORE\\Configurations]\n"),
+        "Configurations\\scsi_inst",
+    ),
+    (_merge("SYSTEM", "[-\\DriverDatabase\\DriverInfFiles\\OEM.inf]\n"), "driver database"),
+    (_merge("SYSTEM", "[-\\ControlSet002\\Services\\vioscsi]\n"), "vioscsi in ControlSet002"),
+    (
+        _merge("SYSTEM", '[\\ControlSet001\\Services\\vioscsi]\n"Start"=dword:00000004\n'),
+        "vioscsi in ControlSet001: it is disabled",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "evidence"), PIECES)
+def test_the_verdict_misses_each_piece_and_installing_again_brings_it_back(
+    gcp: Any, fault: Callable[[Any], None], evidence: str
+) -> None:
+    gcp.compose(GCP)
+    assert gcp.judge(options=GCP)["driver_packages"].passed
+    fault(gcp)
+    found = gcp.judge(options=GCP)["driver_packages"]
+    assert not found.passed
+    assert evidence in found.evidence
+    install(gcp, GCP)
+    again = gcp.judge(options=GCP)["driver_packages"]
+    assert again.passed, again.evidence
+
+
+def test_the_verdict_tells_of_a_driver_that_users_may_change(gcp: Any) -> None:
+    gcp.compose(GCP)
+    path = "windows/system32/drivers/vioscsi.sys"
+    everybody = Access.USERS_READ.descriptor(is_folder=False).replace(
+        struct.pack("<I", 0x001200A9), struct.pack("<I", 0x001F01FF)
+    )
+    gcp.windows.descriptors[path] = everybody
+    found = gcp.judge(options=GCP)["driver_packages"]
+    assert "vioscsi.sys may be changed by S-1-5-32-545" in found.evidence
+
+
+def test_the_boot_storage_of_the_target_must_come_from_somewhere(guest: Any) -> None:
+    assert refused(guest, GCP) == ["driver_missing"]
+    assert refused(guest, EngineOptions()) == []
+    merge_text(
+        guest.hive("SYSTEM"), '[\\ControlSet001\\Services\\vioscsi]\n"Start"=dword:00000000\n'
+    )
+    assert refused(guest, GCP) == []
+
+
+def test_the_payloads_driver_is_enough(gcp: Any) -> None:
+    assert refused(gcp, GCP) == []
+
+
+def test_packages_for_other_devices_wait_for_pnputil(guest: Any) -> None:
+    write_package("nvme", guest.payload / "nvme")
+    changes = guest.compose()
+    assert not [c for c in changes if "samplenvme" in c.path and c.step == "install_drivers"]
+    plan = guest.windows.read("Windows/ImageportFirstBoot/plan.txt", 4096).decode()
+    assert "optional add-driver nvme\\nvme.inf" in plan
+    assert "nvme 1.5.2.0 waits for first boot" in reason(guest)
+
+
+def test_an_older_package_than_the_images_is_left_out_with_the_reason(guest: Any) -> None:
+    install(guest)
+    (guest.payload / "ena/ena.inf").unlink()
+    write_package("ena", guest.payload / "ena", version="2.1.0.0")
+    inf = guest.payload / "ena/ena.inf"
+    inf.write_bytes(inf.read_bytes().replace(b"03/14/2025", b"03/14/2021"))
+    assert install(guest) == []
+    assert "ena 2.1.0.0 is left out: the image has the newer oem" in reason(guest)
+    guest.compose()
+    plan = guest.windows.read("Windows/ImageportFirstBoot/plan.txt", 4096).decode()
+    assert "add-driver" not in plan
+    assert guest.judge()["network_driver"].passed
+
+
+def test_a_newer_package_comes_beside_the_old_one_and_its_file_replaces_it(guest: Any) -> None:
+    install(guest)
+    write_package("ena", guest.payload / "ena", version="3.0.0.0")
+    changes = install(guest)
+    path = "\\Windows\\System32\\drivers\\ena.sys"
+    assert [(c.kind, bool(c.before)) for c in changes if c.path == path] == [("file", True)]
+    owners = hivexget(guest.hive("SYSTEM"), "ControlSet001\\Services\\ena", "Owners")
+    assert len(owners.split()) == 2
+    assert len([n for n in guest.windows.names(STORE) if n.startswith("ena.inf_")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("there", "company", "replaced"),
+    [
+        ("2.9.0.3", "Sample", True),
+        ("2.9.0.4", "Sample", False),
+        ("2.10.0.0", "Sample", False),
+        ("1.0.0.0", "Microsoft Corporation", False),
+        ("", "", False),
+    ],
+)
+def test_a_file_that_is_there_gives_way_to_a_newer_one_only(
+    guest: Any, there: str, company: str, *, replaced: bool
+) -> None:
+    place = guest.windows.root / "Windows/System32/drivers/ena.sys"
+    old = minimal_pe("ena.sys", there, company=company) if there else b"no program"
+    place.write_bytes(old)
+    install(guest)
+    assert (place.read_bytes() != old) is replaced
+
+
+def test_a_service_of_windows_itself_is_not_taken_over(guest: Any) -> None:
+    owned = expand('[\\ControlSet001\\Services\\ena]\n"Owners"=multi:"netena.inf"\n')
+    merge_text(guest.hive("SYSTEM"), owned)
+    assert install(guest) == []
+    assert "waits for first boot: service ena is Windows' own, of netena.inf" in reason(guest)
+
+
+def test_without_a_hive_of_other_drivers_they_go_into_system(guest: Any) -> None:
+    guest.hive("DRIVERS").unlink()
+    assert "in SYSTEM because there is no hive DRIVERS" in reason(guest)
+    install(guest)
+    place = "DriverDatabase\\DeviceIds\\PCI\\VEN_1D0F&DEV_EC20"
+    with Hive(guest.hive("SYSTEM")) as system:
+        assert system.key(place) is not None
+
+
+def test_an_older_windows_gets_critical_devices_in_every_control_set(gcp: Any) -> None:
+    merge_text(gcp.hive("SYSTEM"), "[-\\DriverDatabase]\n")
+    install(gcp, GCP)
+    device = "pci#ven_1af4&dev_1004&subsys_00081af4&rev_00"
+    for control_set in SETS:
+        place = f"{control_set}\\Control\\CriticalDeviceDatabase\\{device}"
+        assert hivexget(gcp.hive("SYSTEM"), place, "Service") == "vioscsi"
+        guid = hivexget(gcp.hive("SYSTEM"), place, "ClassGUID")
+        assert guid == "{4d36e97b-e325-11ce-bfc1-08002be10318}"
+        assert hivexget(gcp.hive("SYSTEM"), f"{control_set}\\Services\\vioscsi", "Start") == "0"
+    assert "this Windows has no driver database" in reason(gcp, GCP)
+    assert install(gcp, GCP) == []
+    assert gcp.windows.exists("Windows/System32/drivers/vioscsi.sys")
+
+
+def test_overrides_of_the_old_hardware_go(gcp: Any) -> None:
+    text = '[\\ControlSet002\\Services\\vioscsi]\n"Start"=dword:00000003\n\n'
+    text += '[\\ControlSet002\\Services\\vioscsi\\StartOverride]\n"0"=dword:00000003\n'
+    merge_text(gcp.hive("SYSTEM"), text)
+    gcp.compose(GCP)
+    place = "ControlSet002\\Services\\vioscsi"
+    assert hivexget(gcp.hive("SYSTEM"), place, "Start") == "0"
+    assert hivexget(gcp.hive("SYSTEM"), f"{place}\\StartOverride", "0") == "(missing)"
+    plan = gcp.windows.read("Windows/ImageportFirstBoot/plan.txt", 4096).decode()
+    assert plan.count("remove-override vioscsi") == 1
+
+
+def test_an_inf_without_devices_for_this_windows_waits(guest: Any) -> None:
+    inf = guest.payload / "ena/ena.inf"
+    text = inf.read_bytes().replace(b"NTamd64.10.0...16299, NTamd64\r", b"NTamd64.10.0...99999\r")
+    inf.write_bytes(text.replace(b"[ENA.NTamd64.10.0...16299]", b"[ENA.NTamd64.10.0...99999]"))
+    assert "its INF has no devices for Windows 10.0.22631" in reason(guest)
+    assert install(guest) == []
+
+
+def test_what_of_an_inf_is_not_followed_is_said(gcp: Any) -> None:
+    said = reason(gcp, GCP)
+    assert "left to first boot: [Net.ndi.New.HW] Include=pci.inf" in said
+    assert "HKLM, SOFTWARE\\Sample" in said
+
+
+def test_a_driver_that_runs_from_the_store_is_not_copied_out_of_it(gcp: Any) -> None:
+    install(gcp, GCP)
+    assert not gcp.windows.exists("Windows/System32/drivers/netkvm.sys")
+    image = hivexget(gcp.hive("SYSTEM"), "ControlSet001\\Services\\netkvm", "ImagePath")
+    store = store_of(gcp, "netkvm")
+    assert image == f"\\SystemRoot\\System32\\DriverStore\\FileRepository\\{store}\\netkvm.sys"
+    assert gcp.judge(options=GCP)["network_driver"].passed
+
+
+def test_a_library_is_copied_under_the_name_that_the_inf_gives_it(gcp: Any) -> None:
+    install(gcp, GCP)
+    assert gcp.windows.exists("Windows/System32/gvniclib.dll")
+    assert gcp.windows.exists(f"{STORE}/{store_of(gcp, 'gvnic')}/x64/lib.dll")
+
+
+def test_the_map_of_given_numbers_is_kept(guest: Any) -> None:
+    merge_text(guest.hive("SYSTEM"), '[\\DriverDatabase]\n"OemInfMap"=hex:ff,f0\n')
+    install(guest)
+    assert guest.windows.exists("Windows/INF/oem12.inf")
+    with Hive(guest.hive("SYSTEM")) as system:
+        assert system.value("DriverDatabase", "OemInfMap") == Value(3, bytes.fromhex("fff8"))
+
+
+@pytest.mark.parametrize(
+    ("taken", "maps", "number"),
+    [
+        ([], [], 0),
+        (["oem0.inf", "oem2.inf"], [], 1),
+        ([], [b"\xff\xf0"], 12),
+        (["oem12.inf"], [b"\xff\xf0"], 13),
+        ([], [b"\x80", b"\x40"], 2),
+        ([], [b"\xff"], 8),
+    ],
+)
+def test_the_next_number_is_the_first_that_nobody_has(
+    taken: list[str], maps: list[bytes], number: int
+) -> None:
+    assert next_oem_number(taken, maps) == number
+    assert all(next_oem_number(taken, [marked(data, number)]) != number for data in maps)
+
+
+def test_a_tag_is_kept_or_is_the_next_of_its_group(guest: Any) -> None:
+    text = '[\\ControlSet001\\Services\\one]\n"Group"="SCSI miniport"\n"Tag"=dword:00000041\n'
+    merge_text(guest.hive("SYSTEM"), text)
+    service = InfService("two", "two.sys", group="SCSI Miniport", start=0)
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        context = Context(
+            EngineOptions(), TARGETS["gcp"], Inspection(), registry, PendingFiles(guest.windows)
+        )
+        assert install_drivers._tag(context, "ControlSet001", service) == 0x42
+        key = registry.hives["SYSTEM"].ensure("ControlSet001\\Services\\two")
+        key.set("Tag", Value.dword(7))
+        assert install_drivers._tag(context, "ControlSet001", service) == 7
+
+
+def test_after_the_boot_the_packages_are_judged_again(gcp: Any) -> None:
+    gcp.compose(GCP)
+    assert gcp.judge(Action.VERIFY, GCP)["driver_packages"].passed
+
+
+@pytest.mark.skipif(
+    not TESTDATA.is_dir(), reason="IMAGEPORT_TESTDATA names no folder with real hives"
+)
+def test_a_real_machine_gets_a_package_beside_its_own(tmp_path: Path) -> None:
+    root = tmp_path / "windows"
+    system = root / hive_path("SYSTEM")
+    system.parent.mkdir(parents=True)
+    (root / "Windows/INF").mkdir()
+    software = tmp_path / "SOFTWARE"
+    software.write_bytes(empty_hive("SOFTWARE"))
+    data = bytearray(lzma.decompress((TESTDATA / "SYSTEM_WIN_10_1709.xz").read_bytes()))
+    struct.pack_into("<II", data, 4, 1, 1)
+    struct.pack_into("<I", data, 508, base_block_checksum(bytes(data[:512])))
+    system.write_bytes(data)
+    write_package("vioscsi", tmp_path / "payload")
+    packages, _ = find_packages(tmp_path / "payload", (), "gcp")
+    with Hive(system, writable=True) as hive, Hive(software, writable=True) as other:
+        files = PendingFiles(LocalFiles(root))
+        inspection = Inspection(build="10.0.16299.15", product_name="Windows 10 Pro")
+        registry = Registry({"SYSTEM": hive, "SOFTWARE": other})
+        context = Context(
+            GCP, TARGETS["gcp"], inspection, registry, files, None, None, tuple(packages)
+        )
+        InstallDrivers().run(context)
+        hive.commit()
+    place = "DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_1004"
+    assert hivexget(system, place, "oem12.inf") != "(missing)"
+    with Hive(system) as hive:
+        assert hive.value("DriverDatabase", "OemInfMap") == Value(3, bytes.fromhex("fff8"))
+        real = hive.key("DriverDatabase\\DriverPackages\\vmci.inf_amd64_5e38a278d114b813")
+        own = hive.key(
+            f"DriverDatabase\\DriverPackages\\{packages[0].name}.inf_amd64_"
+            + (packages[0].digest[:16])
+        )
+        assert real is not None
+        assert own is not None
+        told = {"ImportDate", "SignerName"}  # the time, and the signature that the sample lacks
+        assert set(real.values()) - told <= set(own.values())
+        kinds = {name: value.kind for name, value in real.values().items()}
+        assert all(
+            value.kind == kinds.get(name, value.kind) for name, value in own.values().items()
+        )
