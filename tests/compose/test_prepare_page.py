@@ -6,6 +6,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from imageport.compose import refusals
 from imageport.compose.contract import EngineOptions
 from imageport.compose.steps.order import STEPS
@@ -48,21 +50,41 @@ def test_the_bounds_and_defaults_are_those_of_the_code() -> None:
     assert re.search(rf"less than {refusals.MIN_FREE_BYTES // 2**20} MiB", PAGE)
 
 
-def test_every_point_of_azures_guides_is_told_with_its_tier_and_a_reason() -> None:
-    section = PAGE.split("## Azure: what its guides ask for, and what is done\n", 1)[1]
+GUIDES = {"Azure": 27, "Google Cloud": 17, "AWS": 14}
+"""How many points each cloud's guides have."""
+TIERS = {"required", "recommended", "checked", "not done", "never", "elsewhere"}
+
+
+def points(cloud: str) -> list[list[str]]:
+    """Return the cells of the table of a cloud's guides."""
+    section = PAGE.split(f"## {cloud}: what its guides ask for, and what is done\n", 1)[1]
     lines = [line for line in section.split("\n## ", 1)[0].splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
-    assert {int(row[0]) for row in rows} == set(range(1, 28))
-    tiers = {"required", "recommended", "checked", "not done", "never", "elsewhere"}
-    assert {row[2] for row in rows} == tiers
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+@pytest.mark.parametrize("cloud", GUIDES)
+def test_every_point_of_a_clouds_guides_is_told_with_its_tier_and_a_reason(cloud: str) -> None:
+    rows = points(cloud)
+    assert {int(row[0]) for row in rows} == set(range(1, GUIDES[cloud] + 1))
+    assert {"required", "recommended", "never"} <= {row[2] for row in rows} <= TIERS
     assert all(len(row) == 4 and row[3] for row in rows)
+    assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)
 
 
-def test_a_point_that_names_a_step_has_the_steps_tier() -> None:
-    section = PAGE.split("## Azure: what its guides ask for, and what is done\n", 1)[1]
-    tiers = {step.name: str(step.tier) for step in STEPS}
-    for line in section.split("\n## ", 1)[0].splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        named = re.match(r"`(\w+)`", cells[3]) if len(cells) == 4 else None
-        if named and named[1] in tiers:
-            assert cells[2] == tiers[named[1]], line
+@pytest.mark.parametrize("cloud", GUIDES)
+def test_a_point_that_names_a_step_has_the_steps_tier_and_is_for_that_cloud(cloud: str) -> None:
+    steps = {step.name: step for step in STEPS}
+    word = {"Google Cloud": "gcp"}.get(cloud, cloud.lower())
+    for row in points(cloud):
+        named = re.match(r"`(\w+)`", row[3])
+        if named and named[1] in steps:
+            assert row[2] == str(steps[named[1]].tier), row
+            assert steps[named[1]].is_for(word), row
+
+
+@pytest.mark.parametrize("cloud", GUIDES)
+def test_a_point_that_says_checked_names_a_refusal_or_a_verdict_item(cloud: str) -> None:
+    known = set(refusals._HINTS) | {check.name for check in CHECKS}
+    for row in points(cloud):
+        if row[2] == "checked":
+            assert known & set(re.findall(r"`(\w+)`", row[3])), row
