@@ -117,7 +117,7 @@ def test_a_driver_that_something_else_needs_keeps_starting(guest: Any) -> None:
     edit(
         guest,
         f'[\\{SETS[0]}\\Control\\Class\\{network}]\n"UpperFilters"=hex(7):'
-        "62,00,6e,00,69,00,73,00,74,00,61,00,63,00,6b,00,36,00,00,00,00,00\n"
+        "62,00,6e,00,69,00,73,00,74,00,61,00,63,00,6b,00,36,00,00,00,00,00\n\n"
         f"[\\{SETS[1]}\\Services\\Needy]\n"
         '"Start"=dword:00000002\n"DependOnService"=hex(7):'
         "62,00,6e,00,69,00,73,00,74,00,61,00,63,00,6b,00,00,00,00,00\n",

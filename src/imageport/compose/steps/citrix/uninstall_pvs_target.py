@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from imageport.compose.contract import Refusal, Tier
 from imageport.compose.first_boot.plan import UNINSTALL_PACKAGE
+from imageport.compose.guest_facts.software import UNINSTALL
 from imageport.compose.hives.registry import Registry
-from imageport.compose.inspection import UNINSTALL
 from imageport.compose.installers import argument_problem
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
@@ -62,8 +62,13 @@ class UninstallPvsTarget(Step):
         """Add the program and an optional step of the plan."""
         product = find_product(context.registry)
         if product is not None:
-            add_program(context, PROGRAM, _TEXT.replace("{command}", product[1]))
+            add_program(context, PROGRAM, command_text(product[1]))
             context.plan.add(UNINSTALL_PACKAGE, PROGRAM, str(_SECONDS), required=False)
+
+
+def command_text(command: str) -> str:
+    """Return the program that runs a command line of cmd.exe."""
+    return _TEXT.replace("{command}", command)
 
 
 def find_product(registry: Registry) -> tuple[str, str] | None:
