@@ -11,6 +11,7 @@ from uuid import UUID
 from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.descriptors import EVERYBODY, audited
 from imageport.sandbox.guest_player.disk import Table
+from imageport.sandbox.guest_player.driver_database import offers
 from imageport.sandbox.guest_player.registry import Hive, Key
 from imageport.sandbox.guest_player.volume import WindowsVolume
 
@@ -24,8 +25,8 @@ NO_ENTRY = "Windows Boot Manager: 0xc000000e The boot selection failed: a requir
 NO_LOADER = "Windows Boot Manager: 0xc000000f winload.efi is missing or corrupt."
 
 
-MACHINES = ("aws", "azure", "azure-nvme")
-"""Whose hardware the table knows; ``azure`` has SCSI disks, ``azure-nvme`` NVMe ones."""
+MACHINES = ("aws", "azure", "azure-nvme", "gcp", "gcp-nvme")
+"""Whose hardware the table knows; ``azure`` and ``gcp`` have SCSI disks, the others NVMe ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class BootJudge:
             if fault:
                 yield Stop(rule.screen, f"{rule.subject}: {fault}")
         for rule in self._rules("boot-device"):
-            if not system.key(f"DriverDatabase\\DeviceIds\\{rule.subject}"):
+            if not any(offers([system], rule.subject)):
                 yield Stop(rule.screen, f"no driver in the database for {rule.subject}")
         for rule in self._rules("boot-class"):
             for name in class_filters(system, control_set, rule.subject):

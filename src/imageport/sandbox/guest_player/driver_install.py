@@ -1,7 +1,7 @@
 r"""What ``pnputil /add-driver x.inf /install`` leaves behind: driver store, database, service.
 
 The package goes into the driver store and its INF to ``Windows\INF\oemN.inf``. If the machine has
-one of its devices, the driver is installed for it.
+one of its devices, the driver is installed for it. A package that is there already stays as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from imageport.sandbox.guest_player import registry
+from imageport.sandbox.guest_player.driver_database import active_package, compatible_ids
 from imageport.sandbox.guest_player.inf import NO_CATALOG, Inf, InfError, InfModel, parse_inf
 from imageport.sandbox.guest_player.registry import BINARY, Hive, number, string, strings
 from imageport.sandbox.guest_player.volume import WindowsVolume
@@ -65,8 +67,22 @@ class DriverSetup:
             InfError: the package is refused; its code is the exit code.
         """
         package = self._package(inf_path)
-        catalog = package.inf.value("Version", "CatalogFile")
-        for name in (package.name, catalog, *package.inf.files()):
+        if not self._is_whole(package):
+            self._publish(package, inf_path)
+        for device in self._devices:
+            ids = compatible_ids(device)
+            models = [model for model in package.models if model.hardware_id in ids]
+            if models:
+                best = min(models, key=lambda model: ids.index(model.hardware_id))
+                if self._is_driven(device, package, best):
+                    return f"Published Name: {package.oem} (up to date on {device})"
+                self._install(package, device, best)
+                return f"Published Name: {package.oem} (installed on {device})"
+        return f"Published Name: {package.oem} (no such device here)"
+
+    def _publish(self, package: _Package, inf_path: str) -> None:
+        """Take the package into the driver store and its database."""
+        for name in (package.name, package.inf.catalog(), *package.inf.files()):
             data = self._volume.read(f"{package.folder}\\{name}")
             if data is None:
                 raise InfError(FILE_NOT_FOUND, f"{name} is missing from the package")
@@ -74,26 +90,36 @@ class DriverSetup:
         self._volume.write(f"Windows\\INF\\{package.oem}", self._volume.read(inf_path) or b"")
         boot = any(_start_type(package, install) == _BOOT_START for install in package.installs)
         _register(self._system if boot else self._drivers, package)
-        for device in self._devices:
-            ids = compatible_ids(device)
-            models = [model for model in package.models if model.hardware_id in ids]
-            if models:
-                best = min(models, key=lambda model: ids.index(model.hardware_id))
-                self._install(package, device, best)
-                return f"Published Name: {package.oem} (installed on {device})"
-        return f"Published Name: {package.oem} (no such device here)"
+
+    def _is_whole(self, package: _Package) -> bool:
+        """Tell whether the store has all of the package, with the contents that it brings."""
+        known = [active_package(hive, package.oem) for hive in (self._system, self._drivers)]
+        return package.store in known and all(
+            self._volume.read(f"{_STORE}\\{package.store}\\{name}")
+            == self._volume.read(f"{package.folder}\\{name}")
+            for name in (package.name, package.inf.catalog(), *package.inf.files())
+        )
+
+    def _is_driven(self, device: str, package: _Package, model: InfModel) -> bool:
+        """Tell whether Plug and Play gave the device this very driver before."""
+        service = package.inf.service(model.install)
+        instances = self._system.subtree(f"{self._set}\\Enum\\{device}").values()
+        bound = {registry.text(key, "service").lower() for key in instances}
+        return service is not None and service[0].lower() in bound
 
     def _package(self, inf_path: str) -> _Package:
         data = self._volume.read(inf_path)
         if data is None:
             raise InfError(FILE_NOT_FOUND, f"no file {inf_path}")
         inf = parse_inf(data)
-        if not inf.value("Version", "CatalogFile"):
+        if not inf.catalog():
             raise InfError(NO_CATALOG, "no CatalogFile in [Version]: not signed")
         folder, _, name = inf_path.rpartition("\\")
         digest = hashlib.sha256(data).hexdigest()[:16]
-        store = f"{name.lower()}_amd64_{digest}"
-        return _Package(folder, name, store, self._oem_name(data), inf, tuple(inf.models()))
+        oem = self._oem_name(data)
+        known = (active_package(hive, oem) for hive in (self._system, self._drivers))
+        store = next(filter(None, known), f"{name.lower()}_amd64_{digest}")
+        return _Package(folder, name, store, oem, inf, tuple(inf.models()))
 
     def _oem_name(self, inf: bytes) -> str:
         """Return the name that the package has or gets; adding it twice changes nothing."""
@@ -160,15 +186,6 @@ class DriverSetup:
         )
 
 
-def compatible_ids(device: str) -> list[str]:
-    """Return the ids under which a device may be named, most special first."""
-    base, _, rest = device.upper().partition("&SUBSYS_")
-    if not rest:
-        return [base]  # on VMBus: its class is all there is
-    subsystem, _, revision = rest.partition("&REV_")
-    return [device.upper(), f"{base}&SUBSYS_{subsystem}", f"{base}&REV_{revision}", base]
-
-
 def _register(hive: Hive, package: _Package) -> None:
     """Write the driver database: devices, INF files, packages."""
     database, inf = "DriverDatabase", package.inf
@@ -189,7 +206,7 @@ def _register(hive: Hive, package: _Package) -> None:
         entry,
         {
             "": string(package.oem),
-            "Catalog": string(inf.value("Version", "CatalogFile")),
+            "Catalog": string(inf.catalog()),
             "InfName": string(package.name),
             "OemPath": string("C:\\" + package.folder),
             "Provider": string(inf.value("Version", "Provider")),
@@ -206,7 +223,10 @@ def _register(hive: Hive, package: _Package) -> None:
 
 
 def _rank(model: InfModel) -> tuple[int, bytes]:
-    return BINARY, b"\x01\xff\x00\x00" if "SUBSYS" in model.hardware_id else b"\x02\xff\x00\x00"
+    """Return hardware id or compatible id, no feature score, and its place among the latter."""
+    if model.place == 0:
+        return BINARY, b"\x01\xff\x00\x00"
+    return BINARY, b"\x02\xff" + struct.pack("<H", model.place - 1)
 
 
 def _version(inf: Inf, class_guid: str) -> bytes:

@@ -34,6 +34,8 @@ class InfModel:
     hardware_id: str
     description: str
     install: str
+    place: int = 0
+    """In its line: 0 is the hardware id, what follows are compatible ids."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,11 @@ class Inf:
             if name is None:
                 continue
             for text, (install, *ids) in self.section(name):
-                found += [InfModel(one.upper(), text or maker, install) for one in ids if one]
+                found += [
+                    InfModel(one.upper(), text or maker, install, place)
+                    for place, one in enumerate(ids)
+                    if one
+                ]
         return found
 
     def install_section(self, base: str, suffix: str = "") -> Section:
@@ -82,11 +88,21 @@ class Inf:
                     return fields[0], fields[2]
         return None
 
+    def catalog(self) -> str:
+        """Return the signature's file, "" when the package is not signed."""
+        names = ("CatalogFile.NTamd64", "CatalogFile.NT", "CatalogFile")
+        return next((found for name in names if (found := self.value("Version", name))), "")
+
     def files(self) -> list[str]:
-        """Return every file that [SourceDisksFiles] names."""
+        """Return every file that [SourceDisksFiles] names, with its folder in the package."""
         names = []
-        for section in ("SourceDisksFiles", "SourceDisksFiles.amd64"):
-            names += [key for key, _ in self.section(section) if key]
+        for decoration in ("", ".amd64"):
+            disks = dict(self.section(f"SourceDisksNames{decoration}"))
+            for key, fields in self.section(f"SourceDisksFiles{decoration}"):
+                disk = [*disks.get(fields[0], []), "", "", "", ""][3]
+                below = [*fields, ""][1]
+                parts = [part.strip("\\") for part in (disk, below, key)]
+                names.append("\\".join(part for part in parts if part))
         return names
 
 

@@ -44,6 +44,8 @@ from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
 
 Outcome = Literal["shutdown", "bugcheck", "hang"]
 _ONLINE_ALL = 1
+_NO_SHARED_BUS = ("aws", "gcp-nvme")
+"""Their disks are on NVMe, which the policy does not count as shared."""
 _LOGON = "Windows is at the logon screen; nothing ends this machine"
 _BITLOCKER = "BitLocker recovery: enter the recovery key for this drive"
 _RESUME = "*** STOP: 0x000000A0 INTERNAL_POWER_ERROR resumed from another machine's hibernation"
@@ -157,6 +159,6 @@ def _offline_disks(system: Hive, control_set: str, machine: str) -> list[str]:
     """Tell what a SAN policy does to disks beside the one that was booted from, on a shared bus."""
     parameters = system.key(f"{control_set}\\Services\\partmgr\\Parameters")
     policy = registry.dword(parameters, "sanpolicy", _ONLINE_ALL)
-    if policy == _ONLINE_ALL or machine == "aws":
+    if policy == _ONLINE_ALL or machine in _NO_SHARED_BUS:
         return []
     return [f"guest player: any other disk stays offline, SanPolicy is {policy}"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.boot_rules import image_path
-from imageport.sandbox.guest_player.driver_install import compatible_ids
+from imageport.sandbox.guest_player.driver_database import offers
 from imageport.sandbox.guest_player.registry import Hive, number, string
 from imageport.sandbox.guest_player.volume import WindowsVolume
 
@@ -28,7 +26,7 @@ class PlugAndPlay:
 
     def bind(self, device: str) -> str:
         """Start a device with the driver that the database has; what was bound, "" if nothing."""
-        for service, inf in self._offers(device):
+        for service, inf in offers(self._databases, device):
             key = self._system.key(f"{self._set}\\Services\\{service}")
             if key is None or registry.dword(key, "start", _DISABLED) >= _DISABLED:
                 continue
@@ -59,15 +57,3 @@ class PlugAndPlay:
         """Tell whether the device has a driver by now."""
         below = self._system.subtree(f"{self._set}\\Enum\\{device}")
         return any(registry.text(key, "service") for key in below.values())
-
-    def _offers(self, device: str) -> Iterator[tuple[str, str]]:
-        """Yield (service, INF) from the database, for the most special id first."""
-        for name in compatible_ids(device):
-            for hive in self._databases:
-                for inf in hive.key(f"DriverDatabase\\DeviceIds\\{name}") or {}:
-                    infos = hive.key(f"DriverDatabase\\DriverInfFiles\\{inf}")
-                    package = registry.text(infos, "active")
-                    place = f"DriverDatabase\\DriverPackages\\{package}\\Configurations"
-                    for key in hive.subtree(place).values():
-                        if service := registry.text(key, "service"):
-                            yield service, inf
