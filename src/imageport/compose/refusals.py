@@ -48,8 +48,8 @@ _HINTS = {
     "no_silent_uninstall": "Uninstall the software in the image, or leave the step out.",
     "vda_missing": "Install the Virtual Delivery Agent in the image, or name its installer.",
     "low_free_space": "Free space on the Windows volume, for example with cleanmgr.",
-    "driver_missing": "Put the network driver's package (for AWS: ENA) into the site's payload "
-    "folder and name its folder in the options.",
+    "driver_missing": "Put the driver's package (AWS: ENA; Google Cloud: vioscsi, and gVNIC or "
+    "netkvm) into the site's payload folder and name its folder in the options.",
     "vm_agent": "Put the agent's MSI (WindowsAzureVmAgent.*.msi) into the site's payload folder "
     "and name it in the option, relative to that folder.",
     "dotnet_missing": "Install .NET Framework 4.8 in the image, or leave the VM agent out.",
