@@ -18,6 +18,8 @@ KEEP, ON, OFF = "keep", "on", "off"
 AS_IT_IS = "keep"
 """The port of a plan step that restores one switch."""
 _SWITCH_WORDS = {Element.EMS: "ems", Element.BOOT_EMS: "bootems"}
+_DATA = "Element"
+"""The value of an element's key."""
 _SECOND_PORT = ("gcp",)
 """Google shows COM1 as a log only and takes its interactive console to COM2."""
 
@@ -51,6 +53,7 @@ class QuietSerialPort(Step):
         store = context.registry.hives[BOOT_STORE_HIVE]
         for identifier, element in boot_store.ems_switches(store):
             off = boot_store.flag(on=False)
+            context.remember(BOOT_STORE_HIVE, boot_store.element_path(identifier, element), _DATA)
             boot_store.set_element(context.recorder, identifier, element, off)
             if context.options.serial_console == KEEP:
                 word = switch_word(identifier, element)
