@@ -127,6 +127,7 @@ class Journal:
         """
         for index in indexes:
             self.put.discard(index)
+            self.same.discard(index)
             self._append(index | _LOST, _NO_DIGEST)
         self.flush()
 
@@ -228,6 +229,7 @@ class Journal:
                 return start
             if number & _LOST:
                 self.put.discard(index)
+                self.same.discard(index)
             else:
                 (self.same if number & _SAME_AS_PARENT else self.put).set(index, digest)
         return len(data) - len(data) % _RECORD.size

@@ -57,6 +57,26 @@ def may_go_on_unless_refused(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """What a call must know of earlier ones when the source was made anew in between.
+
+    A disk that is composed again is the same but for a few blocks. All else that was put stands.
+    """
+
+    blocks: frozenset[int] = frozenset()
+    """They may have been put with other content than they have now: they are put again whatever
+    journal and parent say. The source must show them as DATA."""
+    sealed: bool = False
+    """An earlier call had put everything and called ``sealing``: the target may be committed, and
+    is whole as it is; nothing is put any more."""
+    sealing: Callable[[], None] = lambda: None
+    """Called when everything is put, before the target is committed."""
+
+
+NO_DOUBT = Doubt()
+
+
+@dataclass(frozen=True, slots=True)
 class TransferRequest:
     """What the caller wants of one transfer."""
 
@@ -74,6 +94,7 @@ class TransferRequest:
     """For blocks; 0 = what keeps the target's declared puts in flight."""
     partitions: tuple[Partition, ...] | None = None
     """None = read them from the disk."""
+    doubt: Doubt = NO_DOUBT
     may_go_on: Callable[[BaseException], bool] = may_go_on_unless_refused
     """The one rule on what an ended transfer leaves: false = target and journal are removed."""
 
@@ -155,10 +176,12 @@ class _Transfer:
         )
         request.journal.load()
         self.opened = True
+        before = self._recorded()
         progress.note(open_session(self._target, request.journal, plan, header, self._stop))
-        progress.resumed(len(request.journal.put), len(request.journal.same))
-        bytes_read = self._move(plan, progress)
+        is_whole = request.doubt.sealed and before == self._recorded()
+        bytes_read = 0 if is_whole else self._put_all(plan, progress)
         source.check_unchanged()
+        request.doubt.sealing()
         reference = retried(lambda: self._target.commit(request.journal.put), self._stop)
         for sentence in self._target.remarks():
             progress.note(sentence)
@@ -175,6 +198,18 @@ class _Transfer:
         )
         return TransferResult(reference, manifest, stats, words)
 
+    def _recorded(self) -> tuple[str, int]:
+        """Return which target the journal is of, and how many blocks it says were put there."""
+        journal = self._request.journal
+        return journal.header.handle if journal.header else "", len(journal.put)
+
+    def _put_all(self, plan: TransferPlan, progress: ProgressCount) -> int:
+        """Put what the journal does not have, and what is in doubt; return the bytes read."""
+        journal, doubted = self._request.journal, self._request.doubt.blocks
+        journal.forget(n for n in sorted(doubted) if n in journal.put or n in journal.same)
+        progress.resumed(len(journal.put), len(journal.same))
+        return self._move(plan, progress)
+
     def _move(self, plan: TransferPlan, progress: ProgressCount) -> int:
         journal = self._request.journal
 
@@ -189,6 +224,7 @@ class _Transfer:
             progress,
             self._stop,
             Pacer(self._target.traits, self._stop),
+            doubted=self._request.doubt.blocks,
         )
         memory_bytes = self._request.memory_bytes or memory_for(self._target.traits)
         workers = Workers(line, memory_bytes)

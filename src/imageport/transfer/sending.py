@@ -38,6 +38,8 @@ class Line:
     progress: ProgressCount
     stop: Stop
     pacer: Pacer
+    doubted: frozenset[int] = frozenset()
+    """Blocks that are put whatever the target seems to hold."""
     parent_gone: threading.Event = field(default_factory=threading.Event)
     """Set when the target could not take blocks from the parent; they are put from then on."""
 
@@ -84,6 +86,8 @@ class Sender:
             self._carry_out(run)
 
     def _need(self, index: int, digest: bytes) -> Need:
+        if index in self._line.doubted:
+            return Need.PUT
         if digest == self._already_there(index):
             return Need.NOTHING
         # Zeros are as cheap to put as to take, and the parent may never have written them.

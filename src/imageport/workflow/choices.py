@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from imageport.compose.contract import EngineOptions
+
+
+class EnginePlace(StrEnum):
+    """Where the compositing engine works; what it does is the same."""
+
+    CLOUD = "cloud"
+    """On a copy of the uploaded disk, in a machine on demand."""
+    SITE = "site"
+    """Beside the source image, before it is uploaded."""
 
 
 @dataclass(frozen=True, slots=True)

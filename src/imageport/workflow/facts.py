@@ -54,6 +54,13 @@ def image_name(vdisk: str) -> str:
     return (path.stem if path.suffix.lower() in {".vhdx", ".vhd"} else path.name).lower()
 
 
+def composed_key(source_key: str, options_key_: str) -> str:
+    """Return the identity of a vDisk that was composed at the site with certain options."""
+    return hashlib.sha256(
+        f"composed at the site\0{source_key}\0{options_key_}".encode()
+    ).hexdigest()
+
+
 def options_key(choices: PrepareChoices, payload_sha256: str, engine_id: str) -> str:
     """Return the identity of what prepare would do: same key, same changes.
 

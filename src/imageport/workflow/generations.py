@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from imageport.model import GenerationRole
 from imageport.state.records import Generation
+from imageport.workflow.choices import EnginePlace
 from imageport.workflow.place import Workplace
 
 
@@ -19,6 +20,16 @@ def generation_id(role: GenerationRole, *facts: str) -> str:
 def now_text() -> str:
     """Return the time as the catalogue keeps it: UTC, ISO 8601, milliseconds, so that it sorts."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def composed_from(uploaded: Generation) -> str:
+    """Return the key of the source content of an upload, composed or not."""
+    return str(uploaded.details.get("composed_from", uploaded.source_key))
+
+
+def engine_place(generation: Generation) -> EnginePlace:
+    """Return where the engine composed a generation, or will: entries of before say nothing."""
+    return EnginePlace(generation.details.get("engine", EnginePlace.CLOUD.value))
 
 
 def snapshot_of(generation: Generation) -> str:

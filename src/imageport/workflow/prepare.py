@@ -1,4 +1,7 @@
-"""Prepare: generation U composed, booted once and judged in the target account, as generation P."""
+"""Prepare: generation U composed, booted once and judged in the target account, as generation P.
+
+What was composed at the site, before it was uploaded, is only booted and judged.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from imageport.cloud import BootOutcome, CloudDisk
 from imageport.compose.build_engine import engine_id
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
-from imageport.errors import FirstBootFailed, ImageportError, ResourceGone
+from imageport.errors import FirstBootFailed, ImageportError, InputError, ResourceGone
 from imageport.model import GenerationRole
 from imageport.progress import Stage
 from imageport.state.records import Generation
@@ -20,6 +23,8 @@ from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.engine_outcome import require_ok
 from imageport.workflow.facts import options_key
 from imageport.workflow.generations import (
+    composed_from,
+    engine_place,
     generation_id,
     hand_to_catalogue,
     handle_of,
@@ -48,6 +53,7 @@ def prepare(
     thrown away and made again from U, which nothing ever writes.
 
     Raises:
+        InputError: U was composed at the site with other options.
         GuestRefused, VerdictFailed, FirstBootFailed, EngineFailed: see `require_ok`.
         ResourceGone: U was deleted outside.
     """
@@ -56,7 +62,7 @@ def prepare(
     with place.holding(uploaded.image) as lease:
         held = dataclasses.replace(place, cancelled=place.asked_under(lease))
         preparation = _Preparation(held, uploaded, choices, payload, key)
-        found = find_current(place, uploaded.image, uploaded.source_key, key)
+        found = find_current(place, uploaded.image, composed_from(uploaded), key)
         if found is not None:
             preparation.tidy_up()
             stage = Stage(STAGE, place.events, unit="steps")
@@ -64,6 +70,12 @@ def prepare(
             return found
         if usable(place, uploaded) is None:
             raise ResourceGone(f"Cannot prepare '{uploaded_id}': its snapshot is gone.")
+        if uploaded.details.get("options_key", key) != key:
+            raise InputError(
+                f"Cannot prepare '{uploaded_id}': it was composed at the site with other options, "
+                "files or another engine.",
+                hint="Compose and upload it again with these.",
+            )
         return preparation.run()
 
 
@@ -135,13 +147,17 @@ class _Preparation:
             checkpoint.save(done)
         disk = CloudDisk(**done["disk"])
         self.stage.advance(1, f"working disk {disk.id}")
-        if "composed" not in done:
+        if "composed" in self.uploaded.details:
+            done["composed"] = self.uploaded.details["composed"]
+        elif "composed" not in done:
             done["step"] = "composing"
             checkpoint.save(done)
             report = self._engine(disk, Action.COMPOSE)
             done.update(composed=report.to_json(), step="composed")
             checkpoint.save(done)
         composed = EngineReport.from_json(done["composed"])
+        # A disk that was converted to GPT goes by another identity from then on.
+        disk = dataclasses.replace(disk, disk_guid=composed.inspection.disk_guid or disk.disk_guid)
         self.stage.advance(1, f"{len(composed.changes)} changes made, verdict passed")
         if "booted" not in done:
             done.update(booted=dataclasses.asdict(self._boot(disk)), step="booted")
@@ -205,11 +221,12 @@ class _Preparation:
             role=GenerationRole.PREPARED,
             created=now_text(),
             size_bytes=uploaded.size_bytes,
-            source_key=uploaded.source_key,
+            source_key=composed_from(uploaded),
             image_digest="",
             handle=handle_of(self.place, reference),
             parent_id=uploaded.id,
             details={
+                "engine": engine_place(uploaded).value,
                 "options_key": self.key,
                 "run": self.place.run,
                 "composed": composed.to_json(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.errors import SourceChanged
@@ -11,10 +12,9 @@ from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import GenerationRole, TransferStats
 from imageport.progress import Stage
 from imageport.state.records import Generation
-from imageport.transfer.block_target import BlockTarget
 from imageport.transfer.manifest import Manifest
-from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
-from imageport.workflow.facts import SourceFacts, opened_source
+from imageport.transfer.pipeline import NO_DOUBT, Doubt, TransferRequest, transfer
+from imageport.workflow.facts import opened_source
 from imageport.workflow.generations import (
     generation_id,
     hand_to_catalogue,
@@ -35,6 +35,18 @@ class Parent:
     generation_id: str = ""
     reference: str = ""
     manifest: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is uploaded, as the catalogue is to know it."""
+
+    image: str
+    source_key: str
+    """Of what lies in the cloud then; see `Generation.source_key`."""
+    keep_parent: bool = True
+    details: dict[str, Any] = field(default_factory=dict)
+    doubt: Doubt = NO_DOUBT
 
 
 def upload(
@@ -60,13 +72,12 @@ def upload(
                 f"Cannot upload '{vdisk}': its content is not the one that preflight saw."
             )
         with place.holding(facts.image) as lease:
-            found = find_uploaded(place, facts.image, source_key)
+            content = Content(facts.image, source_key, keep_parent)
+            found = current_upload(place, content)
             if found is not None:
-                place.state.journals.delete(found.id)  # a run killed when it was done left it
-                _say_current(place, found)
-                return _kept_as_wished(place, found, keep_parent=keep_parent)
+                return found
             held = replace(place, cancelled=place.asked_under(lease))
-            return _upload(held, disk, facts, keep_parent=keep_parent)
+            return bring_up(held, disk, content)
 
 
 def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation | None:
@@ -79,34 +90,54 @@ def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation |
     return None
 
 
-def _upload(
-    place: Workplace, disk: VirtualDisk, facts: SourceFacts, *, keep_parent: bool
-) -> Generation:
-    parent = _parent(place, facts.image, disk.size_bytes)
+def current_upload(place: Workplace, content: Content) -> Generation | None:
+    """Return generation U of this very content, if nothing has to move; the lease is held."""
+    found = find_uploaded(place, content.image, content.source_key)
+    if found is None:
+        return None
+    place.state.journals.delete(found.id)  # a run killed when it was done left it
+    _say_current(place, found)
+    return _kept_as_wished(place, found, keep_parent=content.keep_parent)
+
+
+def bring_up(place: Workplace, disk: VirtualDisk, content: Content) -> Generation:
+    """Upload the disk and return its generation U; the lease is held."""
+    parent = _parent(place, content.image, disk.size_bytes)
     identity = generation_id(
-        GenerationRole.UPLOADED, facts.image, place.target, facts.source_key, parent.reference
+        GenerationRole.UPLOADED, content.image, place.target, content.source_key, parent.reference
     )
     target = place.cloud.upload_target(
-        facts.image, parent=parent.reference, description=f"imageport U of {facts.image}"
+        content.image, parent=parent.reference, description=f"imageport U of {content.image}"
     )
     try:
-        result = _moved(place, disk, target, identity, parent)
+        request = TransferRequest(
+            journal=place.state.journals.open(identity),
+            token=identity,
+            parent=parent.manifest,
+            doubt=content.doubt,
+            events=place.events,
+            stage=STAGE,
+            cancelled=place.cancelled,
+            may_go_on=may_go_on,
+        )
+        result = transfer(disk, target, request)
     finally:
         target.close()
     generation = Generation(
         id=identity,
-        image=facts.image,
+        image=content.image,
         target=place.target,
         role=GenerationRole.UPLOADED,
         created=now_text(),
         size_bytes=disk.size_bytes,
-        source_key=facts.source_key,
+        source_key=content.source_key,
         image_digest=result.manifest.image_digest(),
         handle=handle_of(place, result.reference),
         parent_id=parent.generation_id,
         details={
+            **content.details,
             "disk_guid": read_layout(disk).disk_guid,
-            "keep_parent": keep_parent,
+            "keep_parent": content.keep_parent,
             "run": place.run,
             "stats": result.stats.as_dict(),
             "verified": result.verified,
@@ -116,21 +147,6 @@ def _upload(
     hand_to_catalogue(place, generation)
     place.state.journals.delete(identity)
     return generation
-
-
-def _moved(
-    place: Workplace, disk: VirtualDisk, target: BlockTarget, identity: str, parent: Parent
-) -> TransferResult:
-    request = TransferRequest(
-        journal=place.state.journals.open(identity),
-        token=identity,
-        parent=parent.manifest,
-        events=place.events,
-        stage=STAGE,
-        cancelled=place.cancelled,
-        may_go_on=may_go_on,
-    )
-    return transfer(disk, target, request)
 
 
 def _parent(place: Workplace, image: str, size_bytes: int) -> Parent:
