@@ -42,6 +42,8 @@ class EnableBootDrivers(Step):
                     recorder.set_value("SYSTEM", path, "Start", Value.dword(BOOT_START))
                 recorder.delete_key("SYSTEM", f"{path}\\StartOverride")
         current = registry.current_control_set
+        brought = {s.name.lower() for package in context.packages for s in package.inf.services}
         for driver in wanted:
-            if registry.service(current, driver) is not None:
+            # One that a package brings is not there yet, and gets its override all the same.
+            if registry.service(current, driver) is not None or driver in brought:
                 context.plan.add(REMOVE_OVERRIDE, driver)
