@@ -17,8 +17,11 @@ from imageport.compose.contract import (
     EngineJob,
     EngineOptions,
     Inspection,
+    Refusal,
 )
 from imageport.compose.drivers.driver_packages import find_packages
+from imageport.compose.hives.registry import copy_hives
+from imageport.compose.hives.registry_value import Value
 from imageport.compose.inspection import inspect
 from imageport.compose.refusals import (
     MIN_FREE_BYTES,
@@ -26,7 +29,10 @@ from imageport.compose.refusals import (
     driver_refusals,
     esp_refusals,
     guest_refusals,
+    hive_refusals,
+    no_windows_reason,
     volume_refusals,
+    with_fast_startup_told,
 )
 from imageport.compose.volumes.partition_table import PartitionTable
 
@@ -93,45 +99,66 @@ def test_too_little_space_is_refused_with_both_numbers(guest: Any) -> None:
     assert str(MIN_FREE_BYTES) in refusals[0].reason
 
 
-def test_a_prepared_image_is_refused_but_may_be_verified(guest: Any) -> None:
-    (guest.windows.root / "Windows/ImageportFirstBoot").mkdir()
-    assert codes(volume_refusals(guest.windows)) == ["already_prepared"]
-    assert volume_refusals(guest.windows) == []
-
-
 def _poke(path: Path, at: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
 
 
-@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE", "DRIVERS"])
-def test_a_dirty_hive_is_refused_by_its_sequence_numbers(guest: Any, name: str) -> None:
-    _poke(guest.hive(name), 4, b"\x63\0\0\0\x62\0\0\0")
-    refusals = volume_refusals(guest.windows)
-    assert codes(refusals) == ["dirty_hive"]
-    assert f"Hive {name} has sequence numbers 99 and 98" in refusals[0].reason
-
-
-def test_a_damaged_hive_is_refused_by_its_checksum(guest: Any) -> None:
-    _poke(guest.hive("SOFTWARE"), 200, b"\xff")
-    assert codes(volume_refusals(guest.windows)) == ["bad_hive"]
+def _hive_refusals(guest: Any) -> list[Refusal]:
+    guest.scratch.joinpath("copies").mkdir()
+    return hive_refusals(copy_hives(guest.windows, guest.scratch / "copies", guest.esp))
 
 
 def test_everything_wrong_is_named_at_once(guest: Any) -> None:
     (guest.windows.root / "hiberfil.sys").write_bytes(b"HIBR" + bytes(100))
     guest.windows.free = 0
+    assert codes(volume_refusals(guest.windows)) == ["hibernated", "low_free_space"]
     _poke(guest.hive("SYSTEM"), 4, b"\x63\0\0\0")
-    _poke(guest.hive("SOFTWARE"), 4, b"\x63\0\0\0")
-    found = codes(volume_refusals(guest.windows))
-    assert found == ["hibernated", "low_free_space", "dirty_hive", "dirty_hive"]
+    _poke(guest.hive("SOFTWARE"), 200, b"\xff")
+    assert len(_hive_refusals(guest)) >= 2
 
 
-def test_without_the_fallback_loader_a_new_machine_finds_no_system(guest: Any) -> None:
+@pytest.mark.parametrize(
+    ("switch", "told"),
+    [(1, "Fast Startup is on (HiberbootEnabled = 1)"), (0, "Fast Startup is off")],
+)
+def test_fast_startup_is_told_apart_from_hibernation(guest: Any, switch: int, told: str) -> None:
+    (guest.windows.root / "hiberfil.sys").write_bytes(b"HIBR" + bytes(100))
+    found = volume_refusals(guest.windows)
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        path = f"{registry.current_control_set}\\Control\\Session Manager\\Power"
+        power = registry.hives["SYSTEM"].ensure(path)
+        power.set("HiberbootEnabled", Value.dword(switch))
+        (one,) = with_fast_startup_told(found, registry)
+    assert one.code == "hibernated"
+    assert told in one.reason
+    assert "shutdown /s /t 0" in one.hint
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        (
+            {"Partition 1": "vfat", "Partition 2": "ext4"},
+            ": Partition 1 holds vfat, Partition 2 holds ext4; this looks like Linux.",
+        ),
+        ({"The disk": "LVM2_member"}, ": The disk holds LVM2_member; this looks like Linux."),
+        ({"Partition 1": "ntfs", "Partition 2": ""}, ": Partition 1 holds ntfs."),
+        ({"The disk": ""}, "."),
+    ],
+)
+def test_a_disk_without_windows_is_told_by_what_it_holds(
+    contents: dict[str, str], told: str
+) -> None:
+    assert no_windows_reason(contents) == "No partition holds a Windows system" + told
+
+
+def test_a_gpt_disk_needs_an_efi_partition(guest: Any) -> None:
     assert esp_refusals(guest.esp, guest.table) == []
-    (guest.esp.root / "EFI/Boot/bootx64.efi").unlink()
-    assert codes(esp_refusals(guest.esp, guest.table)) == ["esp_loader_missing"]
     assert codes(esp_refusals(None, guest.table)) == ["esp_loader_missing"]
+    assert esp_refusals(None, replace(guest.table, scheme="mbr")) == []
 
 
 def test_only_64_bit_windows_10_and_later_is_prepared() -> None:

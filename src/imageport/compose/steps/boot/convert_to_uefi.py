@@ -161,13 +161,13 @@ def _convert_boot_store(
 ) -> None:
     esp = Value(Kind.BINARY, partition_device(boot_partition(layout.after, layout.esp)))
     for identifier in [identifier for identifier, _ in objects(store)]:
-        _move_devices(recorder, store, identifier, moves)
         path = element_text(store, identifier, Element.APPLICATION_PATH)
         new_path, is_on_esp = _new_path(identifier, path)
         if is_on_esp:
             set_element(recorder, identifier, Element.APPLICATION_DEVICE, esp)
         if new_path != path:
             set_element(recorder, identifier, Element.APPLICATION_PATH, Value.text(new_path))
+        _move_devices(recorder, store, identifier, moves)
 
 
 def _move_devices(
