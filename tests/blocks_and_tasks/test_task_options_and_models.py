@@ -1,22 +1,43 @@
 """Forms and results of tasks: equal to the library's own, and safe to store as JSON."""
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from imageport.compose.contract import EngineOptions
+from imageport.compose.contract import EngineOptions, Installer, OwnStep, options_from_json
 from imageport.model import GenerationRole
 from imageport.state.records import Generation, Publication
 from imageport.workflow.choices import PrepareChoices
 from tasks.models import GenerationResult, PublicationResult, Route
-from tasks.options import PrepareOptions
+from tasks.options import InstallerOptions, OwnStepOptions, PrepareOptions
+
+VDA: dict[str, Any] = {
+    "software": "vda", "name": "VDA", "version": "2402", "sha256": "0" * 64,
+    "path": "vda/setup.exe", "arguments": ("/quiet",),
+}  # fmt: skip
+OWN: dict[str, Any] = {"point": "first_boot", "path": "own/last.cmd", "required": True}
 
 
 def test_the_form_has_the_options_of_the_engine_and_no_others() -> None:
     # But for the cloud, which is the target block's.
     engine = [field.name for field in dataclasses.fields(EngineOptions)]
     assert ["cloud", *PrepareOptions.model_fields] == engine
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [(InstallerOptions, Installer), (OwnStepOptions, OwnStep)]
+)
+def test_what_is_nested_is_the_engines_too(form: type[Any], kind: type[Any]) -> None:
+    fields = dataclasses.fields(kind)
+    assert list(form.model_fields) == [field.name for field in fields]
+    for field in fields:
+        wanted = form.model_fields[field.name]
+        assert wanted.is_required() is (field.default is dataclasses.MISSING), field.name
+        if not wanted.is_required():
+            assert wanted.default == field.default, field.name
 
 
 def test_the_forms_defaults_are_the_engines() -> None:
@@ -66,6 +87,14 @@ def test_what_is_chosen_reaches_the_engine() -> None:
         first_boot_deadline_seconds=600,
         first_boot_attempts=2,
         azure_vm_agent="azure/agent.msi",
+        installers=(InstallerOptions(**VDA),),
+        own_steps=(OwnStepOptions(**OWN),),
+        vda_reconfigure=("/controllers", "ddc1.example"),
+        rearm="off",
+        leave_domain=True,
+        serial_console="on",
+        convert_to_uefi=True,
+        leave_no_trace=True,
     )
     engine = chosen.choices("azure").engine
     assert dataclasses.asdict(engine) == chosen.model_dump(mode="python") | {
@@ -73,11 +102,25 @@ def test_what_is_chosen_reaches_the_engine() -> None:
         "provisioning": "pvs",
     }
     assert isinstance(engine.drivers, tuple)
+    assert engine.installers == (Installer(**VDA),)
+    assert engine.own_steps == (OwnStep(**OWN),)
+    assert PrepareOptions.model_validate_json(chosen.model_dump_json()) == chosen
+    # As the catalogue's keys and the engine's job have it: plain JSON.
+    assert options_from_json(json.loads(json.dumps(dataclasses.asdict(engine)))) == engine
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"clod": "aws"}, {"cloud": "azure"}, {"first_boot_attempts": 0}, {"drivers": "ena"}],
+    [
+        {"clod": "aws"},
+        {"cloud": "azure"},
+        {"first_boot_attempts": 0},
+        {"drivers": "ena"},
+        {"rearm": "always"},
+        {"serial_console": "off."},
+        {"installers": [VDA | {"sha256": "abc"}]},
+        {"own_steps": [OWN | {"point": "later"}]},
+    ],
     ids=lambda values: next(iter(values)),
 )
 def test_the_form_refuses_what_the_engine_cannot_do(values: dict[str, object]) -> None:
@@ -92,8 +135,33 @@ def test_the_azure_agent_is_for_images_in_azure_only() -> None:
     assert options.uses_payload("azure")
 
 
-def test_every_option_is_described() -> None:
-    for name, field in PrepareOptions.model_fields.items():
+@pytest.mark.parametrize(
+    ("installers", "own_steps", "aws", "azure"),
+    [
+        ((), (), False, False),
+        (("vda/setup.exe",), (), True, True),
+        (("azure/agent.exe",), (), False, True),
+        ((), ("AWS\\last.cmd",), True, False),
+    ],
+    ids=["none", "any-cloud", "azure-only", "aws-only"],
+)
+def test_what_is_below_another_clouds_folder_is_left_out(
+    installers: tuple[str, ...], own_steps: tuple[str, ...], aws: bool, azure: bool
+) -> None:
+    options = PrepareOptions(
+        drivers=("gcp/gvnic",),  # no name at all would mean the whole payload
+        installers=tuple(InstallerOptions(**VDA | {"path": path}) for path in installers),
+        own_steps=tuple(OwnStepOptions(**OWN | {"path": path}) for path in own_steps),
+    )
+    for cloud, uses in (("aws", aws), ("azure", azure)):
+        engine = options.choices(cloud).engine
+        assert bool(engine.installers or engine.own_steps) is uses
+        assert options.uses_payload(cloud) is uses
+
+
+@pytest.mark.parametrize("form", [PrepareOptions, InstallerOptions, OwnStepOptions])
+def test_every_option_is_described(form: type[Any]) -> None:
+    for name, field in form.model_fields.items():
         assert (field.description or "").endswith("."), name
 
 
