@@ -205,7 +205,7 @@ def _check(name: str, what: str) -> None:
 def _files(reader: _Reader, section: str) -> tuple[InfFile, ...]:
     document = reader.document
     found: dict[tuple[int, str, str], InfFile] = {}
-    for name in document.all_values(section, "CopyFiles"):
+    for name in dict.fromkeys(document.all_values(section, "CopyFiles")):
         place = _directory(document, "DefaultDestDir" if name.startswith("@") else name)
         if place is None:
             reader.left.append(f"[{section}] CopyFiles={name}")

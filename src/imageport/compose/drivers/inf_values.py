@@ -53,7 +53,7 @@ def read_values(document: InfText, sections: list[str]) -> tuple[list[InfValue],
     """
     values: list[InfValue] = []
     left: list[str] = []
-    for section in sections:
+    for section in {name.lower(): name for name in sections}.values():
         for line in document.section(section)[:MAX_VALUES]:
             read = _value([document.expand(field) for field in line.fields])
             if read is None:
