@@ -35,7 +35,7 @@ def test_an_image_as_it_was_fails_where_composing_would_help(guest: Any) -> None
     break_for_azure(guest.hive("SYSTEM").parent, Variant.OFFLINE_SAN)
     break_for_azure(guest.hive("SYSTEM").parent, Variant.DVD_DISABLED)
     failed = {name for name, item in guest.judge(options=AZURE).items() if not item.passed}
-    assert {"boot_drivers", "disks_online", "dvd_drive", "vmware_idle", "addresses"} <= failed
+    assert {"boot_drivers", "disks_online", "dvd_drive", "source_removed", "addresses"} <= failed
 
 
 @pytest.mark.parametrize("variant", [Variant.OFFLINE_SAN, Variant.DVD_DISABLED])

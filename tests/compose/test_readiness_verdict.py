@@ -35,7 +35,7 @@ def test_a_composed_image_passes_every_item(guest: Any) -> None:
 
 def test_an_image_as_it_was_fails_where_composing_would_help(guest: Any) -> None:
     failed = {name for name, item in guest.judge().items() if not item.passed}
-    assert {"boot_drivers", "network_driver", "vmware_idle", "addresses"} <= failed
+    assert {"boot_drivers", "network_driver", "source_removed", "addresses"} <= failed
 
 
 def _break_start(guest: Any) -> None:

@@ -34,7 +34,7 @@ from imageport.compose.refusals import hive_refusals
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.boot.enable_boot_drivers import EnableBootDrivers
 from imageport.compose.steps.order import recommended_names, step_refusals
-from imageport.compose.steps.source.disable_vmware_services import DisableVmwareServices
+from imageport.compose.steps.source.remove_vmware_tools import RemoveVmwareTools
 from imageport.compose.steps.windows.use_dhcp import UseDhcp
 from imageport.compose.verdict.boot import (
     boot_driver_files,
@@ -141,7 +141,7 @@ def test_boot_drivers_of_a_real_machine_become_startable(
         registry = Registry({"SYSTEM": stack.enter_context(Hive(path, writable=True))})
         files = PendingFiles(LocalFiles(tmp_path))
         context = Context(EngineOptions(cloud=cloud), target, Inspection(), registry, files)
-        for step in (DisableVmwareServices(), EnableBootDrivers()):
+        for step in (RemoveVmwareTools(), EnableBootDrivers()):
             context.recorder.begin(step.name, step.tier)
             step.run(context)
         sets = registry.control_sets
@@ -159,22 +159,6 @@ def test_boot_drivers_of_a_real_machine_become_startable(
             key = f"\\{control_set}\\Services\\{driver}\\StartOverride"
             done = subprocess.run(["hivexget", path, key], capture_output=True, check=False)
             assert done.returncode != 0, key
-
-
-def test_vmware_services_of_a_real_machine_are_disabled_but_its_disk_driver(
-    tmp_path: Path,
-) -> None:
-    path = real("SYSTEM_WIN_10_1709", tmp_path / "SYSTEM")
-    pretend_clean(path)
-    with ExitStack() as stack:
-        registry = Registry({"SYSTEM": stack.enter_context(Hive(path, writable=True))})
-        files = PendingFiles(LocalFiles(tmp_path))
-        context = Context(EngineOptions(), TARGETS["aws"], Inspection(), registry, files)
-        DisableVmwareServices().run(context)
-        current = registry.current_control_set
-        assert registry.start_of(current, "VMTools") == 4
-        assert registry.start_of(current, "vmci") == 4
-    assert not [c for c in context.recorder.changes if "pvscsi" in c.path.lower()]
 
 
 @pytest.mark.parametrize("cloud", INBOX_CLOUDS)

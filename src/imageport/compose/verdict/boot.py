@@ -9,7 +9,7 @@ from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, BOOT_STORES, service_path
 from imageport.compose.refusals import ESP_LOADER
-from imageport.compose.steps.source.disable_vmware_services import VMWARE_SERVICES
+from imageport.compose.steps.source.all_steps import is_source_service
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, guest_path
 from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_problem
 
@@ -115,7 +115,7 @@ def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTar
                 problem = f"lacks its file {path}"
             if not problem:
                 continue
-            matters = device_class.lower() in _CLASSES_TO_BOOT or service in VMWARE_SERVICES
+            matters = device_class.lower() in _CLASSES_TO_BOOT or is_source_service(service)
             where = finding.problems if matters else finding.facts
             where.append(f"{control_set}: {service} of {device_class} {problem}")
     finding.facts.insert(0, f"{count} class filters looked at")

@@ -8,7 +8,7 @@ from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob
 from imageport.compose.first_boot.plan import FOLDER
 from imageport.compose.hives.registry import EDITED_HIVES, hive_header, hive_path, service_path
-from imageport.compose.steps.source.disable_vmware_services import VMWARE_SERVICES
+from imageport.compose.steps.source.all_steps import is_source_service
 from imageport.compose.verdict.evidence import DISABLED, Check, Evidence, Finding
 from imageport.compose.volumes.descriptors import (
     ADMINISTRATORS,
@@ -27,7 +27,6 @@ _BLAMED_WHEN_MISSING = ("PvsVmAgent",)
 def dependencies(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """No service that starts by itself depends on one that composing took away."""
     finding = Finding(facts=["no dependency leads to a service that was taken away"])
-    taken = {name.lower() for name in (*VMWARE_SERVICES, *_BLAMED_WHEN_MISSING)}
     for control_set in evidence.registry.control_sets:
         services = evidence.registry.key("SYSTEM", f"{control_set}\\Services")
         for service in services.children() if services else []:
@@ -37,7 +36,8 @@ def dependencies(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> F
                 continue
             for needed in value.as_texts():
                 state = evidence.registry.start_of(control_set, needed)
-                if needed.lower() in taken and state in {None, DISABLED}:
+                is_ours = is_source_service(needed) or needed in _BLAMED_WHEN_MISSING
+                if is_ours and state in {None, DISABLED}:
                     finding.problems.append(f"{control_set}: {service.name} depends on {needed}")
     return finding
 
