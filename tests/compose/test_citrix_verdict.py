@@ -144,11 +144,25 @@ def test_versions_counted_in_different_ways_are_not_compared(guest: Any) -> None
     assert "Virtual Delivery Agent 2402.0.100.629; BrokerAgent.exe 7.41.100.629" in item.evidence
 
 
+def test_an_agent_counted_in_another_way_than_asked_for_is_no_fault(bare_guest: Any) -> None:
+    installer = bring(bare_guest, "machine_identity", (), "7.42.0.1")
+    options = replace(MCS, installers=(replace(installer, version="2407"),))
+    bare_guest.compose(options)
+    assert install(bare_guest, "install-machine-identity") == "0"
+    item = bare_guest.judge(Action.VERIFY, options)["machine_identity"]
+    assert item.passed, item.evidence
+    assert item.evidence.startswith("machine identity agent 7.42.0.1")
+
+
 def test_the_agent_that_is_held_for_the_boot_is_no_fault_before_it(guest: Any) -> None:
     guest.compose(PVS)
     assert guest.judge(options=PVS)["vda"].passed
-    after = guest.judge(Action.VERIFY, PVS)["vda"]
+    asked = replace(PVS, installers=(Installer("vda", "vda", "2402", "0" * 64, "vda.exe"),))
+    after = guest.judge(Action.VERIFY, asked)["vda"]
     assert after.evidence == "ControlSet001: service BrokerAgent is disabled"
+    told = guest.judge(Action.VERIFY, PVS)["vda"]
+    assert told.passed
+    assert "ControlSet001: service BrokerAgent is disabled" in told.evidence
     guest.windows.remove("Program Files/Citrix/Virtual Desktop Agent/BrokerAgent.exe")
     assert "service BrokerAgent lacks its file" in guest.judge(options=PVS)["vda"].evidence
 

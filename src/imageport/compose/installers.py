@@ -23,6 +23,9 @@ _MAX_SECONDS = 7200
 """As much as the longest deadline of first boot."""
 _MAX_ARGUMENT_CHARACTERS = 4000
 """A line of cmd.exe has 8191 characters, and a percent sign takes two."""
+_FIRST_YEAR = 1000
+"""Citrix counts by year and month (2402) or by a number that runs on (7.41), and the files of a
+product may say the one where the product says the other: only like is compared with like."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
@@ -64,6 +67,13 @@ def is_at_least(found: str, wanted: str) -> bool:
     needed = [int(number) for number in wanted.split(".")]
     there = [int(number) for number in re.findall(r"\d+", found)][: len(needed)]
     return there >= needed
+
+
+def is_comparable(one: str, other: str) -> bool:
+    """Say whether two versions are counted in the same way."""
+    numbers = [re.match(r"\d+", version) for version in (one, other)]
+    is_year = [int(number[0]) >= _FIRST_YEAR for number in numbers if number]
+    return len(is_year) == len(numbers) and is_year[0] is is_year[1]
 
 
 def is_needed(inspection: Inspection, installer: Installer) -> bool:

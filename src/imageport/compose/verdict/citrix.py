@@ -5,7 +5,13 @@ from __future__ import annotations
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob, Installer, Software
 from imageport.compose.first_boot.plan import FOLDER, INSTALL_PACKAGE, PROGRAMS, parse_plan
-from imageport.compose.installers import brings, installed_version, is_at_least, is_needed
+from imageport.compose.installers import (
+    brings,
+    installed_version,
+    is_at_least,
+    is_comparable,
+    is_needed,
+)
 from imageport.compose.steps.citrix.clear_pvs_state import left_to_start
 from imageport.compose.steps.citrix.keep_machine_identity_dependency import wrong_dependencies
 from imageport.compose.steps.citrix.provisioning_state import (
@@ -40,9 +46,6 @@ _HELD_BEFORE_BOOT = {"BrokerAgent"}
 """Disabled by `hold_services` until first boot puts it back."""
 _VDA_KEY = "Citrix\\VirtualDesktopAgent"
 _POLICY_KEY = "Policies\\Citrix\\VirtualDesktopAgent"
-_FIRST_YEAR = 1000
-"""Citrix counts by year and month (2402) or by a number that runs on (7.41), and the files of a
-product may say the one where the product says the other: only like is compared with like."""
 
 
 def pvs_target(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Finding:
@@ -143,7 +146,7 @@ def _judge(evidence: Evidence, job: EngineJob, software: Software, *, is_wanted:
         text = f"the {_NAMES[software]} is not installed"
         return Finding(problems=[text]) if is_wanted or installer else Finding(facts=[text])
     finding = Finding(facts=[f"{_NAMES[software]} {version}"])
-    if installer and not is_at_least(version, installer.version):
+    if installer and _is_older(version, installer.version):
         finding.problems.append(f"found version {version}, needed {installer.version}")
     # What streams the disk must be right in whatever control set is chosen; but an installer knows
     # only the one that runs, and of the others' software no start depends.
@@ -153,8 +156,10 @@ def _judge(evidence: Evidence, job: EngineJob, software: Software, *, is_wanted:
     for control_set in sets:
         for names in _SERVICES[software]:
             problem = _missing(evidence, control_set, names, has_booted=has_booted)
-            if problem:
-                finding.problems.append(f"{control_set}: {problem}")
+            # What nobody asked for may be switched off on purpose, or be called otherwise.
+            is_asked = is_wanted or installer or "lacks its file" in problem
+            where = finding.problems if is_asked else finding.facts
+            where += [f"{control_set}: {problem}"] if problem else []
     _judge_files(evidence, software, installer, finding)
     return finding
 
@@ -185,14 +190,12 @@ def _judge_files(
         file = path.rpartition("/")[2]
         finding.facts.append(f"{file} {found.version}")
         wanted = installer.version if installer else ""
-        if wanted and _is_alike(found.version, wanted) and not is_at_least(found.version, wanted):
+        if wanted and _is_older(found.version, wanted):
             finding.problems.append(f"{file} is {found.version}, needed {wanted}")
 
 
-def _is_alike(one: str, other: str) -> bool:
-    """Say whether two versions are counted in the same way."""
-    first, second = (int(version.split(".")[0]) >= _FIRST_YEAR for version in (one, other))
-    return first is second
+def _is_older(found: str, wanted: str) -> bool:
+    return is_comparable(found, wanted) and not is_at_least(found, wanted)
 
 
 CHECKS = (
