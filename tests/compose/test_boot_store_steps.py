@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from imageport.compose.boot_store import Element
 from imageport.compose.contract import Action, EngineOptions
 from imageport.compose.hives.hive import Hive
 from imageport.compose.steps.order import option_refusals, recommended_names
+from imageport.sandbox.sample.guest_kind import Firmware, GuestKind, Provisioning
 from imageport.sandbox.sample.hives import merge_text
 
 LOADER = "{4c8f1a27-b5d0-11ee-9a63-0050569c17e4}"
@@ -184,6 +186,22 @@ def test_a_foreign_reader_sees_the_changed_store(guest: Any) -> None:
         command = ["hivexregedit", "--export", store_of(guest), f"\\{key}"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         assert f'"Element"=hex(3):{data}' in done.stdout.splitlines()
+
+
+def test_the_store_of_a_bios_image_is_changed_where_it_lies(new_guest: Callable[..., Any]) -> None:
+    guest = new_guest(GuestKind(provisioning=Provisioning.MCS, firmware=Firmware.BIOS))
+    store = guest.esp.root / "Boot/BCD"
+    original = store.read_bytes()
+    ems = bcd.element_path(bcd.EMS_SETTINGS, Element.BOOT_EMS)
+    merge_text(store, f'[\\{ems}]\n"Element"=hex:01\n')
+    before = store.read_bytes()
+    options = EngineOptions(provisioning="mcs", recommended=("ignore_boot_failures",))
+    changes = guest.compose(options)
+    assert {c.step for c in changes if _is_bcd(c)} == {"quiet_serial_port", "ignore_boot_failures"}
+    assert store.with_name("BCD.imageport-backup").read_bytes() == before != original
+    verdict = guest.judge(options=options)
+    assert verdict["serial_port"].passed
+    assert verdict["boot_store"].passed, verdict["boot_store"].evidence
 
 
 def _is_bcd(change: Any) -> bool:
