@@ -10,6 +10,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from blocks import CloudTarget, Site
 from flows._checked import checked_flow
 from flows._hand_over import ALREADY_THERE, completed, reference, run_elsewhere
+from imageport.workflow.choices import EnginePlace
 from imageport.workflow.facts import image_name
 from tasks._places import route_between
 from tasks.catalogue import published_now
@@ -25,6 +26,7 @@ def cloud_burst(  # noqa: PLR0913, PLR0917 - the run form
     publish_name: str = "",
     options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it
     compare_with_source: bool = True,
+    engine: EnginePlace = EnginePlace.CLOUD,
 ) -> State[None]:
     """Verify that an image is current at the target, else bring it up; safe to call again.
 
@@ -37,6 +39,7 @@ def cloud_burst(  # noqa: PLR0913, PLR0917 - the run form
         options: What the compositing engine is asked to do.
         compare_with_source: Also compare with the source vDisk. Switch off when the source site
             is down: what is published and untouched then counts as current.
+        engine: Where the engine composes: in the cloud, or at the source site before the upload.
     """
     name = publish_name or image_name(image)
     if not compare_with_source:
@@ -51,6 +54,7 @@ def cloud_burst(  # noqa: PLR0913, PLR0917 - the run form
         "image": image,
         "publish_name": name,
         "options": options.model_dump(mode="json"),
+        "engine": engine.value,
     }
     key = f"{flow_run.get_id()}:bring-up"
     run = run_coro_as_sync(run_elsewhere(f"pvs-to-pvs/{source.work_pool}", parameters, key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
@@ -14,6 +15,7 @@ from blocks import CloudTarget, Site
 from flows._checked import checked_flow
 from flows._hand_over import completed, reference, run_elsewhere
 from imageport.errors import ImageportError
+from imageport.workflow.choices import EnginePlace
 from tasks._places import route_between
 from tasks.catalogue import images_at
 from tasks.models import Route
@@ -36,6 +38,7 @@ async def dr_prestage(
     images: list[str] | None = None,
     options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it
     at_once: int = 2,
+    engine: EnginePlace = EnginePlace.CLOUD,
 ) -> State[None]:
     """Bring every image to every destination; what is current there is left alone.
 
@@ -45,6 +48,7 @@ async def dr_prestage(
         images: Names of vDisks; none means every image that a destination already has.
         options: What the compositing engine is asked to do.
         at_once: How many images are brought at the same time.
+        engine: Where the engine composes: in the cloud, or at the source site before the upload.
     """
     wanted = [
         (image, destination)
@@ -53,9 +57,13 @@ async def dr_prestage(
     ]
     if not wanted:
         return Completed(message="No images are named, and no destination has any yet.")
+    shared = {"options": options.model_dump(mode="json"), "engine": engine.value}
     places = asyncio.Semaphore(max(1, at_once))
     outcomes = await asyncio.gather(
-        *(_bring(source, destination, image, options, places) for image, destination in wanted)
+        *(
+            _bring(source, destination, {"image": image, **shared}, places)
+            for image, destination in wanted
+        )
     )
     failed = [text for text, ok in outcomes if not ok]
     message = "\n".join(text for text, _ in outcomes)
@@ -67,8 +75,7 @@ async def dr_prestage(
 async def _bring(
     source: Site,
     destination: Destination,
-    image: str,
-    options: PrepareOptions,
+    wanted: dict[str, Any],
     places: asyncio.Semaphore,
 ) -> tuple[str, bool]:
     """Run one image to one destination; a failure is an outcome, the others go on."""
@@ -76,10 +83,9 @@ async def _bring(
         "source": reference(source),
         "target": reference(destination.site),
         "cloud": reference(destination.cloud),
-        "image": image,
-        "options": options.model_dump(mode="json"),
+        **wanted,
     }
-    what = f"{image} to {destination.site.name}"
+    what = f"{wanted['image']} to {destination.site.name}"
     key = f"{flow_run.get_id()}:{what}:{destination.cloud.saved_name}"
     try:
         async with places:

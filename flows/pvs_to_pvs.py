@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -11,13 +14,14 @@ from flows._checked import checked_flow
 from flows._hand_over import ALREADY_THERE, publish_at_target
 from flows._marks import MOST_ATTEMPTS
 from imageport.citrix.vdisk_store import IfExists
+from imageport.workflow.choices import EnginePlace
 from tasks._places import route_between
 from tasks.catalogue import still_there
-from tasks.models import GenerationResult, Route, SourceIdentity
+from tasks.models import GenerationResult, Route
 from tasks.options import PrepareOptions
 from tasks.preflight import identify, preflight
 from tasks.prepare import prepare
-from tasks.upload import upload
+from tasks.upload import compose_and_upload, upload
 
 
 @checked_flow(name="pvs-to-pvs", flow_run_name="{image} to {cloud.place}", timeout_seconds=None)
@@ -31,6 +35,7 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     options: PrepareOptions = PrepareOptions(),  # noqa: B008 - frozen, and the form shows it
     accept_lock: bool = False,
     keep_parent: bool = True,
+    engine: EnginePlace = EnginePlace.CLOUD,
 ) -> State[None]:
     """Bring a PVS vDisk to a cloud: preflight, upload, prepare, publish, verify.
 
@@ -46,6 +51,8 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         options: What the compositing engine is asked to do.
         accept_lock: Read a vDisk although its lock does not tell who holds it.
         keep_parent: Keep the uploaded snapshot, so that the next upload sends only what changed.
+        engine: Where the engine composes: in the cloud on a copy of the uploaded disk, or at the
+            source site before the upload. An image that is prepared already counts either way.
     """
     if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
@@ -54,8 +61,12 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     prepared_id, moved = identity.prepared_id, False
     if not prepared_id:
         preflight(route, image, identity, options, accept_lock)
-        uploaded = _uploaded(route, image, identity, accept_lock, keep_parent)
-        prepared_id, moved = _prepared(route, uploaded.id, identity, options).id, True
+        if engine is EnginePlace.SITE:
+            wanted = (identity, options, accept_lock, keep_parent)
+            uploaded = _made(route, compose_and_upload, image, *wanted)
+        else:
+            uploaded = _made(route, upload, image, identity.source_key, accept_lock, keep_parent)
+        prepared_id, moved = _made(route, prepare, uploaded.id, identity, options).id, True
     published = publish_at_target(
         target, cloud,
         prepared_id=prepared_id, name=publish_name or identity.image, if_exists=if_exists,
@@ -65,22 +76,9 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     return Completed(message=f"Published {published.text}")
 
 
-def _uploaded(
-    route: Route, image: str, identity: SourceIdentity, accept_lock: bool, keep_parent: bool
-) -> GenerationResult:
-    """Return generation U; a remembered one counts only while the cloud still has it."""
-    arguments = (route, image, identity.source_key, accept_lock, keep_parent)
-    result = upload(*arguments)
+def _made(route: Route, step: Task[..., GenerationResult], *arguments: Any) -> GenerationResult:
+    """Return the generation a step makes; a remembered one counts only while the cloud has it."""
+    result = step(route, *arguments)
     if still_there(route, result.id):
         return result
-    return upload.with_options(refresh_cache=True)(*arguments)
-
-
-def _prepared(
-    route: Route, uploaded_id: str, identity: SourceIdentity, options: PrepareOptions
-) -> GenerationResult:
-    """Return generation P; a remembered one counts only while the cloud still has it."""
-    result = prepare(route, uploaded_id, identity, options)
-    if still_there(route, result.id):
-        return result
-    return prepare.with_options(refresh_cache=True)(route, uploaded_id, identity, options)
+    return step.with_options(refresh_cache=True)(route, *arguments)

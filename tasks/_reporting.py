@@ -24,8 +24,12 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from imageport.compose.contract import EngineReport
+from imageport.compose.report_page import report_markdown
 from imageport.progress import Event, EventKind, EventSink
 from imageport.progress_text import amount, percent
+from imageport.state.records import Generation
+from imageport.workflow.generations import engine_place
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -43,6 +47,19 @@ def artifact_key(*words: str) -> str:
 def publish_markdown(key: str, text: str, description: str) -> None:
     """Store a report beside the run."""
     create_markdown_artifact(key=key, markdown=text, description=description)
+
+
+def publish_report(generation: Generation) -> None:
+    """Store what the engine changed in a generation, and what it found after the one boot."""
+    reports = [
+        generation.details[name] for name in ("composed", "verified") if name in generation.details
+    ]
+    pages = [report_markdown(EngineReport.from_json(text)) for text in reports]
+    publish_markdown(
+        artifact_key("changes", generation.image),
+        "\n".join(pages),
+        f"What was changed in {generation.image}, at the {engine_place(generation)}.",
+    )
 
 
 @dataclass

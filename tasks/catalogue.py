@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from imageport.model import GenerationRole
 from imageport.workflow.clean_up import clean_up as run_clean_up
 from imageport.workflow.clean_up import clear_store
-from imageport.workflow.generations import is_current
+from imageport.workflow.generations import engine_place, is_current
 from imageport.workflow.publish import published_as
 from tasks._places import load_site, load_target, saved_targets, workplace
 from tasks._policies import RETRYING
@@ -52,6 +52,7 @@ def inventory(route: Route) -> None:
             "generation": generation.id,
             "role": generation.role.value,
             "created": generation.created,
+            "engine at": engine_place(generation).value if "composed" in generation.details else "",
             "GiB": round(generation.size_bytes / 2**30, 1),
             "published as": ", ".join(item.file_name for item in generation.publications),
         }

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from prefect import task
 
-from imageport.compose.contract import EngineReport
-from imageport.compose.report_page import report_markdown
-from imageport.state.records import Generation
 from imageport.workflow.prepare import prepare as run_prepare
 from tasks._places import load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
-from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks._reporting import publish_report, shown_progress
 from tasks.models import GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
@@ -36,13 +33,3 @@ def prepare(
         generation = run_prepare(place, uploaded_id, choices, payload=payload)
     publish_report(generation)
     return GenerationResult.of(generation)
-
-
-def publish_report(generation: Generation) -> None:
-    """Store the change report of a prepared generation as an artifact."""
-    report = EngineReport.from_json(generation.details["composed"])
-    publish_markdown(
-        artifact_key("changes", generation.image),
-        report_markdown(report),
-        f"What was changed in {generation.image}.",
-    )

@@ -1,14 +1,17 @@
-"""The vDisk's blocks into the target account."""
+"""The vDisk's blocks into the target account, as they are or composed at the site."""
 
 from __future__ import annotations
 
 from prefect import task
 
+from imageport.workflow.compose_at_site import SiteComposing
+from imageport.workflow.compose_at_site import compose_and_upload as run_compose_and_upload
 from imageport.workflow.upload import upload as run_upload
-from tasks._places import load_site, workplace
+from tasks._places import load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
-from tasks._reporting import shown_progress
-from tasks.models import GenerationResult, Route
+from tasks._reporting import publish_report, shown_progress
+from tasks.models import GenerationResult, Route, SourceIdentity
+from tasks.options import PrepareOptions
 
 
 @task(
@@ -36,4 +39,39 @@ def upload(
             place, store, image,
             source_key=source_key, accept_lock=accept_lock, keep_parent=keep_parent,
         )  # fmt: skip
+    return GenerationResult.of(generation)
+
+
+@task(
+    name="compose-and-upload",
+    task_run_name="compose and upload {image}",
+    # The identity has the source, the options, the operator's files and the engine.
+    cache_policy=StepKey(
+        step="compose-and-upload", inputs=("route", "image", "identity", "keep_parent")
+    ),
+    **REMEMBERED,
+    **RETRYING,
+)
+def compose_and_upload(
+    route: Route,
+    image: str,
+    identity: SourceIdentity,
+    options: PrepareOptions,
+    accept_lock: bool = False,
+    keep_parent: bool = True,
+) -> GenerationResult:
+    """Compose beside the vDisk, then upload what the target does not have of the result."""
+    here = load_site(route.source)
+    with (
+        shown_progress(image) as events,
+        workplace(route, here, events) as place,
+        here.store.open_store() as store,
+        payload_for(route, here, options) as payload,
+    ):
+        choices = options.choices(route.cloud_name)
+        composing = SiteComposing(identity.source_key, choices, payload)
+        generation = run_compose_and_upload(
+            place, store, image, composing, accept_lock=accept_lock, keep_parent=keep_parent
+        )
+    publish_report(generation)
     return GenerationResult.of(generation)

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 from imageport.errors import BadDisk, CloudThrottled, ImageportError, LeaseHeld, ShareUnreachable
 from tasks import preflight, prepare, publish, upload, verify
 from tasks._policies import REMEMBERED, RETRYING, StepKey, is_retryable
-from tasks.models import Route
+from tasks.models import Route, SourceIdentity
 
 ROUTE = Route(source="a", target="b", cloud="imageport-aws-target/c", place="aws/r/b")
 
@@ -52,7 +52,9 @@ def test_a_key_over_nothing_is_a_mistake() -> None:
         key(StepKey(step="upload", inputs=("missing",)), image="gold")
 
 
-@pytest.mark.parametrize("made", [upload.upload, prepare.prepare, preflight.preflight])
+@pytest.mark.parametrize(
+    "made", [upload.upload, upload.compose_and_upload, prepare.prepare, preflight.preflight]
+)
 def test_remembered_results_are_json_and_keyed_by_step(made: Any) -> None:
     assert isinstance(made.cache_policy, StepKey)
     assert made.cache_policy.step == made.name
@@ -131,3 +133,15 @@ def test_a_result_is_taken_over_by_a_later_run_unless_it_is_refreshed() -> None:
     assert len(ran) == 1
     once(refresh=True)
     assert len(ran) == 2
+
+
+def test_what_is_composed_at_the_site_is_remembered_by_its_options_too() -> None:
+    policy = upload.compose_and_upload.cache_policy
+    identity = SourceIdentity(
+        image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
+    )
+    same = {"route": ROUTE, "image": "gold", "keep_parent": True}
+    known = key(policy, identity=identity, **same)
+    for name in ("source_key", "options_key", "engine_id"):
+        changed = identity.model_copy(update={name: "other"})
+        assert key(policy, identity=changed, **same) != known, name

@@ -10,6 +10,7 @@ import sys
 from imageport.cli.cloud_arguments import add_state_argument, state_from
 from imageport.model import GIB
 from imageport.state.records import Generation
+from imageport.workflow.generations import engine_place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _line(generation: Generation) -> str:
     places = ", ".join(f"{p.store}/{p.file_name}" for p in generation.publications) or "-"
+    engine = f"engine at the {engine_place(generation)}" if "composed" in generation.details else ""
     return (
         f"{generation.role}  {generation.image:<20} {generation.target:<32} "
         f"{generation.created}  {generation.size_bytes / GIB:6.1f} GiB  {generation.id}  {places}"
-    )
+        f"  {engine}"
+    ).rstrip()
