@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import subprocess
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,6 +20,7 @@ from imageport.compose.first_boot.plan import (
     FirstBootPlan,
     parse_plan,
 )
+from imageport.compose.first_boot.programs import own_programs
 from imageport.compose.first_boot.script import render_script
 from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
 from imageport.sandbox.sample.vm_agent_package import FILE_NAME, write_vm_agent_package
@@ -42,9 +42,10 @@ def a_script(deadline_seconds: int = 1200) -> str:
     return render_script(a_plan(deadline_seconds), SETS).decode("ascii")
 
 
-def body(label: str) -> str:
-    text = a_script().replace("\r\n", "\n")
-    return re.split(r"^:\w+$", text.split(f"\n:{label}\n", 1)[1], flags=re.MULTILINE)[0]
+def a_program() -> str:
+    """Return install-vm-agent.cmd."""
+    (content,) = own_programs(a_plan()).values()
+    return content.decode("ascii")
 
 
 def test_the_agent_comes_after_the_drivers_and_before_anything_is_put_back() -> None:
@@ -63,48 +64,30 @@ def test_a_script_without_the_agent_says_nothing_of_one() -> None:
     script = render_script(plan.ordered(), SETS).decode("ascii")
     assert "agent" not in script
     assert "msiexec" not in script
-    assert "{" not in script
+    assert own_programs(plan) == {}
 
 
 def test_the_installer_asks_nobody_restarts_nothing_and_keeps_its_log() -> None:
-    (line,) = [line for line in a_script().split("\r\n") if "msiexec.exe" in line]
+    (line,) = [line for line in a_program().split("\r\n") if "msiexec.exe" in line]
     assert line == (
-        '"%SYS%\\msiexec.exe" /i "%HERE%agent\\%~2" /qn /norestart /l*v "%HERE%agent.log"'
+        '"%SystemRoot%\\System32\\msiexec.exe" /i "%FOLDER%\\agent\\%~1" /qn /norestart '
+        '/l*v "%FOLDER%\\agent.log"'
     )
 
 
 def test_the_agent_is_waited_for_with_a_bound_below_the_deadline() -> None:
-    assert 'set "ROUNDS=120"' in body("install_agent")  # of 5 s: ten minutes
-    assert 'set "ROUNDS=6"' in a_script(60)  # half of a deadline of 60 s
-    assert 'set "CODE=timeout"' in body("agent_round")
-    assert "goto note" in body("agent_round")
+    assert "call :beside install-vm-agent 600 agent.msi\r\n" in a_script()  # ten minutes
+    assert "call :beside install-vm-agent 30 agent.msi\r\n" in a_script(60)  # half of 60 s
 
 
 def test_the_code_of_the_installer_is_kept_before_anything_resets_it() -> None:
-    lines = [line for line in body("agent").splitlines() if line and not line.startswith("rem ")]
+    lines = [line for line in a_program().splitlines() if line and not line.startswith("rem ")]
     after = dict(pairwise(lines))
     (msiexec,) = [line for line in lines if "msiexec.exe" in line]
-    assert after[msiexec] == '>"%HERE%agent.tmp" echo %ERRORLEVEL%'
-    assert "move /y" in lines[2]
-    for code in ("3010", "1641"):
-        assert f'if "%CODE%"=="{code}" set "CODE=0"' in body("agent_over")
-
-
-def test_the_script_keeps_the_rules_of_the_one_without_agent() -> None:
-    script = a_script()
-    labels = re.findall(r"^:(\w+)", script, re.MULTILINE)
-    assert len(labels) == len(set(labels))
-    used = set(re.findall(r"goto (\w+)", script)) | set(re.findall(r"call :(\w+)", script))
-    assert used <= set(labels)
-    assert {"install_agent", "agent", "agent_round", "agent_over"} <= used
-    assert script.count("\n") == script.count("\r\n")
-    assert not re.search(r"\d>", script.replace("2>&1", "").replace("2>nul", ""))
-    for line in script.splitlines():
-        if ".exe" in line:
-            assert '"%SYS%\\' in line, line
-    for label in ("install_agent", "agent"):
-        before = script.replace("\r\n", "\n").split(f"\n:{label}\n")[0].rstrip().splitlines()[-1]
-        assert before.startswith(("exit /b", "goto ")), f"runs into :{label}"
+    assert after[msiexec] == 'set "CODE=%ERRORLEVEL%"'
+    for code in ("3010", "1641"):  # the shutdown is the restart that they ask for
+        assert f'if "%CODE%"=="{code}" set "CODE=0"' in lines
+    assert lines[-1] == "exit /b %CODE%"
 
 
 def test_the_look_alike_is_found_and_the_same_at_every_call(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ exit /b 0
 :program
 rem In a shell of its own, so that "exit" ends only that; the code appears whole or not at all. What
 rem it says may hold secrets: it stays in this folder and is in no report.
-"%SYS%\cmd.exe" /d /c ""%HERE%programs\%~3.cmd" %~4" >"%HERE%output-%~2.txt" 2>&1 <nul
+"%SYS%\cmd.exe" /d /c ""%HERE%programs\%~3.cmd" %~4" <nul >"%HERE%output-%~2.txt" 2>&1
 >"%HERE%code-%~2.tmp" echo %ERRORLEVEL%
 move /y "%HERE%code-%~2.tmp" "%HERE%code-%~2.txt" >nul
 exit /b 0
@@ -257,6 +257,7 @@ exit /b 0
 
 :set_ems_switch
 rem %1 on or off, %2 the switch (ems, bootems), %3 the object of the boot store.
-"%SYS%\bcdedit.exe" /%~2 {%~3} %~1 >>"%LOG%" 2>&1
+rem /set, because /ems and /bootems take no settings object, as {emssettings} is one.
+"%SYS%\bcdedit.exe" /set {%~3} %~2 %~1 >>"%LOG%" 2>&1
 set "CODE=%ERRORLEVEL%"
 exit /b 0
