@@ -1,16 +1,13 @@
-"""Hives and transaction logs from scratch, written by the format's description and not by hivex.
+"""Hives from scratch, written by the format's description and not by hivex.
 
-`build_hive` lays a tree of `Node` out as Windows does; `old_log` and `new_log` write what changed
-between two states of it.
+`build_hive` lays a tree of `Node` out as Windows does.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from imageport.compose.hives.log_layout import marvin32
 from imageport.sandbox.sample.hives import base_block_checksum
 
 PAGE = 4096
@@ -38,70 +35,14 @@ def build_hive(root: Node, *, sequence: int = 1, minor: int = 5) -> bytes:
     writer = _Writer(minor)
     at = writer.key(root, NONE)
     bins = writer.bins()
-    block = base_block(sequence, sequence, len(bins), root=at, minor=minor)
+    block = _base_block(sequence, len(bins), at, minor)
     return block.ljust(PAGE, b"\0") + bins
 
 
-def base_block(
-    first: int, second: int, bins_bytes: int, *, root: int = 32, minor: int = 5, kind: int = 0
-) -> bytes:
-    """Return the 512 bytes that hive and logs begin with."""
-    head = (b"regf", first, second, WRITTEN, 1, minor, kind, 1, root, bins_bytes, 1)
+def _base_block(sequence: int, bins_bytes: int, root: int, minor: int) -> bytes:
+    head = (b"regf", sequence, sequence, WRITTEN, 1, minor, 0, 1, root, bins_bytes, 1)
     block = struct.pack("<4sIIQIIIIIII", *head).ljust(508, b"\0")
     return block + struct.pack("<I", base_block_checksum(block))
-
-
-def with_sequences(hive: bytes, first: int, second: int) -> bytes:
-    """Return the hive with other sequence numbers and a right checksum."""
-    block = bytearray(hive[:512])
-    struct.pack_into("<II", block, 4, first, second)
-    struct.pack_into("<I", block, 508, base_block_checksum(bytes(block)))
-    return bytes(block) + hive[512:]
-
-
-def log_entry(
-    sequence: int, bins_bytes: int, pages: Iterable[tuple[int, bytes]], *, flags: int = 1
-) -> bytes:
-    """Return an entry of the new format; ``pages`` are offsets from the first bin, and bytes."""
-    written = list(pages)
-    body = b"".join(struct.pack("<II", at, len(data)) for at, data in written)
-    body += b"".join(data for _, data in written)
-    size = -(-(40 + len(body)) // 512) * 512
-    body = body.ljust(size - 40, b"\0")
-    head = struct.pack("<4sIIIII", b"HvLE", size, flags, sequence, bins_bytes, len(written))
-    head += struct.pack("<Q", marvin32(body))
-    return head + struct.pack("<Q", marvin32(head)) + body
-
-
-def new_log(entries: list[bytes], *, sequence: int, like: bytes) -> bytes:
-    """Return a log of the new format whose base block is a copy of the hive ``like``'s."""
-    return _log_block(like, 6, sequence) + b"".join(entries)
-
-
-def old_log(before: bytes, after: bytes, *, sequence: int) -> bytes:
-    """Return a log of the old format that leads from one state to the other."""
-    bits = bytearray((len(after) - PAGE) // 512 // 8)
-    data = b""
-    for at, page in changed_pages(before, after):
-        bits[at // PAGE] = 0xFF  # Windows marks whole pages of 4 KiB
-        data += page
-    vector = b"DIRT" + bytes(bits)
-    return _log_block(after, 1, sequence) + vector.ljust(-(-len(vector) // 512) * 512, b"\0") + data
-
-
-def changed_pages(before: bytes, after: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the pages of the bins that differ, by offset from the first bin."""
-    for at in range(PAGE, len(after), PAGE):
-        if before[at : at + PAGE] != after[at : at + PAGE]:
-            yield at - PAGE, after[at : at + PAGE]
-
-
-def _log_block(like: bytes, kind: int, sequence: int) -> bytes:
-    block = bytearray(like[:512])
-    struct.pack_into("<II", block, 4, sequence, sequence)
-    struct.pack_into("<I", block, 28, kind)
-    struct.pack_into("<I", block, 508, base_block_checksum(bytes(block)))
-    return bytes(block)
 
 
 class _Writer:

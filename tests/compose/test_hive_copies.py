@@ -12,31 +12,22 @@ from imageport.compose.contract import Action, EngineOptions
 from imageport.compose.hives.base_block import HiveHeader
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import copy_hives, open_copies
-from imageport.compose.hives.registry_value import Value
 from imageport.compose.hives.soundness import hive_problem
 from imageport.compose.refusals import hive_refusals
 from imageport.errors import EngineFailed
-from tests.compose.hive_builder import PAGE, changed_pages, log_entry, new_log, with_sequences
+from imageport.sandbox.sample.faults import leave_hive_behind
+from imageport.sandbox.sample.hive_logs import (
+    PAGE,
+    log_entry,
+    new_log,
+    with_sequences,
+)
 
 KEY = "Imageport Test"
 
 
-def leave_behind(hive: Path, scratch: Path) -> bytes:
-    """Leave a hive as a power cut does: one more key lies in its log only; returns the log."""
-    before = hive.read_bytes()
-    copy = scratch / f"after-{hive.name}"
-    copy.write_bytes(before)
-    with Hive(copy, writable=True) as changed:
-        changed.ensure(KEY).set("Name", Value.text("from the log"))
-        changed.commit()
-    after = copy.read_bytes()
-    sequence = HiveHeader.parse(before[:512]).sequence1 + 1
-    entry = log_entry(sequence, len(after) - PAGE, changed_pages(before, after))
-    log = new_log([entry], sequence=sequence, like=after)
-    hive.write_bytes(with_sequences(before, sequence, sequence - 1))
-    hive.with_name(hive.name + ".LOG1").write_bytes(log)
-    hive.with_name(hive.name + ".LOG2").write_bytes(b"")
-    return log
+def leave_behind(hive: Path) -> None:
+    leave_hive_behind(hive, f'[\\{KEY}]\n"Name"="from the log"')
 
 
 def boot_store(guest: Any) -> Path:
@@ -75,18 +66,19 @@ PLACES = {
 @pytest.mark.parametrize("name", PLACES)
 def test_a_dirty_hive_is_written_back_with_what_its_log_held(guest: Any, name: str) -> None:
     hive = hive_of(guest, name)
-    leave_behind(hive, guest.scratch)
+    leave_behind(hive)
     header = HiveHeader.parse(hive.read_bytes()[:512])
     assert damage(guest) == []
     (change,) = replays(guest.compose())
     assert (change.kind, change.tier, change.path) == ("file", "required", PLACES[name])
     assert change.before == f"sequence {header.sequence1}/{header.sequence2}"
-    assert change.after.startswith(f"1 entries of .LOG1 up to {header.sequence1}; ")
+    last = header.sequence1 + 1
+    assert change.after.startswith(f"2 entries of .LOG1 and .LOG2 up to {last}; ")
     assert "bytes sha256:" in change.after
     data = hive.read_bytes()
     written = HiveHeader.parse(data[:512])
     assert (written.is_dirty, written.problem, hive_problem(data)) == (False, "", "")
-    assert written.sequence1 > header.sequence1, "the log's entry must not apply again"
+    assert written.sequence1 > last, "the log's entry must not apply again"
     with Hive(hive) as opened:
         value = opened.value(KEY, "Name")
     assert value is not None
@@ -97,7 +89,7 @@ def test_a_dirty_hive_is_written_back_with_what_its_log_held(guest: Any, name: s
 
 def test_looking_replays_in_memory_and_leaves_the_guest_alone(guest: Any) -> None:
     hive = hive_of(guest, "SOFTWARE")
-    leave_behind(hive, guest.scratch)
+    leave_behind(hive)
     before = hive.read_bytes()
     with ExitStack() as stack:
         registry = guest.registry(stack)
@@ -126,8 +118,9 @@ def test_a_dirty_hive_without_logs_is_refused_and_may_be_looked_into(guest: Any,
 
 def test_a_log_that_does_not_help_is_named(guest: Any) -> None:
     hive = hive_of(guest, "SYSTEM")
-    log = leave_behind(hive, guest.scratch)
-    hive.with_name("SYSTEM.LOG1").write_bytes(log[:-512])
+    leave_behind(hive)
+    log = hive.with_name("SYSTEM.LOG1")
+    log.write_bytes(log.read_bytes()[:-512])
     hive.with_name("SYSTEM.LOG2").write_bytes(b"MZ" + bytes(600))
     ((code, reason),) = damage(guest)
     assert code == "dirty_hive"
@@ -137,10 +130,11 @@ def test_a_log_that_does_not_help_is_named(guest: Any) -> None:
 
 def test_a_base_block_is_recovered_from_a_log_or_refused(guest: Any) -> None:
     hive = hive_of(guest, "SOFTWARE")
-    leave_behind(hive, guest.scratch)
+    leave_behind(hive)
     hive.write_bytes(bytes(512) + hive.read_bytes()[512:])
     assert damage(guest) == []
-    hive.with_name("SOFTWARE.LOG1").unlink()
+    for suffix in (".LOG1", ".LOG2"):
+        hive.with_name("SOFTWARE" + suffix).unlink()
     ((code, reason),) = damage(guest)
     assert code == "bad_hive"
     assert "found signature 00000000, needed 'regf' at offset 0" in reason

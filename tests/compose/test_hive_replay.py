@@ -16,16 +16,14 @@ from imageport.compose.hives.base_block import HiveHeader
 from imageport.compose.hives.log_layout import LogFile, marvin32
 from imageport.compose.hives.soundness import hive_problem
 from imageport.compose.hives.transaction_logs import Replayed, replay
-from tests.compose.hive_builder import (
-    PAGE,
-    Node,
-    build_hive,
+from imageport.sandbox.sample.hive_logs import (
     changed_pages,
     log_entry,
     new_log,
     old_log,
     with_sequences,
 )
+from tests.compose.hive_builder import PAGE, Node, build_hive
 from tests.compose.second_replay import replayed_by_regipy
 
 BEFORE = build_hive(

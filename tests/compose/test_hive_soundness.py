@@ -17,7 +17,8 @@ from imageport.compose.hives.hive import Hive, Key
 from imageport.compose.hives.soundness import hive_problem
 from imageport.compose.hives.transaction_logs import replay
 from imageport.errors import EngineFailed
-from tests.compose.hive_builder import PAGE, Node, build_hive, with_sequences
+from imageport.sandbox.sample.hive_logs import with_sequences
+from tests.compose.hive_builder import PAGE, Node, build_hive
 
 TREE = Node(
     children=[

@@ -123,6 +123,8 @@ def _build(variant: Variant, work: Path) -> Path:
     make_boot_store(store, kind, part)
     if variant is Variant.DIRTY_HIVE:
         faults.leave_hive_dirty(hives / "SYSTEM")
+    elif variant is Variant.HIVE_BEHIND:
+        faults.leave_hive_behind(hives / "SYSTEM", '[\\Imageport]\n"Name"="from the log"')
     loader = compile_loader(work)
     volume = work / "windows.ntfs"
     _make_volume(volume, _windows_files(variant, hives, store, loader), part)

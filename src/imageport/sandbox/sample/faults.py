@@ -12,7 +12,14 @@ from pathlib import Path
 from uuid import UUID
 
 from imageport.errors import BadDisk
-from imageport.sandbox.sample.hives import base_block_checksum
+from imageport.sandbox.sample.hive_logs import (
+    PAGE,
+    changed_pages,
+    log_entry,
+    new_log,
+    with_sequences,
+)
+from imageport.sandbox.sample.hives import base_block_checksum, merge_text
 from imageport.sandbox.sample.recipe import MIB
 
 _VOLUME_RECORD = 3
@@ -36,6 +43,27 @@ def leave_hive_dirty(hive: Path) -> None:
     struct.pack_into("<II", data, 4, max(first, second) + 1, second)
     struct.pack_into("<I", data, 508, base_block_checksum(bytes(data[:512])))
     hive.write_bytes(data)
+
+
+def leave_hive_behind(hive: Path, change: str) -> None:
+    """Leave a hive as a power cut does: what ``change``, a registry text, says is in its log only.
+
+    Two entries in ``.LOG1`` and ``.LOG2``, the hive's own bins untouched.
+    """
+    before = hive.read_bytes()
+    merge_text(hive, change)
+    after = hive.read_bytes()
+    first = struct.unpack_from("<I", before, 4)[0] + 1
+    pages = list(changed_pages(before, after))
+    half = -(-len(pages) // 2)
+    for suffix, sequence, part in (
+        (".LOG1", first, pages[:half]),
+        (".LOG2", first + 1, pages[half:]),
+    ):
+        entry = log_entry(sequence, len(after) - PAGE, part)
+        log = new_log([entry], sequence=sequence, like=after)
+        hive.with_name(hive.name + suffix).write_bytes(log)
+    hive.write_bytes(with_sequences(before, first, first - 1))
 
 
 def set_dirty_flag(volume: Path, *, dirty: bool) -> None:

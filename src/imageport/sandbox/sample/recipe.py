@@ -69,6 +69,8 @@ class Variant(StrEnum):
     DIRTY_NTFS = "dirty_ntfs"
     BITLOCKER = "bitlocker"
     DIRTY_HIVE = "dirty_hive"
+    HIVE_BEHIND = "hive_behind"
+    """Dirty too, but its logs have what is missing."""
     MBR = "mbr"
     """Starts by BIOS, from a System Reserved partition of its own."""
     MBR_ALONE = "mbr_alone"
