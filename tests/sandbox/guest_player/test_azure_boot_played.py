@@ -255,8 +255,8 @@ def test_an_image_as_it_comes_from_vmware_does_not_boot_here(
 
 
 def test_hardware_that_is_not_known_is_not_played(tmp_path: Path):
-    with pytest.raises(PlayerError, match="'gcp': its hardware is not known"):
-        play(tmp_path / "none", "", platform="gcp")
+    with pytest.raises(PlayerError, match="'oci': its hardware is not known"):
+        play(tmp_path / "none", "", platform="oci")
 
 
 def test_every_machine_of_the_table_is_known_and_has_a_disk_and_a_network_adapter():
@@ -267,7 +267,7 @@ def test_every_machine_of_the_table_is_known_and_has_a_disk_and_a_network_adapte
     for machine in MACHINES:
         assert load_rules("device", machine)
         drivers = {rule.subject for rule in load_rules("boot-driver", machine)}
-        assert drivers & {"stornvme", "storvsc"}
+        assert drivers & {"stornvme", "storvsc", "vioscsi"}
 
 
 def test_a_package_that_is_broken_inside_is_refused_and_not_a_crash(tmp_path: Path):
