@@ -22,10 +22,10 @@ from imageport.compose.contract import (
     VerdictItem,
 )
 from imageport.compose.drivers.driver_packages import find_packages
-from imageport.compose.engine_run import keep_hives
 from imageport.compose.first_boot.vm_agent import find_vm_agent
 from imageport.compose.hives.registry import Registry, hive_path, open_registry
 from imageport.compose.inspection import inspect
+from imageport.compose.pending_volumes import keep_hives
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import run_steps
 from imageport.compose.verdict.evidence import Evidence
@@ -180,13 +180,36 @@ def new_guest(
         nonlocal made
         made += 1
         kind = kind or GuestKind()
-        root = tmp_path / f"guest{made}"
-        shutil.copytree(pristine_guests(kind), root)
-        scratch = root / "scratch"
-        scratch.mkdir()
-        windows, esp = LocalFiles(root / "windows"), LocalFiles(root / "esp")
-        table = TABLE if kind.firmware is Firmware.UEFI else MBR_TABLE
-        return FolderGuest(windows, esp, root / "payload", scratch, table)
+        return _copied_guest(pristine_guests(kind), tmp_path / f"guest{made}", kind)
+
+    return make
+
+
+def _copied_guest(pristine: Path, root: Path, kind: GuestKind) -> FolderGuest:
+    shutil.copytree(pristine, root)
+    scratch = root / "scratch"
+    scratch.mkdir()
+    windows, esp = LocalFiles(root / "windows"), LocalFiles(root / "esp")
+    table = TABLE if kind.firmware is Firmware.UEFI else MBR_TABLE
+    return FolderGuest(windows, esp, root / "payload", scratch, table)
+
+
+@pytest.fixture(scope="session")
+def composed_guest(
+    pristine_guests: Callable[[GuestKind], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[FolderGuest, list[Change]]]:
+    """Return a maker of composed guests, each made once: they are only to be read."""
+    made: dict[tuple[GuestKind, EngineOptions], tuple[FolderGuest, list[Change]]] = {}
+
+    def make(
+        kind: GuestKind, options: EngineOptions | None = None
+    ) -> tuple[FolderGuest, list[Change]]:
+        chosen = options or EngineOptions()
+        if (kind, chosen) not in made:
+            root = tmp_path_factory.mktemp("composed") / "guest"
+            guest = _copied_guest(pristine_guests(kind), root, kind)
+            made[kind, chosen] = guest, guest.compose(chosen)
+        return made[kind, chosen]
 
     return make
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from imageport.compose.engine_run import keep_hives
 from imageport.compose.hives.base_block import HiveHeader
 from imageport.compose.hives.registry import copy_hives, hive_path, open_copies
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.hives.soundness import hive_problem
+from imageport.compose.pending_volumes import keep_hives
 from imageport.compose.recorder import Recorder
 from imageport.compose.volumes.guest_files import PendingFiles
 from imageport.compose.volumes.local_files import LocalFiles

@@ -28,11 +28,11 @@ from imageport.compose.contract import (
     Refusal,
     VerdictItem,
 )
-from imageport.compose.engine_run import keep_hives
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import open_registry
 from imageport.compose.hives.registry_value import Kind, Value
 from imageport.compose.inspection import inspect
+from imageport.compose.pending_volumes import keep_hives
 from imageport.compose.recorder import Recorder
 from imageport.compose.refusals import disk_refusals
 from imageport.compose.step import Context, Facts, Step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -20,17 +20,15 @@ from imageport.compose.contract import (
 from imageport.compose.drivers.driver_packages import DriverPackage, find_packages
 from imageport.compose.first_boot.plan import FOLDER
 from imageport.compose.first_boot.vm_agent import VmAgentPackage, find_vm_agent
-from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest, open_guest
+from imageport.compose.guest import WINDOWS_MOUNT, Guest, open_guest
 from imageport.compose.hives.registry import (
-    BOOT_STORE_HIVE,
     Registry,
-    boot_store_path,
-    hive_path,
     open_copies,
     open_registry,
 )
 from imageport.compose.inspection import describe_partitions, inspect
-from imageport.compose.recorder import Recorder, key_path
+from imageport.compose.pending_volumes import PendingVolumes, keep_hives
+from imageport.compose.recorder import Recorder
 from imageport.compose.refusals import (
     driver_refusals,
     guest_refusals,
@@ -38,19 +36,16 @@ from imageport.compose.refusals import (
 )
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
-from imageport.compose.survey import Survey, boot_volume_files, survey, write_refusals
+from imageport.compose.survey import Survey, survey, write_refusals
 from imageport.compose.uefi_disk import (
-    convert_disk,
     inspection_after,
     plan_conversion,
-    shrink_windows,
 )
 from imageport.compose.verdict.evidence import Evidence
 from imageport.compose.verdict.first_boot import first_boot_facts
 from imageport.compose.verdict.judge import judge, judge_the_end
-from imageport.compose.volumes.guest_files import GuestFiles, PendingFiles
+from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.mounted_files import MountedFiles
-from imageport.compose.volumes.new_volume import NewVolume
 
 Log = Callable[[str], None]
 
@@ -154,33 +149,11 @@ def _facts(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Both volumes as they will be; the same overlay where BIOS starts from the Windows volume.
-
-    A disk that is converted boots from a volume that is made then.
-    """
-
-    windows: PendingFiles
-    boot: PendingFiles | None
-
-    @classmethod
-    def over(cls, found: Survey) -> _Pending:
-        assert found.windows is not None  # noqa: S101 - the caller looked; for the type checker
-        windows = PendingFiles(found.windows)
-        if found.layout is not None:
-            return cls(windows, PendingFiles(NewVolume(found.layout.esp.length_bytes)))
-        if found.boot_files is None:
-            return cls(windows, None)
-        is_same = found.boot_files is found.windows
-        return cls(windows, windows if is_same else PendingFiles(found.boot_files))
-
-
 def _compose(
     guest: Guest, work: _Work, found: Survey, registry: Registry, inspection: Inspection
 ) -> EngineReport:
     """Plan and compose: the same steps on copies; compose then writes what they recorded."""
-    pending = _Pending.over(found)
+    pending = PendingVolumes.over(found)
     before, inspection = inspection, inspection_after(inspection, found.layout)
     facts = _facts(work, inspection, registry, pending.windows, pending.boot)
     facts.uefi = found.uefi
@@ -196,7 +169,8 @@ def _compose(
         if refused or found.partition is None:
             found.refusals += refused
             return _refused(work, before, found)
-        files, boot_files = _apply(guest, work, found, pending)
+        work.log("writing the changes")
+        files, boot_files = pending.apply(guest, found)
     work.log("judging the result")
     again = work.folder / "judged"
     again.mkdir()
@@ -211,53 +185,6 @@ def _compose(
         changes=tuple(changes),
         verdict=tuple(verdict),
     )
-
-
-def keep_hives(
-    registry: Registry,
-    changes: Sequence[Change],
-    windows: PendingFiles,
-    boot: PendingFiles | None,
-) -> None:
-    """Write the hives' copies out and hand over those that changed, each to its own volume."""
-    for name, hive in registry.hives.items():
-        hive.commit()
-        is_changed = any(change.path.startswith(key_path(name, "")) for change in changes)
-        if not is_changed and name not in registry.replayed:
-            continue
-        if name == BOOT_STORE_HIVE:
-            assert boot is not None  # noqa: S101 - that hive was read from there
-            boot.rewrite(boot_store_path(boot), hive.path)
-        else:
-            windows.rewrite(hive_path(name), hive.path)
-
-
-def _apply(
-    guest: Guest, work: _Work, found: Survey, pending: _Pending
-) -> tuple[GuestFiles, GuestFiles | None]:
-    """Write what the steps recorded; returns the volumes read afresh."""
-    assert found.partition is not None  # noqa: S101 - as above
-    work.log("writing the changes")
-    if found.layout is not None and found.layout.shrinks_by_bytes:
-        shrink_windows(guest, found.partition, found.layout)
-    guest.mount_writable(found.partition, WINDOWS_MOUNT)
-    pending.windows.real = MountedFiles(guest.handle, WINDOWS_MOUNT)
-    pending.windows.apply()
-    if found.layout is not None:
-        work.log("writing the new partition table")
-        convert_disk(guest, found, found.layout)
-    files: GuestFiles = MountedFiles(guest.handle, WINDOWS_MOUNT)
-    boot_files: GuestFiles | None = found.boot_files
-    if pending.boot is pending.windows:
-        boot_files = files
-    elif pending.boot is not None and pending.boot.is_changed and found.boot_partition is not None:
-        guest.unmount(BOOT_MOUNT)
-        guest.mount_writable(found.boot_partition, BOOT_MOUNT)
-        pending.boot.real = boot_volume_files(guest)
-        pending.boot.apply()
-        boot_files = boot_volume_files(guest)
-    guest.handle.sync()
-    return files, boot_files
 
 
 def _evidence(
