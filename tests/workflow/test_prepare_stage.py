@@ -10,7 +10,7 @@ import pytest
 from imageport.cloud import BootOutcome
 from imageport.clouds.memory import MemoryBehaviour
 from imageport.clouds.memory_blocks import MemoryVolume
-from imageport.compose.contract import Action, EngineJob, EngineReport, VerdictItem
+from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, VerdictItem
 from imageport.errors import CloudUnavailable, FirstBootFailed, ResourceGone, VerdictFailed
 from imageport.model import GenerationRole
 from tests.workflow.small_site import SmallSite
@@ -81,6 +81,26 @@ def test_a_power_cut_at_any_change_is_taken_up_and_composes_no_disk_twice(site: 
         assert other.kept(GenerationRole.PREPARED) == [prepared.id], cuts
         cuts += 1
     assert cuts > 20
+
+
+def test_a_converted_disk_is_verified_by_its_new_identity_also_after_a_power_cut(
+    site: SmallSite,
+) -> None:
+    asked: list[tuple[Action, str]] = []
+
+    def convert(_: MemoryVolume, job: EngineJob, __: Path | None) -> EngineReport:
+        asked.append((job.action, job.disk.disk_guid))
+        return EngineReport(job.action, ok=True, inspection=Inspection(disk_guid="new-guid"))
+
+    site.behaviour = MemoryBehaviour(run_job=convert)
+    uploaded = site.uploaded()
+    old = uploaded.details["disk_guid"]
+    cuts = 0
+    while site.killed(cuts, lambda: site.prepared(uploaded)):
+        cuts += 1
+    assert cuts > 5
+    assert {guid for action, guid in asked if action is Action.COMPOSE} == {old}
+    assert {guid for action, guid in asked if action is Action.VERIFY} == {"new-guid"}
 
 
 def test_a_disk_lost_while_composing_is_made_again_from_u(site: SmallSite, engine: Engine):
