@@ -7,7 +7,9 @@ from datetime import timedelta
 from prefect import task
 
 from imageport.compose.build_engine import engine_id
+from imageport.compose.report_page import page_text, report_sections
 from imageport.workflow.facts import options_key, source_facts
+from imageport.workflow.preflight import PreflightReport as Preflight
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.preflight import preflight as run_preflight
 from imageport.workflow.prepare import find_current
@@ -75,20 +77,25 @@ def preflight(
             place, store, image, choices, payload=payload, accept_lock=accept_lock
         )
     result = PreflightResult.of(report)
-    publish_markdown(
-        artifact_key("preflight", result.image), _page(result), "What was found in the image."
-    )
+    publish_preflight(report)
     return result
+
+
+def publish_preflight(report: Preflight) -> None:
+    """Store what was found in the image, and what would be changed, beside the run."""
+    page = f"{_page(PreflightResult.of(report))}\n\n{report_sections(report.plan)}"
+    key = artifact_key("preflight", report.image)
+    publish_markdown(key, page, "What was found in the image, and what would be changed.")
 
 
 def _page(result: PreflightResult) -> str:
     used, whole = result.data_bytes / 2**30, result.size_bytes / 2**30
     lines = [
-        f"# {result.image}",
-        f"- {result.guest}, PVS target device {result.pvs_target_version or 'not found'}",
+        f"# {page_text(result.image)}",
+        "",
         f"- {used:.1f} of {whole:.1f} GiB hold data",
         f"- {result.planned_changes} changes planned",
         f"- about {result.estimate_usd:.2f} USD for this run, by list prices",
-        *(f"- Note: {warning}" for warning in result.warnings),
+        *(f"- Note: {page_text(warning)}" for warning in result.warnings),
     ]
     return "\n".join(lines)

@@ -20,7 +20,12 @@ from imageport.compose.contract import (
 )
 from imageport.compose.report_page import inspection_sections, report_markdown
 from imageport.compose.steps.order import recommended_names
+from imageport.model import GenerationRole
 from imageport.sandbox.sample.hives import merge_text, with_parents
+from imageport.state.records import Generation
+from imageport.workflow.preflight import PreflightReport
+from tasks._reporting import publish_report
+from tasks.preflight import publish_preflight
 
 INSPECTION = Inspection(
     product_name="Windows 11 Enterprise",
@@ -181,7 +186,9 @@ def plant(guest: Any) -> None:
 
 
 @pytest.mark.parametrize("cloud", ["aws", "azure"])
-def test_no_secret_of_the_guest_is_in_report_or_page(guest: Any, cloud: str) -> None:
+def test_no_secret_of_the_guest_is_in_report_page_or_artifact(
+    guest: Any, cloud: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(guest)
     options = EngineOptions(cloud=cloud, recommended=tuple(recommended_names(cloud)))
     if "azure_vm_agent" in options.recommended:
@@ -194,8 +201,30 @@ def test_no_secret_of_the_guest_is_in_report_or_page(guest: Any, cloud: str) -> 
         changes=changes, verdict=verdict,
     )  # fmt: skip
     assert len(changes) > 20
-    for text in (report.to_json(), report_markdown(report)):
+    shown = artifacts_of(report, monkeypatch)
+    assert [text for text in shown if "## The guest" in text] == shown
+    for text in (report.to_json(), report_markdown(report), *shown):
         assert "5ecret" not in text
+
+
+def artifacts_of(report: EngineReport, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What preflight and prepare would store beside a run."""
+    stored: list[str] = []
+
+    def create(*, key: str, markdown: str, description: str) -> None:
+        assert key
+        assert description.endswith(".")
+        stored.append(markdown)
+
+    monkeypatch.setattr("tasks._reporting.create_markdown_artifact", create)
+    publish_preflight(PreflightReport("gold", "key", 2**30, 2**20, report, (), ("A note.",)))
+    details = {"composed": report.to_json(), "verified": report.to_json(), "engine": "site"}
+    prepared = Generation(
+        "p-1", "gold", "aws/r/b", GenerationRole.PREPARED, "2026", 8, "k", "d", {}, "", details
+    )
+    publish_report(prepared)
+    assert len(stored) == 2
+    return stored
 
 
 def inspected(guest: Any) -> Inspection:

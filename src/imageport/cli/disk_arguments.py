@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
+from imageport.errors import InputError
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.opening import open_disk
 from imageport.storage.folder import Folder
@@ -14,6 +16,13 @@ DISK_HELP = (
     "a local path or smb://host/share/path (user and password from IMAGEPORT_SMB_USER, "
     "IMAGEPORT_SMB_PASSWORD, IMAGEPORT_SMB_DOMAIN)"
 )
+
+
+def payload_folder(path: Path | None) -> Path | None:
+    """Return the operator's folder; `InputError` when it is none."""
+    if path is not None and not path.is_dir():
+        raise InputError(f"Cannot read payload '{path}': it is no folder.")
+    return path
 
 
 @contextlib.contextmanager

@@ -6,16 +6,30 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from imageport.cli.disk_arguments import DISK_HELP, opened_disk
+from imageport.cli.disk_arguments import DISK_HELP, opened_disk, payload_folder
+from imageport.cli.option_file import options_from
 from imageport.cli.progress_lines import ProgressLines
-from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
+from imageport.compose.cloud_target import TARGETS
+from imageport.compose.contract import (
+    Action,
+    EngineDisk,
+    EngineJob,
+    EngineOptions,
+    EngineReport,
+    Inspection,
+)
+from imageport.compose.report_page import inspection_facts
 from imageport.errors import BadDisk
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.gpt import read_layout
 from imageport.model import GIB, MIB, ExtentState
 from imageport.progress import EventSink, silent
+
+_SHOWN = 20
+"""Items of one list on the terminal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,24 +37,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Reads VHDX and raw disks (VHD and version chains follow in a later release). The disk "
         "is never written. Looking into the guest starts a small machine and takes about half a "
-        "minute."
+        "minute; it tells what is there and what `imageport prepare` would refuse for --target, "
+        "with the options and files that it would get."
     )
     parser.add_argument("disk", metavar="DISK", help=DISK_HELP)
     parser.add_argument("--no-guest", action="store_true", help="do not look into the guest")
-    parser.add_argument("--target", choices=["aws", "azure", "gcp"], default="aws")
+    parser.add_argument("--target", choices=sorted(TARGETS), default="aws", help="the cloud")
     parser.add_argument("--provisioning", choices=["pvs", "mcs"], default="pvs")
+    parser.add_argument("--options", type=Path, metavar="OPTIONS", help="as for prepare")
+    parser.add_argument("--payload", type=Path, help="as for prepare")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when the partition table is damaged, 3 when prepare would refuse."""
+    chosen = {"cloud": args.target, "provisioning": args.provisioning}
+    options = options_from(args.options, chosen)
+    payload_folder(args.payload)
     with opened_disk(args.disk) as disk:
         facts = _disk_facts(disk)
         facts |= _layout_facts(disk)
         if not args.no_guest and not facts["problem"]:
-            options = EngineOptions(cloud=args.target, provisioning=args.provisioning)
-            events: EventSink = silent if args.json else ProgressLines(sys.stderr)
-            facts["guest"] = _guest_facts(disk, options, events)
+            facts["guest"] = _guest_facts(disk, options, args)
     text = json.dumps(facts, indent=1) if args.json else "\n".join(_lines(facts))
     sys.stdout.write(text + "\n")
     if facts["problem"]:
@@ -77,13 +95,18 @@ def _layout_facts(disk: DiskFile) -> dict[str, Any]:
     }
 
 
-def _guest_facts(disk: DiskFile, options: EngineOptions, events: EventSink) -> dict[str, Any]:
+def _guest_facts(
+    disk: DiskFile, options: EngineOptions, args: argparse.Namespace
+) -> dict[str, Any]:
     # Imported here: without the guest, no engine and no libguestfs are needed.
     from imageport.compose.site_engine import run_site_engine  # noqa: PLC0415
 
     job = EngineJob(action=Action.INSPECT, disk=EngineDisk(path=""), options=options)
-    report: EngineReport = run_site_engine(disk, job, events=events)
+    events: EventSink = silent if args.json else ProgressLines(sys.stderr)
+    report: EngineReport = run_site_engine(disk, job, payload=args.payload, events=events)
     return {
+        "target": options.cloud,
+        "provisioning": options.provisioning,
         "inspection": asdict(report.inspection),
         "refusals": [asdict(refusal) for refusal in report.refusals],
     }
@@ -117,25 +140,28 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _guest_lines(guest: dict[str, Any]) -> list[str]:
-    lines = [
-        _row(_label(name), ", ".join(value) if isinstance(value, list | tuple) else value)
-        for name, value in guest["inspection"].items()
-        if value and name not in {"partitions", "disk_guid", "free_bytes", "software"}
-    ]
+    inspection = Inspection(**guest["inspection"])
+    lines: list[str] = []
+    if inspection.product_name:
+        shown = inspection_facts(inspection)
+        lines += [_row(name, value) for name, value in shown if name != "Disk"]
+    for name in ("drivers", "network", "policies", "software"):
+        found = getattr(inspection, name)
+        lines += [_row("" if at else name, one) for at, one in enumerate(found[:_SHOWN])]
+        if len(found) > _SHOWN:
+            lines.append(_row("", f"and {len(found) - _SHOWN} more; --json has them all"))
+    way = f"for {guest['target']}, {guest['provisioning']}"
     if not guest["refusals"]:
-        return [*lines, _row("prepare", "finds no reason to refuse this image")]
+        return [*lines, _row("prepare", f"finds no reason to refuse this image {way}")]
+    lines.append(_row("prepare", f"would refuse this image {way}"))
     for refusal in guest["refusals"]:
         lines.append(_row("refused", f"{refusal['reason']} [{refusal['code']}]"))
         lines.append(_row("", f"Hint: {refusal['hint']}"))
     return lines
 
 
-def _label(name: str) -> str:
-    return name.removesuffix("_bytes").replace("_", " ")
-
-
 def _row(name: str, value: object) -> str:
-    return f"{name:<20} {value}"
+    return f"{name:<28} {value}"
 
 
 def _shown(name: str, value: object) -> object:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from imageport.cli.disk_arguments import DISK_HELP, opened_disk, opened_folder
+from imageport.cli.disk_arguments import DISK_HELP, opened_disk, opened_folder, payload_folder
 from imageport.cli.option_file import options_from
 from imageport.cli.progress_lines import ProgressLines
 from imageport.compose.cloud_target import TARGETS
@@ -56,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, or compose and write the result; 3 when the image is refused or not ready."""
     if not args.plan and not args.destination:
         raise InputError("Cannot prepare without DST: name the VHDX to make, or give --plan.")
-    if args.payload is not None and not args.payload.is_dir():
-        raise InputError(f"Cannot read payload '{args.payload}': it is no folder.")
+    payload_folder(args.payload)
     job = _job(args)
     events: EventSink = silent if args.json else ProgressLines(sys.stderr)
     with opened_disk(args.source) as disk:

@@ -90,7 +90,7 @@ def inspection_facts(inspection: Inspection) -> list[tuple[str, str]]:
 
 def _outcome(report: EngineReport) -> str:
     if report.error:
-        return f"**Failed:** {_text(report.error)}"
+        return f"**Failed:** {page_text(report.error)}"
     failed = sum(not item.passed for item in report.verdict)
     if report.refusals:
         words = f"**Refused**, for {len(report.refusals)} reason(s)."
@@ -143,19 +143,19 @@ def _changes(changes: Iterable[Change]) -> list[str]:
 
 
 def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [f"## {_text(title[:_MAX_NAME])}", ""]
+    lines = [f"## {page_text(title[:_MAX_NAME])}", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     waiting = iter(rows)
     for row in islice(waiting, _MAX_ROWS):
-        lines.append(f"| {' | '.join(_text(cell) for cell in row)} |")
+        lines.append(f"| {' | '.join(page_text(cell) for cell in row)} |")
     more = sum(1 for _ in waiting)
     if more:
         lines += ["", f"and {more} more; the JSON report has them all."]
     return "\n".join(lines)
 
 
-def _text(value: str) -> str:
-    """Return a cell that cannot leave its table or become a link, an image or HTML."""
+def page_text(value: str) -> str:
+    """Return one line that cannot leave its table or become a link, an image or HTML."""
     flat = " ".join(value.split())
     cut = flat if len(flat) <= _MAX_CELL else flat[:_MAX_CELL] + "…"
     for character in "\\`*_[]<>|!#~&":

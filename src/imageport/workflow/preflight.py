@@ -28,11 +28,20 @@ class PreflightReport:
     source_key: str
     size_bytes: int
     data_bytes: int
-    inspection: Inspection
-    engine_id: str
-    planned_changes: int
+    plan: EngineReport
+    """What the engine found, and what it would change."""
     estimate: tuple[CostLine, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def inspection(self) -> Inspection:
+        """Return what the guest is."""
+        return self.plan.inspection
+
+    @property
+    def planned_changes(self) -> int:
+        """Return how many places would be changed."""
+        return len(self.plan.changes)
 
 
 def preflight(
@@ -72,9 +81,7 @@ def preflight(
         source_key=facts.source_key,
         size_bytes=facts.size_bytes,
         data_bytes=data,
-        inspection=report.inspection,
-        engine_id=report.engine_id,
-        planned_changes=len(report.changes),
+        plan=report,
         estimate=estimate,
         warnings=_warnings(report),
     )
