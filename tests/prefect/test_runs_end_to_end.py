@@ -5,7 +5,7 @@ The tests follow each other on one site, as days at a site do: the first brings 
 
 import pytest
 
-from imageport.model import GenerationRole
+from imageport.model import MIB, GenerationRole
 from tests.prefect.running_site import IMAGE, RunningSite
 
 pytestmark = [pytest.mark.prefect, pytest.mark.guest]
@@ -85,3 +85,29 @@ def test_prestaging_leaves_current_images_alone_and_says_which_failed(
     assert (state.type, state.name) == ("COMPLETED", "PartiallyStaged"), state.message
     assert f"{IMAGE} to cloud: Nothing had to move" in state.message
     assert "not-there to cloud: Cannot" in state.message
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
+def test_a_run_whose_engine_works_at_the_site_sends_what_was_composed(
+    running_site: RunningSite,
+) -> None:
+    options = {"drivers": ["aws/ena"], "list_of_ddcs": ["ddc9.cloud.example"]}
+    run = running_site.start("pvs-to-pvs/onprem", image=IMAGE, engine="site", options=options)
+    state = running_site.api.wait(run, LONG)
+    assert (state.type, state.name) == ("COMPLETED", "Completed"), state.message
+    catalogue = running_site.state().catalogue
+    uploaded, prepared = (
+        catalogue.latest(IMAGE, running_site.target, role)
+        for role in (GenerationRole.UPLOADED, GenerationRole.PREPARED)
+    )
+    assert uploaded is not None
+    assert prepared is not None
+    assert uploaded.details["engine"] == prepared.details["engine"] == "site"
+    assert prepared.parent_id == uploaded.id
+    assert 0 < uploaded.details["stats"]["bytes_sent"] <= 16 * MIB  # of the raw upload before it
+    children = running_site.api.child_runs(run)
+    found = {item["key"]: item for item in running_site.api.artifacts([run, *children])}
+    assert "## The guest" in str(found[f"preflight-{IMAGE}"]["data"])
+    assert "ddc9.cloud.example" in str(found[f"changes-{IMAGE}"]["data"])
+    assert running_site.leftovers() == {}
