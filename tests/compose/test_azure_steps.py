@@ -52,7 +52,7 @@ def line(change: Change) -> str:
     return " | ".join(cells)
 
 
-@pytest.mark.parametrize("cloud", ["aws", "azure"])
+@pytest.mark.parametrize("cloud", sorted(TARGETS))
 def test_the_changes_are_those_of_the_golden_list(guest: Any, cloud: str) -> None:
     changes = guest.changes(EngineOptions(cloud=cloud), apply=False)
     path = GOLDEN / f"{cloud}_changes.txt"
