@@ -60,11 +60,11 @@ def _leftovers(tools: OldTools) -> Iterator[str]:
 
 
 def _named_but_gone(evidence: Evidence, control_set: str) -> Iterator[str]:
-    """Yield filters and network providers of source platforms that lead to no service."""
+    """Yield what filters, network providers and dependencies name of a platform's in vain."""
     for name in sorted(set(named_services(evidence.registry, control_set))):
         if is_source_service(name) and evidence.registry.service(control_set, name) is None:
             place = service_path(control_set, name)
-            yield f"a filter or network provider names {place}, which does not exist"
+            yield f"{place} does not exist; a filter, network provider or dependency names it"
 
 
 def _winsock(evidence: Evidence, control_set: str, libraries: set[str]) -> Iterator[str]:

@@ -86,10 +86,13 @@ class ControlSetRemoval:
         root = f"{service_path(self.control_set, 'VSS')}\\Providers"
         self._delete_children(
             root,
-            lambda key: any(
-                text_of(child, "").lower() in classes
-                for child in key.children()
-                if child.name.lower() == "clsid"
+            lambda key: (
+                self.platform.is_maker(text_of(key, ""))
+                or any(
+                    text_of(child, "").lower() in classes
+                    for child in key.children()
+                    if child.name.lower() == "clsid"
+                )
             ),
         )
 
@@ -129,10 +132,7 @@ class ControlSetRemoval:
             service = self.registry.text("SYSTEM", path, "Service").lower()
             driver = self.registry.text("SYSTEM", path, "Driver").lower()
             if service in self.gone or driver in drivers:
-                self.recorder.delete_key("SYSTEM", path)
-                device = path.rpartition("\\")[0]
-                if not self._children(device):
-                    self.recorder.delete_key("SYSTEM", device)
+                self._delete_device(path)
         for driver in sorted(drivers):
             self.recorder.delete_key("SYSTEM", f"{classes}\\{driver}")
         self._delete_children(
@@ -141,6 +141,15 @@ class ControlSetRemoval:
                 text_of(child, "Service").lower() in self.gone for child in key.children()
             ),
         )
+
+    def _delete_device(self, path: str) -> None:
+        """Delete an instance, and its device and bus where it was the last one of them."""
+        self.recorder.delete_key("SYSTEM", path)
+        for _ in ("device", "bus"):
+            path = path.rpartition("\\")[0]
+            if self._children(path):
+                return
+            self.recorder.delete_key("SYSTEM", path)
 
     def delete_services(self) -> None:
         """Delete the services; nothing names them any more."""

@@ -14,7 +14,7 @@ from imageport.compose.steps.source.platform_files import (
 from imageport.compose.steps.source.platform_packages import (
     OldPackage,
     claimed_services,
-    disk_services,
+    kept_disk_drivers,
     old_packages,
     package_files,
 )
@@ -60,9 +60,8 @@ class OldTools:
 
     def gone(self, control_set: str) -> frozenset[str]:
         """Return, in lower case, the services of one control set that will not be there."""
-        every = {name.lower() for names in self.services.values() for name in names}
         here = {name.lower() for name in self.services[control_set]}
-        return frozenset(here | (every & self.lost[control_set]) | self.lost[control_set])
+        return frozenset(here) | self.lost[control_set]
 
     def summary(self) -> str:
         """Return one line for people: what it is, and what stays."""
@@ -80,9 +79,7 @@ def find_old_tools(facts: Facts, platform: SourcePlatform) -> OldTools:
     registry, files = facts.registry, facts.files
     packages = old_packages(facts, platform)
     claimed = claimed_services(registry, [one for one in packages if not one.stays])
-    claimed |= {name.lower() for name in platform.disk_drivers}
-    if not platform.has_emulated_disk:
-        claimed |= {name.lower() for name in disk_services(registry)}
+    claimed |= kept_disk_drivers(registry, platform)
     services, lost = {}, {}
     for control_set in registry.control_sets:
         services[control_set] = tuple(
@@ -90,7 +87,9 @@ def find_old_tools(facts: Facts, platform: SourcePlatform) -> OldTools:
             for name in old_services(registry, files, platform, control_set)
             if name.lower() not in claimed or registry.start_of(control_set, name) is None
         )
-        named = named_services(registry, control_set)
+    every = [name for names in services.values() for name in names]
+    for control_set in registry.control_sets:
+        named = [*named_services(registry, control_set), *every]
         lost[control_set] = frozenset(lost_names(registry, platform, control_set, named))
     software = old_software(registry, platform)
     return OldTools(
@@ -104,7 +103,7 @@ def old_files(facts: Facts, tools: OldTools) -> list[str]:
     paths = [
         path
         for path in _binaries(facts, tools)
-        if path.rpartition("/")[2] not in tools.kept_files and platform.made(files, path)
+        if path.rpartition("/")[2].lower() not in tools.kept_files and platform.made(files, path)
     ]
     paths += files_among_windows(files, platform, tools.kept_files)
     paths += package_files(tools.gone_packages)
@@ -124,8 +123,8 @@ def _binaries(facts: Facts, tools: OldTools) -> list[str]:
                 paths.append(binary_of(key))
     for package in tools.gone_packages:
         for name in facts.files.names(f"{STORE}/{package.store}"):
-            paths += [f"{folder}/{name}".lower() for folder in SYSTEM_FOLDERS]
-    return [path for path in dict.fromkeys(paths) if path.startswith("windows/")]
+            paths += [f"{folder}/{name}" for folder in SYSTEM_FOLDERS]
+    return [path for path in dict.fromkeys(paths) if path.lower().startswith("windows/")]
 
 
 def _kept_files(facts: Facts, packages: list[OldPackage]) -> frozenset[str]:

@@ -45,6 +45,11 @@ class OldPackage:
     stays: str = ""
     """Why it is not removed, "" when it is."""
 
+    @property
+    def title(self) -> str:
+        """Return the INF's own name without its ending, which makers name after the driver."""
+        return self.store.lower().partition(".inf")[0]
+
 
 def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
     """Return the platform's packages; each that stays says why."""
@@ -60,9 +65,7 @@ def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
         for new in facts.packages
         for package in find_installed(registry, facts.files, new.inf_data)
     }
-    disk_drivers = {name.lower() for name in platform.disk_drivers}
-    if not platform.has_emulated_disk:
-        disk_drivers |= {name.lower() for name in disk_services(registry)}
+    disk_drivers = kept_disk_drivers(registry, platform)
     has_other = _has_other_network_driver(facts, {package.oem_inf for package in found})
     judged = []
     for package in found:
@@ -71,12 +74,24 @@ def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
             stays = "is the payload's"
         elif _serves_target(facts, package):
             stays = f"serves devices of {facts.target.name}"
-        elif disk_drivers & {name.lower() for name in package.services}:
+        elif disk_drivers & {*(name.lower() for name in package.services), package.title}:
             stays = "leads to the disk where the image comes from"
         elif not has_other and _is_network(registry, package):
             stays = "is the only network driver"
         judged.append(replace(package, stays=stays))
     return judged
+
+
+def kept_disk_drivers(registry: Registry, platform: SourcePlatform) -> set[str]:
+    """Return, in lower case, the drivers of the platform that lead to the disk it boots from."""
+    sets = registry.control_sets
+    named = {
+        name.lower()
+        for name in platform.disk_drivers
+        if any(registry.start_of(one, name) is not None for one in sets)
+    }
+    in_use = set() if platform.has_emulated_disk else _disk_services(registry)
+    return named | {name.lower() for name in in_use}
 
 
 def claimed_services(registry: Registry, gone: list[OldPackage]) -> set[str]:
@@ -92,24 +107,23 @@ def claimed_services(registry: Registry, gone: list[OldPackage]) -> set[str]:
 
 def forget_packages(registry: Registry, recorder: Recorder, gone: list[OldPackage]) -> None:
     """Take packages out of the driver database and the records that protect their files."""
-    for hive in DATABASES:
-        packages = [package for package in gone if package.hive == hive]
-        infs = {package.oem_inf for package in packages}
-        if not packages:
-            continue
+    infs = {package.oem_inf for package in gone}
+    for hive in DATABASES if gone else ():
         for path in list(_device_ids(registry, hive)):
             key = registry.key(hive, path)
             values = key.values() if key else {}
             named = [name for name in values if name.lower() in infs]
             if named and len(named) == len(values):
                 recorder.delete_key(hive, path)
+                _delete_if_empty(registry, recorder, hive, path.rpartition("\\")[0])
             else:
                 for name in named:
                     recorder.delete_value(hive, path, name)
-        for package in packages:
-            recorder.delete_key(hive, f"DriverDatabase\\DriverInfFiles\\{package.oem_inf}")
-            recorder.delete_key(hive, f"DriverDatabase\\DriverPackages\\{package.store}")
-    _forget_lockdown(registry, recorder, {package.oem_inf for package in gone})
+    for package in gone:
+        place = f"DriverDatabase\\DriverInfFiles\\{package.oem_inf}"
+        recorder.delete_key(package.hive, place)
+        recorder.delete_key(package.hive, f"DriverDatabase\\DriverPackages\\{package.store}")
+    _forget_lockdown(registry, recorder, infs)
 
 
 def package_files(gone: list[OldPackage]) -> Iterator[str]:
@@ -176,7 +190,7 @@ def _is_network(registry: Registry, package: OldPackage) -> bool:
     return value is not None and value.data[8:24] == net
 
 
-def disk_services(registry: Registry) -> set[str]:
+def _disk_services(registry: Registry) -> set[str]:
     """Return the drivers of disk controllers that the machine has, and that start at boot."""
     current = registry.current_control_set
     found = set()
@@ -207,6 +221,12 @@ def _device_ids(registry: Registry, hive: str) -> Iterator[str]:
             yield f"{root}\\{first.name}"
         for second in first.children():
             yield f"{root}\\{first.name}\\{second.name}"
+
+
+def _delete_if_empty(registry: Registry, recorder: Recorder, hive: str, path: str) -> None:
+    key = registry.key(hive, path)
+    if key is not None and not key.children() and not key.values():
+        recorder.delete_key(hive, path)
 
 
 def _forget_lockdown(registry: Registry, recorder: Recorder, infs: set[str]) -> None:

@@ -37,13 +37,17 @@ def lost_names(
 
 
 def named_services(registry: Registry, control_set: str) -> Iterator[str]:
-    """Yield the services that filters and the network's provider orders name."""
+    """Yield the services that filters, network providers and dependencies name."""
     for path in filter_places(registry, control_set):
         for name in FILTER_LISTS:
             value = registry.value("SYSTEM", path, name)
             yield from value.as_texts() if value else []
     for order in PROVIDER_ORDERS:
         yield from network_providers(registry, control_set, order)
+    services = registry.key("SYSTEM", f"{control_set}\\Services")
+    for key in services.children() if services else []:
+        value = key.value("DependOnService")
+        yield from value.as_texts() if value else []
 
 
 def filter_places(registry: Registry, control_set: str) -> Iterator[str]:

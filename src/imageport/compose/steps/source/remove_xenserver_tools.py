@@ -19,35 +19,39 @@ _EMULATED_DISKS = ("pciide", "intelide", "atapi", "storahci", "stornvme", "msahc
 _EVENT_CHANNEL = "xenevtchn"
 """Of another maker's old drivers; without its switch it stops Windows where there is no Xen."""
 
+_DRIVERS = (
+    "xenbus",
+    "xencons",
+    "xencrsh",
+    "xendisk",
+    "xenevtchn",
+    "xenfilt",
+    "xenhid",
+    "xeniface",
+    "xenlite",
+    "xennet",
+    "xenutil",
+    "xenvbd",
+    "xenvif",
+    "xenvkbd",
+)
+"""Not every name with "xen": Citrix' desktop agent has files of that beginning too."""
+
 XENSERVER = SourcePlatform(
     name="xenserver",
     title="XenServer VM Tools",
     makers=("citrix", "xenserver", "cloud software group", "xen project", "xcp-ng", "vates"),
     services=(
+        *(f"{name}*" for name in _DRIVERS),
         "xen",
-        "xenagent",
-        "xenbus",
-        "xenbus_monitor*",
-        "xencons*",
-        "xencrsh",
-        "xendisk",
-        "xenevtchn",
-        "xenfilt",
         "scsifilt",
-        "xenhid",
-        "xeniface",
+        "xenagent",
         "XenInstall",
-        "xenlite",
-        "xennet*",
         "xenpvdinstall",
         "XenSvc",
-        "xenutil",
-        "xenvbd*",
-        "xenvif",
-        "xenvkbd",
     ),
     has_emulated_disk=True,
-    infs=("xen*.inf",),
+    infs=tuple(f"{name}*.inf" for name in _DRIVERS),
     folders=(
         "Program Files/Citrix/XenTools",
         "Program Files (x86)/Citrix/XenTools",
@@ -56,7 +60,7 @@ XENSERVER = SourcePlatform(
         "ProgramData/Citrix/XenTools",
         "ProgramData/Microsoft/Windows/Start Menu/Programs/Citrix/XenTools",
     ),
-    files=("xen*.sys", "xen*.dll", "xen*.exe", "scsifilt.sys", "liteagent.exe"),
+    files=(*(f"{name}*" for name in _DRIVERS), "xen.sys", "scsifilt.sys", "liteagent.exe"),
     products=(
         "Citrix XenTools*",
         "Citrix VM Tools*",
