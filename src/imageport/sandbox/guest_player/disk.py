@@ -72,6 +72,11 @@ def read_esp_file(disk: Path, esp: Partition, path: str, target: Path) -> bool:
     return True
 
 
+def write_esp_file(disk: Path, esp: Partition, path: str, source: Path) -> None:
+    """Put new content into a file of the EFI partition."""
+    run("mcopy", "-o", "-i", f"{disk}@@{esp.first}", source, f"::/{path}")
+
+
 def extract(disk: Path, part: Partition, target: Path) -> None:
     """Copy one partition into a sparse file."""
     with disk.open("rb") as reader, target.open("wb") as writer:

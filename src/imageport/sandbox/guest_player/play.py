@@ -29,14 +29,15 @@ from imageport.sandbox.guest_player.disk import (
     read_esp_file,
     read_table,
     write_back,
+    write_esp_file,
 )
 from imageport.sandbox.guest_player.first_boot import (
-    FOLDER,
     FirstBoot,
     parse_plan,
     script_fault,
     service_fault,
 )
+from imageport.sandbox.guest_player.plan_steps import FOLDER, Hives
 from imageport.sandbox.guest_player.plug_and_play import PlugAndPlay
 from imageport.sandbox.guest_player.programs import PlayerError
 from imageport.sandbox.guest_player.registry import Hive
@@ -44,6 +45,7 @@ from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
 
 Outcome = Literal["shutdown", "bugcheck", "hang"]
 _ONLINE_ALL = 1
+_BOOT_STORE = "EFI/Microsoft/Boot/BCD"
 _NO_SHARED_BUS = ("aws", "gcp-nvme")
 """Their disks are on NVMe, which the policy does not count as shared."""
 _LOGON = "Windows is at the logon screen; nothing ends this machine"
@@ -94,9 +96,13 @@ def _play(disk: Path, machine: str, place: Path) -> tuple[list[str], Outcome]:
         for part in (part for part in table.partitions if part.kind == DATA_TYPE):
             image = folder / "windows.ntfs"
             extract(disk, part, image)
-            played = _play_volume(image, folder / "BCD", table, part, machine)
+            store = folder / "BCD"
+            before = store.read_bytes()
+            played = _play_volume(image, store, table, part, machine)
             if played is not None:
                 write_back(image, disk, part)
+                if store.read_bytes() != before:
+                    write_esp_file(disk, esp, _BOOT_STORE, store)
                 return played
     return ["Windows Boot Manager: 0xc000000e no Windows on this disk"], "bugcheck"
 
@@ -117,7 +123,7 @@ def _play_volume(
             return None
         judge = BootJudge(volume, table, part.guid, machine)
         screen = _screen(volume, list(judge.stops(boot_store)), violations)
-        return (screen, "bugcheck") if screen else _run_windows(volume, judge)
+        return (screen, "bugcheck") if screen else _run_windows(volume, judge, boot_store)
 
 
 def _screen(volume: WindowsVolume, stops: list[Stop], violations: list[str]) -> list[str]:
@@ -129,7 +135,9 @@ def _screen(volume: WindowsVolume, stops: list[Stop], violations: list[str]) -> 
     return [f"guest player: VIOLATION {text}" for text in violations]
 
 
-def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Outcome]:
+def _run_windows(
+    volume: WindowsVolume, judge: BootJudge, boot_store: Path
+) -> tuple[list[str], Outcome]:
     system, drivers = judge.hive("SYSTEM"), judge.hive("DRIVERS")
     control_set = booted_set(system)
     lines = [f"Windows starts from {control_set}"]
@@ -146,7 +154,8 @@ def _run_windows(volume: WindowsVolume, judge: BootJudge) -> tuple[list[str], Ou
         return [*lines, f"guest player: {fault or 'no valid plan.txt'}", _LOGON], "hang"
     if fault := script_fault(volume, plan):
         return [*lines, f"guest player: {fault}", _LOGON], "hang"
-    lines.append(FirstBoot(volume, system, drivers, tuple(devices)).run(plan))
+    hives = Hives(system, judge.hive("SOFTWARE"), drivers, Hive(boot_store))
+    lines += FirstBoot(volume, hives, tuple(devices)).run(plan)
     lines += [
         f"guest player: no driver for {name}"
         for device, name in devices.items()
