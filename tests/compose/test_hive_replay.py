@@ -128,7 +128,7 @@ def test_a_replayed_hive_is_past_everything_in_its_logs() -> None:
     assert isinstance(result, Replayed)
     header = HiveHeader.parse(result.data[:512])
     assert (header.sequence1, header.sequence2) == (16, 16)
-    assert "1 entries of .LOG1 up to 11, ended by .LOG1: found hash" in result.told
+    assert "1 entry of .LOG1 up to 11, ended by .LOG1: found hash" in result.told
 
 
 def test_the_base_block_is_recovered_from_the_log() -> None:

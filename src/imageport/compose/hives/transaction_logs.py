@@ -67,8 +67,8 @@ def replay(primary: bytes, logs: Mapping[str, bytes]) -> Replayed | str:
         highest = max(highest, header.sequence1, header.sequence2)
     if highest >= _LAST_SEQUENCE:
         return f"found sequence number {highest}, needed one that another can follow"
-    new = [log for log in usable if log.is_new]
-    for result in (_replay_entries(primary, header, new), _replay_pages(primary, header, usable)):
+    for apply in (_replay_entries, _replay_pages):
+        result = apply(primary, header, usable)
         if isinstance(result, str):
             reasons += [result] if result else []
         else:
@@ -82,9 +82,10 @@ def _replay_entries(
     primary: bytes, header: HiveHeader, logs: list[LogFile]
 ) -> tuple[_Run, bytes, str] | str:
     """Apply logs of the new format: entry after entry while the sequence numbers follow."""
-    if not logs:
+    new = [log for log in logs if log.is_new]
+    if not new:
         return ""
-    ordered = sorted(logs, key=lambda log: log.header.sequence1)  # they are written in turns
+    ordered = sorted(new, key=lambda log: log.header.sequence1)  # they are written in turns
     block, first = primary[:HEADER_BYTES], header.sequence1
     if header.problem:
         ordered = _joined(ordered)
@@ -94,8 +95,8 @@ def _replay_entries(
     ended = f", ended by {run.ended_by}" if run.ended_by else ""
     if run.sequence is None:
         return f"no whole log entry follows sequence number {first}{ended}"
-    told = f"{run.applied} entries of {' and '.join(names)} up to {run.sequence}{ended}"
-    return run, block, told
+    count = "1 entry" if run.applied == 1 else f"{run.applied} entries"
+    return run, block, f"{count} of {' and '.join(names)} up to {run.sequence}{ended}"
 
 
 def _joined(ordered: list[LogFile]) -> list[LogFile]:
