@@ -16,7 +16,8 @@ from imageport.sandbox.guest_player.volume import WindowsVolume
 NO_PROGRAM = "9009"
 """What cmd.exe answers to a name that is no program (MSG_DIR_BAD_COMMAND_OR_FILE)."""
 NO_SCRIPT = "1"
-_QUOTED = re.compile(r'"([^"\r\n]+\.(?:exe|msi|cmd|bat|ps1|vbs))"', re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:\w+=)?([^"=\r\n]+\.(?:exe|msi|cmd|bat|ps1|vbs))"', re.IGNORECASE)
+"""A file that a line runs or hands on, or that it gives a name to."""
 _SETTING = re.compile(r'^set "(\w+)=([^"]*)"\r$', re.MULTILINE)
 _BY_CODE = re.compile(r'^if "%CODE%"=="(\d+)" (?:exit /b (\d+)|goto (\w+))\r$', re.MULTILINE)
 _FOLDERS = {
