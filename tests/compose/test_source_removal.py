@@ -73,6 +73,8 @@ def readable(hive: Path) -> str:
         (Platform.VMWARE, "Services\\vmwefifw", "vwdk.installers", "MSI", GONE),
         (Platform.VMWARE, "Services\\vmxnet3ndis6", "Start", "3", GONE),
         (Platform.VMWARE, "Services\\pvscsi", "Start", "0", "0"),
+        (Platform.VMWARE, "Services\\mouclass", "Owners",
+         "oem6.inf,!vmmouse.inf_amd64_31990a165ac530d5,msmouse.inf", "msmouse.inf"),
         (Platform.VMWARE, HID, "UpperFilters", "VMUsbMouse,mouclass", "mouclass"),
         (Platform.VMWARE, HID, "Service", "mouhid", "mouhid"),
         (Platform.VMWARE, "Enum\\PCI\\VEN_15AD&DEV_0740&SUBSYS_074015AD&REV_10\\3&61aaa01&0&3F",

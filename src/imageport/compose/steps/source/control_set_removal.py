@@ -31,7 +31,7 @@ class ControlSetRemoval:
     """What goes from one control set.
 
     ``services`` exist and are deleted; ``gone`` are these and names that lead nowhere, in lower
-    case; ``infs`` are the removed driver packages'.
+    case; ``infs`` are names of the removed driver packages, as `OldPackage.owner_names`.
     """
 
     registry: Registry
@@ -73,6 +73,13 @@ class ControlSetRemoval:
                 path = service_path(self.control_set, key.name)
                 self._strip_list(path, "DependOnService", self.gone)
                 self._strip_list(path, "DependOnGroup", frozenset(had - left))
+
+    def disown(self) -> None:
+        """Take the packages out of the owners of Windows' own services that they had set up."""
+        for key in self._children(f"{self.control_set}\\Services"):
+            if key.name.lower() not in self.gone:
+                path = service_path(self.control_set, key.name)
+                self._strip_list(path, "Owners", self.infs, entry=_owner)
 
     def strip_co_installers(self, libraries: frozenset[str]) -> None:
         """Take libraries (in lower case) out of what installs along with devices of a class."""
@@ -182,3 +189,9 @@ class ControlSetRemoval:
     def _children(self, path: str) -> list[Key]:
         key = self.registry.key("SYSTEM", path)
         return key.children() if key else []
+
+
+def _owner(text: str) -> str:
+    """Return an owner without version: ``!vmmouse.inf`` of ``!vmmouse.inf_amd64_31990a…``."""
+    name, ending, _ = text.partition(".inf_")
+    return f"{name}.inf" if ending else text

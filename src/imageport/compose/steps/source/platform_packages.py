@@ -46,6 +46,11 @@ class OldPackage:
     """Why it is not removed, "" when it is."""
 
     @property
+    def owner_names(self) -> tuple[str, str]:
+        """Return, in lower case, how Windows notes who set a service up, whatever the version."""
+        return self.oem_inf, f"!{self.title}.inf"
+
+    @property
     def title(self) -> str:
         """Return the INF's own name without its ending, which makers name after the driver."""
         return self.store.lower().partition(".inf")[0]

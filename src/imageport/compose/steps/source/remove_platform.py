@@ -71,6 +71,7 @@ class RemovePlatform(Step):
         removal.forget_traces()
         removal.delete_services()
         removal.forget_devices()
+        removal.disown()
 
 
 def _reset_winsock(context: Context) -> None:
@@ -86,5 +87,5 @@ def _removal(context: Context, tools: OldTools, control_set: str) -> ControlSetR
         control_set,
         tools.services[control_set],
         tools.gone(control_set),
-        frozenset(package.oem_inf for package in tools.gone_packages),
+        frozenset(name for package in tools.gone_packages for name in package.owner_names),
     )
