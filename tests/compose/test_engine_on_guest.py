@@ -177,6 +177,21 @@ def test_rewritten_hives_keep_their_descriptor(life: Life, tmp_path: Path, hive:
     assert changed
 
 
+def test_ntfssecaudit_reads_that_users_may_only_read_the_installed_driver(life: Life) -> None:
+    added = [c for c in life.composed.changes if c.step == "install_drivers"]
+    paths = [c.path.replace("\\", "/") for c in added if c.kind == "descriptor"]
+    assert "/Windows/System32/drivers/ena.sys" in paths
+    assert len(paths) == 7  # the package's folder with three files, INF, catalogue, driver
+    for path in paths:
+        text = output("ntfssecaudit", "-v", life.composed_volume, path).decode()
+        lines = re.findall(r"^\s+[0-9a-f]{6} ((?: *[0-9a-f]{8})+)", text, re.MULTILINE)
+        dump = "".join("".join(line.split()) for line in lines)
+        assert dump.count("ff011f00") == 2  # full: SYSTEM, Administrators
+        users = "a9001200" + "01020000" + "00000005" + "20000000" + "21020000"
+        assert dump.count(users) == 1  # read and execute
+        assert dump.count("0000000520000000") == 3  # Administrators, Users, and the owner
+
+
 def test_the_staged_driver_is_the_payloads(life: Life, payload: Path) -> None:
     for name in ("ena.sys", "ena.inf", "ena.cat"):
         path = f"Windows/ImageportFirstBoot/drivers/ena/{name}"

@@ -95,7 +95,8 @@ def _choose(guest: GuestDrivers, package: DriverPackage, taken: list[str]) -> Ch
     what = f"{package.name} {'.'.join(map(str, inf.version.numbers))}"
     better = _newer(guest, inf)
     if better:
-        return Choice(package, f"{what} is left out: the image has the newer {better}", False)  # noqa: FBT003
+        reason = f"{what} is left out: the image has the newer {better}"
+        return Choice(package, reason, is_staged=False)
     if not is_offline_kind(inf, guest.options, guest.target):
         return Choice(package, f"{what} waits for first boot: no device of the disk or the network")
     if problem := _problem(guest, inf):
@@ -106,7 +107,14 @@ def _choose(guest: GuestDrivers, package: DriverPackage, taken: list[str]) -> Ch
         layout = _layout(guest, package, installed)
         if not missing_parts(guest.registry, guest.files, layout, installed.hive):
             where = f"{what} is there as {installed.oem_inf}"
-            return Choice(package, where, True, layout, installed.hive, is_for_boot, True)  # noqa: FBT003
+            return Choice(
+                package,
+                where,
+                layout=layout,
+                hive=installed.hive,
+                is_for_boot=is_for_boot,
+                is_whole=True,
+            )
     hive = _hive(guest, inf, is_for_boot=is_for_boot)
     installed = known[0] if known else InstalledPackage(_free_name(guest, taken))
     layout = _layout(guest, package, installed)
@@ -115,7 +123,7 @@ def _choose(guest: GuestDrivers, package: DriverPackage, taken: list[str]) -> Ch
         reason += ", in SYSTEM because there is no hive DRIVERS"
     if left := layout.not_followed():
         reason += f" (left to first boot: {'; '.join(left[:5])})"
-    return Choice(package, reason, True, layout, hive, is_for_boot)  # noqa: FBT003
+    return Choice(package, reason, layout=layout, hive=hive, is_for_boot=is_for_boot)
 
 
 def _newer(guest: GuestDrivers, inf: DriverInf) -> str:

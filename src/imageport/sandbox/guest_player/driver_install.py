@@ -124,9 +124,12 @@ class DriverSetup:
     def _oem_name(self, inf: bytes) -> str:
         """Return the name that the package has or gets; adding it twice changes nothing."""
         taken = {entry.lower() for entry in self._volume.names("Windows\\INF")}
-        for number_ in range(10_000):
-            name = f"oem{number_}.inf"
-            if name not in taken or self._volume.read(f"Windows\\INF\\{name}") == inf:
+        names = [f"oem{number_}.inf" for number_ in range(10_000)]
+        for name in names:
+            if name in taken and self._volume.read(f"Windows\\INF\\{name}") == inf:
+                return name
+        for name in names:
+            if name not in taken:
                 return name
         raise InfError("0xE0000203", "no free name in Windows\\INF")
 
