@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.compose.volumes.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
+from imageport.compose.volumes.ntfs_volume import (
+    cleared_dirty_flags,
+    is_bitlocker,
+    is_marked_dirty,
+    is_ntfs,
+)
 from imageport.compose.volumes.partition_table import (
     ESP_TYPE,
     HEAD_BYTES,
@@ -119,6 +124,33 @@ def test_the_dirty_flag_is_read_from_a_volume_by_mkntfs(volume: Path) -> None:
     assert marked_dirty(volume)
     set_dirty_flag(volume, dirty=False)
     assert not marked_dirty(volume)
+
+
+def test_the_dirty_flag_is_cleared_in_the_table_and_in_its_mirror(volume: Path) -> None:
+    set_dirty_flag(volume, dirty=False)
+    clean = volume.read_bytes()
+    set_dirty_flag(volume, dirty=True)
+    dirty = volume.read_bytes()
+    assert dirty != clean
+    writes = cleared_dirty_flags(dirty[:512], lambda at, length: dirty[at : at + length])
+    assert len(writes) == 2
+    mended = bytearray(dirty)
+    for at, data in writes:
+        mended[at : at + len(data)] = data
+    assert bytes(mended) == clean
+    volume.write_bytes(mended)
+    subprocess.run(
+        ["/usr/sbin/ntfsresize", "--info", volume], check=True, capture_output=True
+    )  # refuses a volume that is marked
+
+
+def test_a_volume_whose_flags_cannot_be_found_is_not_written() -> None:
+    boot = bytearray(512)
+    with pytest.raises(BadDisk, match="found no sensible sizes"):
+        cleared_dirty_flags(bytes(boot), lambda _at, length: bytes(length))
+    boot[11:14], boot[64] = b"\0\2\x08", 0xF6
+    with pytest.raises(BadDisk, match="found no volume information"):
+        cleared_dirty_flags(bytes(boot), lambda _at, length: bytes(length))
 
 
 @given(st.binary(min_size=512, max_size=512), st.binary(max_size=4096))

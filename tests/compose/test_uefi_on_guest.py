@@ -205,7 +205,7 @@ def test_a_plan_says_the_same_and_leaves_every_byte(
 def disk_with(raw: Path, *lines: str) -> Path:
     """Partition an empty disk by sfdisk's own text."""
     with raw.open("wb") as file:
-        file.truncate(64 * MIB)
+        file.truncate(128 * MIB)
     subprocess.run(
         ["/usr/sbin/sfdisk", "--quiet", raw], input="\n".join(lines), text=True, check=True
     )
@@ -233,12 +233,25 @@ def test_a_linux_disk_is_refused_by_what_its_partitions_hold(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_two_windows_are_refused_with_both_partitions(tmp_path: Path) -> None:
-    raw = disk_with(tmp_path / "disk.raw", "label: dos", "1MiB,30MiB,7,*", "31MiB,30MiB,7")
+    raw = disk_with(tmp_path / "disk.raw", "label: dos", "1MiB,60MiB,7,*", "64MiB,60MiB,7")
     contents, volume = tmp_path / "windows.tar", tmp_path / "windows.ntfs"
     write_tar(contents, iter([GuestFile("Windows/System32/config/SYSTEM", b"regf")]))
-    make_ntfs_volume(volume, contents, Partition(1, "", "07", UUID(int=0), MIB, 30 * MIB))
-    for first in (1, 31):
+    make_ntfs_volume(volume, contents, Partition(1, "", "07", UUID(int=0), MIB, 60 * MIB))
+    for first in (1, 64):
         put_volume(raw, first, volume)
     report = run_site_engine(raw, EngineJob(Action.INSPECT, EngineDisk("", "")))
     reasons = [one.reason for one in report.refusals if one.code == "unknown_guest"]
     assert reasons == ["Windows lies in partitions 1, 2."]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [Variant.SMALL, Variant.MBR_ALONE])
+def test_a_dynamic_disk_is_refused_on_either_table(tmp_path: Path, variant: Variant) -> None:
+    raw = build_raw_sample(tmp_path / "disk.raw", variant)
+    if variant is Variant.SMALL:
+        run(["sgdisk", "--typecode=3:4202", raw])  # data partition of the Logical Disk Manager
+    else:
+        run(["sfdisk", "--part-type", raw, "1", "42"])
+    report = run_site_engine(raw, a_job(Action.PLAN))
+    assert [one.code for one in report.refusals if one.code != "driver_missing"] == ["dynamic_disk"]
+    assert "Convert the disk to basic" in report.refusals[0].hint

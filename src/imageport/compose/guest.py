@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from imageport.compose.volumes.partition_table import (
 from imageport.errors import EngineFailed, MissingTool
 
 DEVICE = "/dev/sda"
+"""As libguestfs' calls name it. In the machine it may be another: what runs there by itself, as
+``debug sh`` does, must name no device."""
 WINDOWS_MOUNT = "/windows"
 BOOT_MOUNT = "/boot"
 
@@ -43,26 +44,22 @@ class Guest:
         at = partition.first_byte + offset_bytes
         return bytes(self.handle.pread_device(DEVICE, length_bytes, at))
 
-    def write(self, offset_bytes: int, data: bytes) -> None:
-        """Write bytes of the disk itself, at most 1 MiB.
+    def write(self, offset_bytes: int, data: bytes, device: str = DEVICE) -> None:
+        """Write bytes of the disk itself or of a partition's device, at most 1 MiB.
 
         Raises:
             EngineFailed: not all of it was taken.
         """
-        written = int(self.handle.pwrite_device(DEVICE, data, offset_bytes))
+        written = int(self.handle.pwrite_device(device, data, offset_bytes))
         if written != len(data):
             raise EngineFailed(
-                f"Cannot write the disk at byte {offset_bytes}: {written} of {len(data)} bytes "
+                f"Cannot write {device} at byte {offset_bytes}: {written} of {len(data)} bytes "
                 "were taken."
             )
 
     def reread_table(self) -> None:
         """Read the partition table again after it was written."""
         self.table = _read_table(self.handle)
-
-    def run(self, *argv: str) -> str:
-        """Run a program of the appliance and return its output; RuntimeError when it fails."""
-        return str(self.handle.debug("sh", [shlex.join(argv)]))
 
     def kind_of_content(self, device: str) -> str:
         """Return blkid's word for what a device holds, "" when it knows none."""

@@ -16,7 +16,9 @@ from imageport.compose.inspection import describe_partitions
 from imageport.compose.refusals import MIN_FREE_BYTES
 from imageport.compose.steps.boot.convert_to_uefi import boot_files_bytes
 from imageport.compose.survey import Survey
+from imageport.compose.volumes.fat32 import fat32_writes
 from imageport.compose.volumes.gpt_writer import gpt_writes
+from imageport.compose.volumes.ntfs_volume import cleared_dirty_flags
 from imageport.compose.volumes.partition_table import SECTOR_BYTES, Partition
 from imageport.compose.volumes.uefi_layout import (
     MbrDisk,
@@ -73,8 +75,13 @@ def shrink_windows(guest: Guest, partition: Partition, layout: UefiLayout) -> No
     """
     device = guest.device_of(partition)
     guest.handle.ntfsresize(device, size=layout.windows.length_bytes, force=True)
-    guest.run("ntfsresize", "--force", "--force", "--info", "--no-progress-bar", device)
-    guest.run("ntfsfix", "--clear-dirty", device)
+    guest.handle.vfs_minimum_size(device)  # ntfsresize again, which looks at every cluster first
+
+    def read_at(offset: int, length: int) -> bytes:
+        return bytes(guest.handle.pread_device(device, length, offset))
+
+    for offset, data in cleared_dirty_flags(read_at(0, SECTOR_BYTES), read_at):
+        guest.write(offset, data, device)
 
 
 def convert_disk(guest: Guest, found: Survey, layout: UefiLayout) -> None:
@@ -115,11 +122,10 @@ def write_layout(guest: Guest, layout: UefiLayout) -> None:
     if guest.table != layout.after:
         raise EngineFailed("Cannot convert the disk: its new partition table did not stay.")
     esp = layout.esp
+    first, serial = esp.first_byte // SECTOR_BYTES, int(esp.guid[:8], 16)
     guest.handle.wipefs(guest.device_of(esp))
-    guest.run(
-        *("mkfs.fat", "--invariant", "-F", "32", "-n", "SYSTEM", "-i", esp.guid[:8]),
-        *("-h", str(esp.first_byte // SECTOR_BYTES), guest.device_of(esp)),
-    )
+    for write in fat32_writes(esp.length_bytes, first, serial, "SYSTEM"):
+        guest.write(write.offset_bytes, write.data, guest.device_of(esp))
 
 
 def _shrink_problem(guest: Guest, found: Survey, layout: UefiLayout) -> str:
