@@ -31,7 +31,7 @@ from imageport.sandbox.sample.build import build_raw_sample, cached_sample
 from imageport.sandbox.sample.driver_package import write_ena_package
 from imageport.sandbox.sample.ntfs_volume import make_ntfs_volume
 from imageport.sandbox.sample.programs import run
-from imageport.sandbox.sample.recipe import MBR_SIGNATURE, MIB, Partition, Variant
+from imageport.sandbox.sample.recipe import DISK_GUID, MBR_SIGNATURE, MIB, Partition, Variant
 from imageport.sandbox.sample.windows_files import GuestFile, write_tar
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
@@ -185,6 +185,20 @@ def test_a_system_reserved_partition_becomes_the_efi_partition(
     assert_firmware_starts(reserved, tmp_path / "serial.txt")
     assert reserved.volumes.esp_first_mib == 1
     assert not [one for one in reserved.composed.changes if one.path == "Windows volume"]
+
+
+@pytest.mark.slow
+def test_a_missing_fallback_loader_is_put_in_place_and_started(
+    tmp_path: Path, payload: Path
+) -> None:
+    raw = build_raw_sample(tmp_path / "disk.raw", Variant.NO_ESP_LOADER)
+    job = EngineJob(Action.COMPOSE, EngineDisk("", str(DISK_GUID)), EngineOptions(drivers=("ena",)))
+    report = run_site_engine(raw, job, payload=payload)
+    assert report.ok, [item for item in report.verdict if not item.passed] or report.refusals
+    placed = [one.path for one in report.changes if one.step == "place_fallback_loader"]
+    assert placed[-1] == "boot:\\EFI\\Boot\\bootx64.efi"
+    result = boot_firmware(raw, tmp_path / "serial.txt")
+    assert "firmware started the fallback loader" in result.serial_text
 
 
 @pytest.mark.slow
