@@ -77,6 +77,13 @@ def test_everything_wrong_is_told_at_once(file: Path) -> None:
     assert len(problems) == 8
 
 
+def test_a_flood_of_problems_is_cut(file: Path) -> None:
+    wrong = {"installers": [{"name": number} for number in range(5000)]}
+    with pytest.raises(InputError) as caught:
+        options_from(written(file, wrong), {})
+    assert len(caught.value.fields["problems"]) == 100
+
+
 def test_values_out_of_bounds_are_told_at_once_too(file: Path) -> None:
     wrong = {"first_boot_attempts": 0, "recommended": ["rdp", "telnet"]}
     with pytest.raises(InputError, match=r"options\.json") as caught:

@@ -64,6 +64,7 @@ def test_a_report_reads_back_as_it_was() -> None:
         ({"options": {"cloud": "aws", "rdp": True}}, r"unknown keys \['rdp'\]"),
         ({"options": {"first_boot_attempts": "3"}}, "first_boot_attempts"),
         ({"action": "format"}, "format"),
+        ({"action": []}, "needed inspect or plan"),
         ({"disk": []}, "disk"),
         ({"options": {"drivers": [1]}}, "no text"),
     ],

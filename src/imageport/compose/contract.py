@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from imageport.errors import InputError
+from imageport.compose.json_objects import read_object
 
 SCHEMA = 1
 
@@ -308,70 +308,4 @@ def options_from_json(value: dict[str, Any]) -> EngineOptions:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    reader = _Reader()
-    read = reader.read(kind, value, where)
-    if reader.problems:
-        raise InputError(" ".join(reader.problems), problems=reader.problems)
-    return read
-
-
-class _Reader:
-    """Turns JSON into dataclasses and collects all that does not fit, each with its place."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def read(self, kind: Any, value: Any, where: str) -> Any:
-        """Return an object of ``kind``, or None when something is wrong with it."""
-        if not isinstance(value, dict):
-            self._bad(where, type(value).__name__, "an object")
-            return None
-        before = len(self.problems)
-        known = {item.name: item for item in dataclasses.fields(kind)}
-        unknown = sorted(set(value) - set(known))
-        if unknown:
-            self._bad(where, f"unknown keys {unknown}", str(sorted(known)))
-        missing = [name for name, item in known.items() if name not in value and _is_needed(item)]
-        if missing:
-            self._bad(where, f"no {', '.join(missing)}", "a value for each")
-        fitting = {
-            name: self._field(item, value[name], f"{where}.{name}")
-            for name, item in known.items()
-            if name in value
-        }
-        return kind(**fitting) if len(self.problems) == before else None
-
-    def _field(self, item: dataclasses.Field[Any], value: Any, where: str) -> Any:
-        needed = str(item.type).partition("[")[0]
-        nested = _NESTED.get(item.name)
-        if nested is Action:
-            if value not in set(Action):
-                self._bad(where, repr(value), " or ".join(Action))
-                return None
-            return Action(value)
-        if needed == "tuple":
-            return self._items(nested, value, where)
-        if nested is not None:
-            return self.read(nested, value, where)
-        found = type(value).__name__
-        if found != needed and (needed, found) != ("float", "int"):
-            self._bad(where, found, needed)
-        return value
-
-    def _items(self, nested: Any, value: Any, where: str) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            self._bad(where, type(value).__name__, "a list")
-            return ()
-        if nested is not None:
-            return tuple(self.read(nested, one, f"{where}[{at}]") for at, one in enumerate(value))
-        if not all(isinstance(one, str) for one in value):
-            self._bad(where, "a value that is no text", "texts")
-        return tuple(value)
-
-    def _bad(self, where: str, found: str, needed: str) -> None:
-        self.problems.append(f"Bad {where}: found {found}, needed {needed}.")
-
-
-def _is_needed(item: dataclasses.Field[Any]) -> bool:
-    absent = dataclasses.MISSING
-    return item.default is absent and item.default_factory is absent
+    return read_object(kind, value, where, _NESTED)
