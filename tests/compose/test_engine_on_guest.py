@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,9 @@ class Life:
     composed_volume: Path
     boot: PlayedBoot | None
     verified: EngineReport
+    cleaned: EngineReport
+    """``verify`` once more, with ``leave_no_trace``."""
+    cleaned_volume: Path
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +94,14 @@ def life(tmp_path_factory: pytest.TempPathFactory, payload: Path) -> Iterator[Li
     except PlayerError:
         boot = None  # needs root; what depends on it says so
     verified = run_site_engine(raw, a_job(Action.VERIFY))
+    last = replace(a_job(Action.VERIFY), options=replace(OPTIONS, leave_no_trace=True))
+    cleaned = run_site_engine(raw, last)
+    raw = raw.rename(folder / "cleaned.raw")
+    after = windows_volume(raw)
     raw.unlink()
-    yield Life(planned, composed, volume, boot, verified)
+    yield Life(planned, composed, volume, boot, verified, cleaned, after)
     volume.unlink()
+    after.unlink()
 
 
 def test_compose_does_what_plan_said(life: Life) -> None:
@@ -113,7 +121,7 @@ def test_every_verdict_item_passes_after_composing(life: Life) -> None:
     ("key", "name", "value"),
     [
         ("Services\\stornvme", "Start", "0"),
-        ("Services\\VMTools", "Start", "4"),
+        ("Services\\VMTools", "Start", ""),
         ("Services\\pvscsi", "Start", "0"),
         ("Control\\TimeZoneInformation", "RealTimeIsUniversal", "1"),
         ("Services\\ImageportFirstBoot", "ObjectName", "LocalSystem"),
@@ -228,6 +236,27 @@ def test_verify_accepts_the_booted_image_and_tells_the_first_boot(life: Life) ->
     assert "is served by oem" in evidence["network_driver"]
 
 
+def test_the_last_verdict_takes_our_folder_away_when_asked(life: Life) -> None:
+    if life.boot is None:
+        pytest.skip("the guest player needs root on this machine")
+    report = life.cleaned
+    assert report.ok, [item for item in report.verdict if not item.passed]
+    assert report.first_boot == life.verified.first_boot
+    (change,) = report.changes
+    assert (change.step, change.kind, change.after) == ("leave_no_trace", "folder", "")
+    assert change.path == "\\Windows\\ImageportFirstBoot"
+    assert change.before.startswith("folder of ")
+    (item,) = [item for item in report.verdict if item.name == "no_trace"]
+    assert item.evidence == "folder Windows/ImageportFirstBoot is gone"
+    listed = output("ntfsls", "-p", "/Windows", life.cleaned_volume).decode().split()
+    assert "System32" in listed
+    assert "ImageportFirstBoot" not in listed
+    done = subprocess.run(
+        ["ntfsfix", "--no-action", life.cleaned_volume], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", Variant.NO_PVS)
@@ -249,7 +278,6 @@ def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
         (Variant.DIRTY_HIVE, "dirty_hive"),
         (Variant.MBR, "needs_uefi"),
         (Variant.NO_PVS, "pvs_target_missing"),
-        (Variant.NO_ESP_LOADER, "esp_loader_missing"),
     ],
 )
 def test_compose_refuses_and_leaves_every_byte(
