@@ -87,7 +87,7 @@ def test_an_image_composed_again_sends_a_few_blocks(laboratory: Laboratory) -> N
     )
     assert again.parent_id == first.id
     sent = stats_of(again).bytes_sent
-    # Measured: 4 blocks, the MFT records and directory indexes of what was written.
+    # Measured: 5 blocks, with the MFT records and directory indexes of what was written.
     assert 0 < sent <= 8 * BLOCK_BYTES, sent
     one, other = (EngineReport.from_json(item.details["composed"]) for item in (first, again))
     assert one.changes == other.changes
