@@ -39,7 +39,8 @@ _START_SECONDS = 60.0
 
 def missing_tool() -> str:
     """Return what these tests lack on this machine, "" when nothing."""
-    return next((name for name in ("wine", "gcc", "ld") if shutil.which(name) is None), "")
+    needed = ("wine", "wineserver", "gcc", "ld")
+    return next((name for name in needed if shutil.which(name) is None), "")
 
 
 @dataclass(slots=True)
