@@ -384,7 +384,7 @@ def test_a_string_longer_than_windows_takes_is_refused() -> None:
         InfText(HEAD.encode() + b"[Strings]\na=" + b"b" * 5000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)  # time is tested above, on a busy machine too
 @given(st.sampled_from(sorted(TEXTS)), st.data())
 def test_a_damaged_inf_of_a_package_is_an_inf_or_an_input_error(
     name: str, data: st.DataObject
@@ -402,7 +402,7 @@ def test_a_damaged_inf_of_a_package_is_an_inf_or_an_input_error(
             assert not entry.key.endswith("\\")
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(
