@@ -114,9 +114,7 @@ def forget_packages(registry: Registry, recorder: Recorder, gone: list[OldPackag
     """Take packages out of the driver database and the records that protect their files."""
     infs = {package.oem_inf for package in gone}
     for hive in DATABASES if gone else ():
-        for path in list(_device_ids(registry, hive)):
-            key = registry.key(hive, path)
-            values = key.values() if key else {}
+        for path, values in list(_device_ids(registry, hive)):
             named = [name for name in values if name.lower() in infs]
             if named and len(named) == len(values):
                 recorder.delete_key(hive, path)
@@ -217,15 +215,18 @@ def device_instances(registry: Registry, control_set: str) -> Iterator[str]:
                 yield f"{root}\\{bus.name}\\{device.name}\\{instance.name}"
 
 
-def _device_ids(registry: Registry, hive: str) -> Iterator[str]:
-    """Yield the keys of the database in which INFs are named: device ids, and classes."""
+def _device_ids(registry: Registry, hive: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield (key, INFs that it names) of the database's device ids and classes.
+
+    A bus has up to twenty thousand ids, and finding a key by its path takes longer the more there
+    are: so this walks, and never looks one up.
+    """
     root = "DriverDatabase\\DeviceIds"
     ids = registry.key(hive, root)
     for first in ids.children() if ids else []:
-        if first.values():
-            yield f"{root}\\{first.name}"
+        yield f"{root}\\{first.name}", list(first.values())
         for second in first.children():
-            yield f"{root}\\{first.name}\\{second.name}"
+            yield f"{root}\\{first.name}\\{second.name}", list(second.values())
 
 
 def _delete_if_empty(registry: Registry, recorder: Recorder, hive: str, path: str) -> None:

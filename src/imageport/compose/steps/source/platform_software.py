@@ -47,8 +47,6 @@ class OldSoftware:
     """Keys of Uninstall."""
     products: frozenset[str]
     """Packed GUIDs, in lower case."""
-    classes: frozenset[str]
-    """GUIDs of COM classes, in lower case."""
     titles: tuple[str, ...]
     """Names and versions of the products, for people."""
     packages: tuple[str, ...]
@@ -70,10 +68,9 @@ def old_software(registry: Registry, platform: SourcePlatform) -> OldSoftware:
         if facts and _is_product(platform, facts, text_of(facts, "DisplayName")):
             products.add(key.name.lower())
             packages.append(volume_path(text_of(facts, "LocalPackage")))
-    classes = frozenset(_classes(registry, platform))
     in_cache = tuple(path for path in packages if path.startswith("windows/installer/"))
     ids = frozenset(products - {""})
-    return OldSoftware(tuple(listed), ids, classes, tuple(dict.fromkeys(titles)), in_cache)
+    return OldSoftware(tuple(listed), ids, tuple(dict.fromkeys(titles)), in_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,8 @@ class SoftwareRemoval:
     recorder: Recorder
     platform: SourcePlatform
     found: OldSoftware
+    classes: frozenset[str]
+    """As `old_classes`."""
 
     def stop_autostart(self) -> None:
         """Delete what starts at logon, and what starts by name."""
@@ -107,12 +106,12 @@ class SoftwareRemoval:
             for menu in _MENUS:
                 handlers = f"{root}{menu}\\shellex\\ContextMenuHandlers"
                 for key in _children(self.registry, handlers):
-                    if text_of(key, "").lower() in self.found.classes:
+                    if text_of(key, "").lower() in self.classes:
                         self.recorder.delete_key("SOFTWARE", f"{handlers}\\{key.name}")
             for kind in ("AppID", "TypeLib"):
                 for name in self._companions(root, kind):
                     self.recorder.delete_key("SOFTWARE", f"{root}{kind}\\{name}")
-            for guid in sorted(self.found.classes):
+            for guid in sorted(self.classes):
                 self.recorder.delete_key("SOFTWARE", f"{root}CLSID\\{guid}")
         for name in self.platform.class_keys:
             self.recorder.delete_key("SOFTWARE", f"Classes\\{name}")
@@ -163,7 +162,7 @@ class SoftwareRemoval:
             child = key.child(kind)
             named = (text_of(key, kind) or (text_of(child, "") if child else "")).lower()
             if named:
-                (removed if key.name.lower() in self.found.classes else others).add(named)
+                (removed if key.name.lower() in self.classes else others).add(named)
         return sorted(removed - others)
 
     def _texts(self, path: str) -> list[tuple[str, str]]:
@@ -182,12 +181,18 @@ def _is_product(platform: SourcePlatform, facts: Key, name: str) -> bool:
     return matches(name, platform.products) and platform.is_maker(text_of(facts, "Publisher"))
 
 
-def _classes(registry: Registry, platform: SourcePlatform) -> Iterator[str]:
-    for view in _VIEWS:
-        for key in _children(registry, f"Classes\\{view}CLSID"):
-            servers = (key.child(name) for name in _SERVERS)
-            if any(platform.owns(text_of(server, "")) for server in servers if server):
-                yield key.name.lower()
+def old_classes(registry: Registry, platform: SourcePlatform) -> frozenset[str]:
+    """Return the GUIDs, in lower case, of COM classes whose program lies in the folders.
+
+    There are twenty thousand classes and more, so this is asked once and only for a removal.
+    """
+    return frozenset(
+        key.name.lower()
+        for view in _VIEWS
+        for key in _children(registry, f"Classes\\{view}CLSID")
+        for server in (key.child(name) for name in _SERVERS)
+        if server is not None and platform.owns(text_of(server, ""))
+    )
 
 
 def _children(registry: Registry, path: str) -> list[Key]:

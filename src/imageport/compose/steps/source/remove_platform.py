@@ -11,7 +11,7 @@ from imageport.compose.steps.source.control_set_removal import ControlSetRemoval
 from imageport.compose.steps.source.old_tools import OldTools, find_old_tools, old_files
 from imageport.compose.steps.source.platform_files import empty_parents
 from imageport.compose.steps.source.platform_packages import forget_packages
-from imageport.compose.steps.source.platform_software import SoftwareRemoval
+from imageport.compose.steps.source.platform_software import SoftwareRemoval, old_classes
 from imageport.compose.steps.source.source_platform import SourcePlatform
 from imageport.compose.steps.source.winsock_catalog import remove_providers
 
@@ -35,12 +35,13 @@ class RemovePlatform(Step):
         for removal in removals:
             removal.strip_filters()
         libraries = frozenset(path.rpartition("/")[2].lower() for path in paths)
+        classes = old_classes(context.registry, self.platform)
         for removal in removals:
-            self._from_control_set(context, removal, libraries, tools)
+            self._from_control_set(context, removal, libraries, classes)
         self.mend(context)
         forget_packages(context.registry, context.recorder, tools.gone_packages)
         software = SoftwareRemoval(
-            context.registry, context.recorder, self.platform, tools.software
+            context.registry, context.recorder, self.platform, tools.software, classes
         )
         software.stop_autostart()
         software.forget_classes()
@@ -59,7 +60,7 @@ class RemovePlatform(Step):
         context: Context,
         removal: ControlSetRemoval,
         libraries: frozenset[str],
-        tools: OldTools,
+        classes: frozenset[str],
     ) -> None:
         removal.strip_network_providers()
         providers = frozenset(self.platform.winsock_libraries)
@@ -67,7 +68,7 @@ class RemovePlatform(Step):
             _reset_winsock(context)
         removal.mend_dependencies()
         removal.strip_co_installers(libraries)
-        removal.delete_snapshot_providers(tools.software.classes)
+        removal.delete_snapshot_providers(classes)
         removal.forget_traces()
         removal.delete_services()
         removal.forget_devices()
