@@ -347,7 +347,7 @@ def test_the_command_line_prepares_a_copy_and_leaves_the_source(
     assert hashlib.sha256(source.read_bytes()).digest() == before
     report = EngineReport.from_json(report_path.read_bytes())
     assert report.ok
-    assert "all 15 verdict items passed" in capsys.readouterr().out
+    assert f"all {len(report.verdict)} verdict items passed" in capsys.readouterr().out
     info = output("qemu-img", "info", "--output=json", destination).decode()
     assert '"format": "vhdx"' in info
     output("qemu-img", "check", destination)
