@@ -94,6 +94,7 @@ def test_the_engine_holds_its_own_modules_and_no_others(tmp_path: Path) -> None:
     outside = {name for name in names if not name.startswith("imageport/compose/")}
     assert outside == {"__main__.py", "imageport/__init__.py", "imageport/errors.py"}
     assert "imageport/compose/steps/order.py" in engine_sources()
+    assert "imageport/compose/first_boot/texts/firstboot.cmd" in engine_sources()
 
 
 def test_the_engine_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:

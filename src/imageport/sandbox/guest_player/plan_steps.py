@@ -111,7 +111,7 @@ class PlanSteps:
         return said
 
     def _wait(self, argument: str) -> str:
-        """Nothing is left to install; the program that would wait must be there."""
+        """Come back at once: here devices are bound before first boot begins."""
         del argument
         return ""
 
