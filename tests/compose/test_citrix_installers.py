@@ -20,7 +20,12 @@ from imageport.compose.contract import (
     Installer,
 )
 from imageport.compose.first_boot.plan import parse_plan
-from imageport.compose.installers import InstallerPackage, find_installers, is_at_least
+from imageport.compose.installers import (
+    InstallerPackage,
+    find_installers,
+    is_at_least,
+    is_comparable,
+)
 from imageport.compose.refusals import guest_refusals
 from imageport.compose.steps.citrix.stage_installers import StageInstallers, command_text
 from imageport.compose.steps.order import option_refusals
@@ -66,6 +71,8 @@ def planned(guest: Any) -> list[str]:
         ({"name": "a b"}, "name: 'a b' is no plain name"),
         ({"name": "..\\up"}, "name: '..\\up' is no plain name"),
         ({"name": ""}, "name: '' is no plain name"),
+        ({"name": "tools."}, "name: 'tools.' is no plain name"),
+        ({"name": "t"}, ""),
         ({"version": "2402 LTSR"}, "version: '2402 LTSR' is not one to four numbers with dots"),
         ({"version": "1.2.3.4.5"}, "is not one to four numbers with dots"),
         ({"sha256": "abc"}, "sha256: 'abc' is not 64 hexadecimal digits"),
@@ -123,12 +130,31 @@ def test_a_secret_in_an_argument_is_not_repeated() -> None:
         ("", "1", False),
         ("unknown", "1", False),
         ("10.0", "9.9.9", True),
+        ("2402", "2402.0", True),
+        ("2402", "2402.0.1", False),
+        ("2402 LTSR (build 9.9)", "2402.1", False),
+        ("9" * 5000, "2402", True),
     ],
 )
 def test_versions_are_compared_as_numbers_as_far_as_the_wanted_one_goes(
     found: str, wanted: str, expected: bool
 ) -> None:
     assert is_at_least(found, wanted) is expected
+
+
+def test_versions_of_any_length_are_told_apart_by_how_they_count() -> None:
+    assert is_comparable("9" * 5000, "2402")
+    assert is_comparable("7.41", "7.15.5000")
+    assert not is_comparable("7.41", "2402.0")
+    assert not is_comparable("", "2402")
+
+
+def test_target_software_for_an_image_that_must_not_run_it_is_refused() -> None:
+    installer = replace(GOOD, software="pvs_target")
+    options = EngineOptions(provisioning="mcs", installers=(installer,))
+    (found,) = option_refusals(options)
+    assert found.reason == "installers: software 'pvs_target' is for pvs, not mcs."
+    assert option_refusals(replace(options, provisioning="pvs")) == []
 
 
 def _no_payload(_payload: Path, _installer: Installer) -> tuple[Path | None, Installer]:

@@ -26,9 +26,10 @@ _MAX_ARGUMENT_CHARACTERS = 4000
 _FIRST_YEAR = 1000
 """Citrix counts by year and month (2402) or by a number that runs on (7.41), and the files of a
 product may say the one where the product says the other: only like is compared with like."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,58}[A-Za-z0-9_-])?")
+"""A folder of first boot gets it: Windows drops a dot at the end."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
+_VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,3}")
 _CODE = re.compile(r"-?[1-9]\d{0,9}")
 _OPERATORS = set("&|<>^()")
 """What cmd.exe acts on outside of quotes."""
@@ -60,20 +61,21 @@ def installed_version(inspection: Inspection, software: str) -> str:
 def is_at_least(found: str, wanted: str) -> bool:
     """Say whether a version is the wanted one or newer, as far as the wanted one goes.
 
-    ``2402.0.100.78`` is at least ``2402`` and ``2402.0.100``, not ``2402.0.200``.
+    ``2402.0.100.78`` is at least ``2402`` and ``2402.0.100``, not ``2402.0.200``; ``2402`` is
+    ``2402.0``. Of what a product says after its version nothing counts.
     """
-    if not _VERSION.fullmatch(wanted) or not re.match(r"\d", found):
+    match = _VERSION.match(found)
+    if not _VERSION.fullmatch(wanted) or match is None:
         return False
-    needed = [int(number) for number in wanted.split(".")]
-    there = [int(number) for number in re.findall(r"\d+", found)][: len(needed)]
-    return there >= needed
+    depth = len(wanted.split("."))
+    return _numbers(match[0])[:depth] >= _numbers(wanted)[:depth]
 
 
 def is_comparable(one: str, other: str) -> bool:
     """Say whether two versions are counted in the same way."""
-    numbers = [re.match(r"\d+", version) for version in (one, other)]
-    is_year = [int(number[0]) >= _FIRST_YEAR for number in numbers if number]
-    return len(is_year) == len(numbers) and is_year[0] is is_year[1]
+    versions = [_VERSION.match(version) for version in (one, other)]
+    is_year = [_numbers(version[0])[0] >= _FIRST_YEAR for version in versions if version]
+    return len(is_year) == len(versions) and is_year[0] is is_year[1]
 
 
 def is_needed(inspection: Inspection, installer: Installer) -> bool:
@@ -99,6 +101,20 @@ def installer_problems(options: EngineOptions) -> list[str]:
         found += [f"installers: {what} '{value}' is there twice" for value in twice]
     for number, installer in enumerate(options.installers):
         found += [f"installers[{number}].{problem}" for problem in _problems(installer)]
+    if options.provisioning == "mcs" and brings(options, Software.PVS_TARGET):
+        found.append(f"installers: software '{Software.PVS_TARGET}' is for pvs, not mcs")
+    return found
+
+
+def argument_problems(where: str, arguments: tuple[str, ...]) -> list[str]:
+    """Return everything wrong with the arguments of one program; they are never repeated."""
+    found = []
+    for number, argument in enumerate(arguments):
+        problem = argument_problem(argument)
+        if problem:
+            found.append(f"{where}[{number}]: {problem}")
+    if sum(map(len, arguments)) > _MAX_ARGUMENT_CHARACTERS:
+        found.append(f"{where}: are longer than {_MAX_ARGUMENT_CHARACTERS} characters")
     return found
 
 
@@ -142,13 +158,13 @@ def _problems(installer: Installer) -> list[str]:
         )
     bad = [code for code in installer.restart_codes if not _CODE.fullmatch(code)]
     found += [f"restart_codes: '{code}' is no exit code other than 0" for code in bad]
-    for number, argument in enumerate(installer.arguments):
-        problem = argument_problem(argument)
-        if problem:
-            found.append(f"arguments[{number}]: {problem}")
-    if sum(map(len, installer.arguments)) > _MAX_ARGUMENT_CHARACTERS:
-        found.append(f"arguments: are longer than {_MAX_ARGUMENT_CHARACTERS} characters")
-    return found
+    return found + argument_problems("arguments", installer.arguments)
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the four numbers of a version; those that it does not say are 0."""
+    numbers = [int(number) for number in version.split(".")]
+    return numbers + [0] * (4 - len(numbers))
 
 
 def _package(payload: Path | None, installer: Installer) -> InstallerPackage:

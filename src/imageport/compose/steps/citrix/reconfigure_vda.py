@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from imageport.compose.contract import EngineOptions, Refusal, Software, Tier
 from imageport.compose.first_boot.plan import RECONFIGURE_VDA
-from imageport.compose.installers import argument_problem, brings
+from imageport.compose.installers import argument_problems, brings
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.programs import add_program
@@ -14,8 +14,6 @@ from imageport.compose.steps.citrix.programs import add_program
 PROGRAM = "reconfigure-vda"
 SETUP = "Program Files/Citrix/XenDesktopVdaSetup/XenDesktopVdaSetup.exe"
 _SECONDS = 900
-_MAX_CHARACTERS = 4000
-"""A line of cmd.exe has 8191 characters, and a percent sign takes two."""
 _TEXT = r"""@echo off
 rem The Virtual Delivery Agent is told its controllers and ports by its own setup program.
 setlocal EnableExtensions DisableDelayedExpansion
@@ -45,14 +43,7 @@ class ReconfigureVda(Step):
 
     def problems(self, options: EngineOptions) -> list[str]:
         """Check the arguments; they are never repeated."""
-        found = []
-        for number, argument in enumerate(options.vda_reconfigure):
-            problem = argument_problem(argument)
-            if problem:
-                found.append(f"vda_reconfigure[{number}]: {problem}")
-        if sum(map(len, options.vda_reconfigure)) > _MAX_CHARACTERS:
-            found.append(f"vda_reconfigure: is longer than {_MAX_CHARACTERS} characters")
-        return found
+        return argument_problems("vda_reconfigure", options.vda_reconfigure)
 
     def reason(self, facts: Facts) -> str:
         """Say that it was asked for."""
