@@ -13,7 +13,7 @@ import pytest
 from imageport.compose.contract import Action, EngineOptions, Installer
 from imageport.compose.steps.citrix.leave_domain import LeaveDomain
 from imageport.compose.steps.citrix.reconfigure_vda import SETUP, ReconfigureVda
-from imageport.compose.steps.citrix.uninstall_pvs_target import UninstallPvsTarget
+from imageport.compose.steps.citrix.uninstall_pvs_target import UninstallPvsTarget, find_product
 from imageport.compose.steps.order import option_refusals
 from imageport.sandbox.sample.guest_kind import GuestKind, Platform, Provisioning
 from imageport.sandbox.sample.hives import merge_text, with_parents
@@ -59,7 +59,7 @@ def edit(guest: Any, text: str) -> None:
         (("/x", "a & b"), "vda_reconfigure[1]: holds & outside of quotes"),
         (('/x "a',), "vda_reconfigure[0]: has a quote that is not closed"),
         (("/x\n",), "vda_reconfigure[0]: holds what is no printable ASCII character"),
-        (("x" * 4001,), "vda_reconfigure: is longer than 4000 characters"),
+        (("x" * 4001,), "vda_reconfigure: are longer than 4000 characters"),
     ],
 )
 def test_arguments_for_the_agents_setup_are_taken_or_refused(
@@ -248,6 +248,25 @@ def test_the_target_software_is_uninstalled_by_what_uninstalls_it_silently(
         assert plan_of(guest, "uninstall-package") == [
             "optional uninstall-package uninstall-pvs-target 900"
         ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Citrix Provisioning Target Device x64 2402.0.0",
+        "Citrix Provisioning Services Target Device x64",
+    ],
+)
+def test_the_target_software_is_known_by_its_old_and_new_name(
+    new_guest: Callable[..., Any], name: str
+) -> None:
+    guest = new_guest(GuestKind(platform=Platform.HYPERV, provisioning=Provisioning.NONE))
+    values = f'"DisplayName"="{name}"\n"DisplayVersion"="7.15.45.11"\n'
+    edit(guest, f"[\\{TARGET}]\n{values}\n")
+    with ExitStack() as stack:
+        registry = guest.registry(stack)
+        assert guest.facts(registry).inspection.pvs_target_version == "7.15.45.11"
+        assert find_product(registry) == (name, "")
 
 
 def test_an_image_for_streaming_keeps_the_target_software(new_guest: Callable[..., Any]) -> None:

@@ -10,6 +10,8 @@ from imageport.compose.volumes.file_version import file_version
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import EngineFailed
 
+PVS_TARGET_PRODUCTS = ("provisioning target device", "provisioning services target device")
+"""What its name among the products holds, lower-case: now, and until 7.15."""
 _IDENTITY_AGENT = "PvsVmAgent"
 _PVS_SERVICES = ("bnistack", "bnistack6", "BNDevice")
 """Any of them makes an image one of Provisioning Services."""
@@ -36,7 +38,7 @@ def citrix_facts(
     pvs = registry.text("SOFTWARE", "Citrix\\ProvisioningServices", "TargetDeviceVersion")
     return CitrixFacts(
         vda or _listed(products, "virtual delivery agent"),
-        pvs or _listed(products, "provisioning target device"),
+        pvs or _listed(products, *PVS_TARGET_PRODUCTS),
         _identity_version(registry, files, current, products),
         _listed(products, "mcs io", "mcsio"),
         _provisioned_by(registry, files, current),

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from imageport.compose.contract import Refusal, Tier
 from imageport.compose.first_boot.plan import UNINSTALL_PACKAGE
+from imageport.compose.guest_facts.citrix_software import PVS_TARGET_PRODUCTS
 from imageport.compose.guest_facts.software import UNINSTALL
 from imageport.compose.hives.registry import Registry
 from imageport.compose.installers import argument_problem
@@ -15,7 +16,6 @@ from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.programs import add_program
 
 PROGRAM = "uninstall-pvs-target"
-_PRODUCT = "provisioning target device"
 _SECONDS = 900
 """It takes minutes: drivers are taken off the network adapter one by one."""
 _MSI = re.compile(
@@ -78,7 +78,7 @@ def find_product(registry: Registry) -> tuple[str, str] | None:
         for child in key.children() if key else []:
             place = f"{root}\\{child.name}"
             name = registry.text("SOFTWARE", place, "DisplayName")
-            if _PRODUCT in name.lower():
+            if any(words in name.lower() for words in PVS_TARGET_PRODUCTS):
                 return name, _silently(registry, place)
     return None
 
