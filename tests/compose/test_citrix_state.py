@@ -17,7 +17,7 @@ from imageport.sandbox.sample.hives import merge_text
 SETS = ("ControlSet001", "ControlSet002")
 PVS = EngineOptions(provisioning="pvs", rearm="off")
 MCS = EngineOptions(provisioning="mcs", rearm="off")
-CACHES = (".vdiskcache", "vdiskdif.vhdx", ".vdiskdif.vhdx", "D-drive.vdiskcache")
+CACHES = (".vdiskcache", "vdiskdif.vhdx", ".vdiskdif.vhdx", "D-drive.vdiskcache", "mcsdif.vhdx")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_write_caches_and_personality_go(guest: Any, options: EngineOptions) -> 
     assert not {*CACHES, "Personality.ini"} & set(left)
     assert "vdiskdif.vhdx.txt" in left
     assert guest.windows.exists("Users/Public/a.vdiskcache")
-    assert reason(guest, "clear_pvs_state").startswith("4 write-cache files; Personality.ini; ")
+    assert reason(guest, "clear_pvs_state").startswith("5 write-cache files; Personality.ini; ")
 
 
 @pytest.mark.parametrize("options", [PVS, MCS], ids=["pvs", "mcs"])
@@ -127,6 +127,33 @@ def test_a_driver_that_something_else_needs_keeps_starting(guest: Any) -> None:
     assert [start(guest, "bnistack", name) for name in SETS] == [4, 3]
 
 
+NEEDS_BNISTACK = "62,00,6e,00,69,00,73,00,74,00,61,00,63,00,6b,00,00,00,00,00"
+
+
+@pytest.mark.parametrize("device", ["BNDevice", "BNDEVICE"])
+def test_stacks_that_only_the_target_software_needs_rest_at_once(guest: Any, device: str) -> None:
+    for name in SETS:
+        edit(guest, f"[-\\{name}\\Services\\BNDevice]\n")
+        for service in (device, "bnistack6"):
+            path = f"\\{name}\\Services\\{service}"
+            data = f'"Start"=dword:00000002\n"DependOnService"=hex(7):{NEEDS_BNISTACK}\n'
+            edit(guest, f"[{path}]\n{data}")
+    guest.compose(MCS)
+    for name in SETS:
+        assert [start(guest, s, name) for s in (device, "bnistack6", "bnistack")] == [4, 4, 4]
+    assert guest.judge(options=MCS)["provisioning_state"].passed
+    assert not [c for c in guest.compose(MCS) if c.step == "clear_pvs_state"]
+
+
+def test_a_cache_that_fills_a_disk_is_removed_unread(guest: Any) -> None:
+    size = 64 * 1024**3
+    with (guest.windows.root / "vdiskdif.vhdx").open("wb") as file:
+        file.truncate(size)
+    (gone,) = [c for c in guest.compose(PVS) if c.path == "\\vdiskdif.vhdx"]
+    assert (gone.before, gone.after) == (f"{size} bytes", "")
+    assert not guest.windows.exists("vdiskdif.vhdx")
+
+
 @pytest.mark.parametrize("options", [PVS, MCS], ids=["pvs", "mcs"])
 def test_clearing_twice_is_clearing_once(guest: Any, options: EngineOptions) -> None:
     add(guest, "vdiskdif.vhdx")
@@ -183,6 +210,10 @@ def _no_file(guest: Any) -> None:
     guest.windows.remove("Program Files/Citrix/PvsVm/Service/PvsVmAgent.exe")
 
 
+def _names_no_file(guest: Any) -> None:
+    edit(guest, f'[\\{SETS[0]}\\Services\\PvsVmAgent]\n"ImagePath"=-\n')
+
+
 def _as_it_is(_guest: Any) -> None:
     """Change nothing."""
 
@@ -198,6 +229,7 @@ DEFAULT = ["Bowser", "MRxSmb20", "NSI"]
         (_disabled, DEFAULT),
         (_removed, DEFAULT),
         (_no_file, DEFAULT),
+        (_names_no_file, DEFAULT),
     ],
 )
 def test_the_workstation_service_waits_for_the_agent_exactly_where_it_can_start(

@@ -17,6 +17,8 @@ from imageport.errors import EngineFailed
 
 _MAX_BEFORE_CHARACTERS = 20_000
 """A deleted key's content is cut here in the report: installer records reach megabytes."""
+_MAX_DIGEST_BYTES = 64 * 1024 * 1024
+"""Of what is removed: drivers and settings are smaller, a write cache fills a disk."""
 _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
     r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
@@ -140,7 +142,10 @@ class Recorder:
             sizes = [self.files.size_bytes(inner) for inner in self.files.below(path)]
             kind, before = "folder", f"folder of {len(sizes)} files, {sum(sizes)} bytes"
         else:
-            kind, before = "file", content_digest(self._whole(self.files, path))
+            size = self.files.size_bytes(path)
+            is_small = size <= _MAX_DIGEST_BYTES
+            told = content_digest(self._whole(self.files, path)) if is_small else f"{size} bytes"
+            kind, before = "file", told
         self.files.remove(path)
         self._note(kind, _shown_file(path), "", before, "")
 

@@ -42,11 +42,7 @@ class Evidence:
 
     def binary_of(self, control_set: str, service: str) -> str:
         """Return the file that a service runs, as a path from the volume's root."""
-        path = service_path(control_set, service)
-        image = self.registry.text("SYSTEM", path, "ImagePath")
-        if not image:  # Windows' own rule for drivers that name no file
-            return f"Windows/System32/drivers/{service}.sys"
-        return guest_path(image)
+        return service_binary(self.registry, control_set, service)
 
 
 @dataclass(slots=True)
@@ -61,6 +57,14 @@ class Finding:
         lines = self.problems or self.facts
         more = len(lines) - _MAX_NAMED
         return "; ".join(lines[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def service_binary(registry: Registry, control_set: str, service: str) -> str:
+    """Return the file that a service runs, as a path from the volume's root."""
+    image = registry.text("SYSTEM", service_path(control_set, service), "ImagePath")
+    if not image:  # Windows' own rule for drivers that name no file
+        return f"Windows/System32/drivers/{service}.sys"
+    return guest_path(image)
 
 
 def guest_path(image_path: str) -> str:

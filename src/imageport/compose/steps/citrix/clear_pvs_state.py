@@ -19,7 +19,7 @@ from imageport.compose.steps.citrix.provisioning_state import (
     device_values,
     write_caches,
 )
-from imageport.compose.verdict.evidence import guest_path
+from imageport.compose.verdict.evidence import service_binary
 from imageport.compose.volumes.guest_files import GuestFiles
 
 
@@ -60,27 +60,28 @@ def left_to_start(registry: Registry, files: GuestFiles) -> list[tuple[str, str]
     """Return (control set, service) of the target software that must not start under MCS."""
     found = []
     for control_set in registry.control_sets:
-        filters = {name.lower() for name in filter_services(registry, control_set)}
-        for service in (DEVICE_SERVICE, *NETWORK_STACKS, FILE_SYSTEM_FILTER):
-            if registry.start_of(control_set, service) in {None, DISABLED}:
-                continue
-            if service == FILE_SYSTEM_FILTER:
-                rests = not files.exists(_binary(registry, control_set, service))
-            elif service == DEVICE_SERVICE:
-                rests = True
-            else:
-                others = set(dependents(registry, control_set, service)) - {DEVICE_SERVICE}
-                rests = service.lower() not in filters and not others
-            if rests:
-                found.append((control_set, service))
+        resting = [DEVICE_SERVICE, *_idle_stacks(registry, control_set)]
+        if not files.exists(service_binary(registry, control_set, FILE_SYSTEM_FILTER)):
+            resting.append(FILE_SYSTEM_FILTER)
+        found += [
+            (control_set, service)
+            for service in resting
+            if registry.start_of(control_set, service) not in {None, DISABLED}
+        ]
     return found
+
+
+def _idle_stacks(registry: Registry, control_set: str) -> list[str]:
+    """Return the network stacks that nothing needs but what rests itself."""
+    filters = {name.lower() for name in filter_services(registry, control_set)}
+    resting = {DEVICE_SERVICE.lower()}
+    for service in NETWORK_STACKS * len(NETWORK_STACKS):  # one may rest because another does
+        needing = {name.lower() for name in dependents(registry, control_set, service)}
+        if service.lower() not in filters and needing <= resting:
+            resting.add(service.lower())
+    return [service for service in NETWORK_STACKS if service.lower() in resting]
 
 
 def _to_rest(facts: Facts) -> list[tuple[str, str]]:
     is_mcs = facts.options.provisioning == "mcs"
     return left_to_start(facts.registry, facts.files) if is_mcs else []
-
-
-def _binary(registry: Registry, control_set: str, service: str) -> str:
-    image = registry.text("SYSTEM", service_path(control_set, service), "ImagePath")
-    return guest_path(image) if image else f"Windows/System32/drivers/{service}.sys"

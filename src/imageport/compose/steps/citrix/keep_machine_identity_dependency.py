@@ -64,5 +64,5 @@ def agent_can_start(registry: Registry, files: GuestFiles, control_set: str) -> 
     """Say whether the agent is a service of that control set, not disabled, with its program."""
     if registry.start_of(control_set, IDENTITY_AGENT) in {None, DISABLED}:
         return False
-    path = service_path(control_set, IDENTITY_AGENT)
-    return files.exists(guest_path(registry.text("SYSTEM", path, "ImagePath")))
+    image = registry.text("SYSTEM", service_path(control_set, IDENTITY_AGENT), "ImagePath")
+    return bool(image) and files.exists(guest_path(image))

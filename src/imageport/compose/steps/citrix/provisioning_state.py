@@ -19,7 +19,8 @@ PERSONALITY = "Personality.ini"
 """At the volume's root: device, disk and mode, written anew by either product for each machine."""
 IDENTITY_AGENT = "PvsVmAgent"
 WORKSTATION = "LanmanWorkstation"
-_WRITE_CACHE = re.compile(r"\.?vdiskdif\.vhdx|.*\.vdiskcache", re.IGNORECASE)
+_WRITE_CACHE = re.compile(r"\.?vdiskdif\.vhdx|mcsdif\.vhdx|.*\.vdiskcache", re.IGNORECASE)
+"""``mcsdif`` is that of Machine Creation Services; it lies there where no other disk was."""
 
 
 def write_caches(files: GuestFiles) -> list[str]:
