@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from imageport.compose.contract import Action, EngineOptions, Installer
 from imageport.compose.hives.registry import hive_path
+from imageport.compose.steps.citrix.point_vda_at_controllers import PointVdaAtControllers
 from imageport.sandbox.guest_player.installers import program_of, run_installer
 from imageport.sandbox.guest_player.registry import Hive
 from imageport.sandbox.guest_player.volume import WindowsVolume
@@ -188,6 +190,61 @@ def test_controllers_other_than_those_asked_for_fail(guest: Any) -> None:
     assert "needed 'ddc.new.example'" in item.evidence
     by_setup = replace(options, vda_reconfigure=("/controllers", "ddc.new.example"))
     assert guest.judge(options=by_setup)["vda"].passed
+
+
+def without_vda(guest: Any) -> None:
+    product = "Microsoft\\Windows\\CurrentVersion\\Uninstall\\CitrixVirtualDesktopAgent"
+    merge_text(guest.hive("SOFTWARE"), f"[-\\Citrix\\VirtualDesktopAgent]\n\n[-\\{product}]\n")
+
+
+def test_an_agent_that_is_brought_finds_its_controllers(bare_guest: Any) -> None:
+    without_vda(bare_guest)
+    installer = bring(bare_guest, "vda", ("/quiet",))
+    options = replace(MCS, installers=(installer,), list_of_ddcs=("ddc.new.example",))
+    bare_guest.compose(options)
+    before = bare_guest.judge(options=options)["vda"]
+    assert before.evidence == (
+        f"first boot installs Virtual Delivery Agent {NEW}; registers with ddc.new.example"
+    )
+    assert install(bare_guest, "install-vda") == "0"
+    edit(bare_guest, '[\\ControlSet001\\Services\\BrokerAgent]\n"Start"=dword:00000002\n')
+    assert bare_guest.judge(Action.VERIFY, options)["vda"].passed
+    changed = '[\\Citrix\\VirtualDesktopAgent]\n"ListOfDDCs"="ddc.old.example"\n'
+    edit(bare_guest, changed, "SOFTWARE")
+    lost = bare_guest.judge(Action.VERIFY, options)["vda"]
+    assert lost.evidence == "it registers with 'ddc.old.example', needed 'ddc.new.example'"
+    own = replace(installer, arguments=("/quiet", "/controllers", "ddc.old.example"))
+    assert bare_guest.judge(Action.VERIFY, replace(options, installers=(own,)))["vda"].passed
+
+
+def test_controllers_for_an_agent_that_nobody_brings_are_refused(bare_guest: Any) -> None:
+    options = replace(MCS, list_of_ddcs=("ddc.new.example",))
+    for is_there in (True, False):
+        if not is_there:
+            without_vda(bare_guest)
+        with ExitStack() as stack:
+            facts = bare_guest.facts(bare_guest.registry(stack), options)
+            codes = [found.code for found in PointVdaAtControllers().guest_problems(facts)]
+        assert codes == ([] if is_there else ["vda_missing"])
+
+
+@pytest.mark.parametrize(
+    ("service", "is_complete"), [("CVhdFilter", True), ("CVhdMp", True), ("CVhdOther", False)]
+)
+def test_the_write_cache_driver_is_known_by_both_of_its_names(
+    bare_guest: Any, service: str, is_complete: bool
+) -> None:
+    installer = Installer("mcs_io", "io", "2407", "0" * 64, "io.msi")
+    product = "Microsoft\\Windows\\CurrentVersion\\Uninstall\\io"
+    listed = '"DisplayName"="Citrix MCS IODriver"\n"DisplayVersion"="2407.0.0.1"\n'
+    edit(bare_guest, f"[\\{product}]\n{listed}", "SOFTWARE")
+    edit(bare_guest, f'[\\ControlSet001\\Services\\{service}]\n"Start"=dword:00000000\n')
+    drivers = bare_guest.windows.root / "Windows/System32/drivers"
+    (drivers / f"{service}.sys").write_bytes(b"MZ")
+    item = bare_guest.judge(Action.VERIFY, replace(MCS, installers=(installer,)))["mcs_io"]
+    assert item.passed is is_complete
+    if not is_complete:
+        assert "service CVhdFilter or CVhdMp does not exist" in item.evidence
 
 
 def test_an_image_without_citrix_software_is_told_so(bare_guest: Any) -> None:

@@ -154,6 +154,8 @@ def test_controllers_are_set_only_when_given(guest: Any) -> None:
     place = ("Citrix\\VirtualDesktopAgent", "ListOfDDCs")
     old = hivexget(guest.hive("SOFTWARE"), *place)
     guest.changes(EngineOptions(), apply=False)
+    notes = {note.name: note for note in guest.notes}
+    assert notes["point_vda_at_controllers"].reason == "not asked for"
     changes = guest.compose(EngineOptions(list_of_ddcs=("a.example", "b.example")))
     assert hivexget(guest.hive("SOFTWARE"), *place) == "a.example b.example"
     reported = [c for c in changes if c.name == "ListOfDDCs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imageport.compose.cloud_target import CloudTarget
-from imageport.compose.contract import Action, EngineJob, Installer, Software
+from imageport.compose.contract import Action, EngineJob, EngineOptions, Installer, Software
 from imageport.compose.first_boot.plan import FOLDER, INSTALL_PACKAGE, PROGRAMS, parse_plan
 from imageport.compose.installers import (
     brings,
@@ -39,7 +39,7 @@ _SERVICES = {
     ),
     Software.VDA: (("BrokerAgent",),),
     Software.MACHINE_IDENTITY: ((IDENTITY_AGENT,),),
-    Software.MCS_IO: (("CVhdMp",), ("CFsDep2",)),
+    Software.MCS_IO: (("CVhdFilter", "CVhdMp"),),
 }
 """What each consists of; names in one pair of brackets differ by version, one must be there."""
 _HELD_BEFORE_BOOT = {"BrokerAgent"}
@@ -62,8 +62,7 @@ def vda(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Finding:
     finding = _judge(evidence, job, Software.VDA, is_wanted=False)
     wanted = " ".join(job.options.list_of_ddcs)
     found = evidence.registry.text("SOFTWARE", _VDA_KEY, "ListOfDDCs")
-    may_differ = job.options.vda_reconfigure or brings(job.options, Software.VDA)
-    if wanted and evidence.inspection.vda_version and found != wanted and not may_differ:
+    if wanted and found != wanted and not _names_controllers(job.options):
         finding.problems.append(f"it registers with '{found}', needed '{wanted}'")
     elif found:
         finding.facts.append(f"registers with {found}")
@@ -71,6 +70,13 @@ def vda(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Finding:
     if policy:
         finding.facts.append(f"a policy puts {policy} in place of these controllers")
     return finding
+
+
+def _names_controllers(options: EngineOptions) -> bool:
+    """Say whether the operator has the VDA's own programs set controllers, maybe others."""
+    installer = brings(options, Software.VDA)
+    arguments = (*options.vda_reconfigure, *(installer.arguments if installer else ()))
+    return any("/controllers" in argument.lower() for argument in arguments)
 
 
 def machine_identity(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Finding:
