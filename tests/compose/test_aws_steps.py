@@ -35,6 +35,15 @@ def test_the_clock_is_asked_for_every_fifteen_minutes(guest: Any) -> None:
     assert len(changes) == len(found) * len(SETS)
 
 
+def test_an_image_that_took_the_time_from_its_host_asks_by_itself_again(guest: Any) -> None:
+    place = "ControlSet002\\Services\\W32Time\\TimeProviders\\NtpClient"
+    merge_text(guest.hive("SYSTEM"), f'[\\{place}]\n"Enabled"=dword:00000000\n')
+    changes = guest.compose(EngineOptions(recommended=("cloud_time_server",)))
+    assert [(c.path, c.before, c.after) for c in changes if c.name == "Enabled"] == [
+        (f"HKLM\\SYSTEM\\{place}", "REG_DWORD 0", "REG_DWORD 1")
+    ]
+
+
 def test_a_clock_that_is_read_as_local_time_fails_the_verdict(guest: Any) -> None:
     guest.compose()
     assert guest.judge()["clock"].passed

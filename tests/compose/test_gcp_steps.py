@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from typing import Any
 
@@ -142,6 +143,12 @@ def test_the_metadata_server_is_named_once(guest: Any, name: str) -> None:
     assert place.read_bytes() == after
     assert bool(changes) is (before != after)
     assert not [c for c in guest.compose(options) if c.step == "name_metadata_server"]
+
+
+def test_a_hosts_file_is_made_with_its_folder(guest: Any) -> None:
+    shutil.rmtree((guest.windows.root / HOSTS).parent)
+    guest.compose(EngineOptions(cloud="gcp", recommended=("name_metadata_server",)))
+    assert (guest.windows.root / HOSTS).read_bytes() == LINE
 
 
 @pytest.mark.parametrize(

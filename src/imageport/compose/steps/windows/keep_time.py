@@ -77,6 +77,8 @@ def _ask_server(context: Context, control_set: str) -> None:
     context.recorder.set_value("SYSTEM", parameters, "NtpServer", Value.text(server))
     client = _provider(control_set, _CLIENT)
     if context.registry.key("SYSTEM", client) is not None:
+        # It is off in an image that took the time from its host.
+        context.recorder.set_value("SYSTEM", client, "Enabled", Value.dword(1))
         interval = Value.dword(_POLL_SECONDS)
         context.recorder.set_value("SYSTEM", client, "SpecialPollInterval", interval)
 

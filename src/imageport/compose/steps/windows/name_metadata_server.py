@@ -42,6 +42,7 @@ class NameMetadataServer(Step):
         """Add one line at the end of the file, in place."""
         line = f"{METADATA_ADDRESS} {METADATA_NAME}\r\n".encode("ascii")
         if not context.files.exists(HOSTS):
+            context.recorder.ensure_folder(HOSTS.rpartition("/")[0], Access.USERS_READ)
             context.recorder.add_file(HOSTS, line, Access.USERS_READ)
         elif METADATA_ADDRESS not in _addresses(context.files):
             before = context.files.read(HOSTS, _MAX_BYTES)
