@@ -213,6 +213,7 @@ def test_everything_wrong_with_a_list_is_said_at_once() -> None:
         (b"\xff", "line 1: found no UTF-8"),
         (b'{"add": [], "add": []}', "a key stands twice"),
         (b"[" * 200_000, "line 1: found"),
+        (b"[" + b"1" * 5000 + b"]", "line 1: found a number of too many digits"),
     ],
 )
 def test_what_is_no_list_is_refused(data: bytes, message: str) -> None:
@@ -284,6 +285,7 @@ def test_the_program_that_starts_a_script_is_plain_text() -> None:
         "exit /b %ERRORLEVEL%",
         "",
     ]
+    assert program_name(3, OwnStep("first_boot", "own/a.b...cmd")) == "own03-a.b"
     step = OwnStep("first_boot", "tune.PS1")
     text = program(program_name(2, step), step).decode("ascii")
     assert "-NonInteractive -ExecutionPolicy Bypass -File" in text

@@ -83,6 +83,10 @@ def _document(data: bytes) -> dict[str, Any]:
         raise InputError(f"line {error.lineno}: found no JSON: {error.msg}.") from error
     except RecursionError as error:
         raise InputError("line 1: found lists within lists without end.") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError("line 1: found a number of too many digits.") from error
     if not isinstance(document, dict):
         raise InputError('line 1: needed an object with "add" or "remove".')
     return document

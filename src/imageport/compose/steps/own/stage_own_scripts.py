@@ -74,8 +74,11 @@ class StageOwnScripts(Step):
 
 
 def program_name(at: int, step: OwnStep) -> str:
-    """Return the name of a script's program: its place in the order, and the script's own."""
-    return f"own{at:02d}-{PurePosixPath(step.path).stem}"
+    """Return the name of a script's program: its place in the order, and the script's own.
+
+    A folder has that name too, and Windows drops a dot at the end.
+    """
+    return f"own{at:02d}-{PurePosixPath(step.path).stem.rstrip('.')}"
 
 
 def program(name: str, step: OwnStep) -> bytes:
