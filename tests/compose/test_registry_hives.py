@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imageport.compose.hives.base_block import HiveHeader
-from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.hive import Hive, Key
 from imageport.compose.hives.registry_value import Kind, Value
+from imageport.compose.hives.soundness import hive_problem
 from imageport.errors import EngineFailed
 from imageport.sandbox.sample.hives import base_block_checksum, empty_hive, make_hive
+from tests.compose.hive_builder import Node, build_hive
 
 
 @pytest.fixture
@@ -154,3 +156,69 @@ def test_any_value_renders_and_reads_without_exception(kind: int, data: bytes) -
     assert "\0" not in value.as_text()
     assert value.render()
     assert isinstance(value.as_texts(), list)
+
+
+MOST, BIG = 16_344, 20_000
+"""What Windows keeps in one cell since minor version 4, and what it keeps in pieces."""
+
+
+@pytest.fixture
+def big_value(tmp_path: Path) -> Path:
+    """A hive as Windows 10 has them: a key with a value in pieces, and small ones beside it."""
+    path = tmp_path / "BIG"
+    values = {"Big": (3, bytes(BIG)), "Small": (4, bytes(4))}
+    device = {"Property": (0xFFFF2012, b"abc")}
+    path.write_bytes(build_hive(Node(children=[Node("Key", values), Node("Other", device)])))
+    return path
+
+
+def test_a_key_with_a_value_in_pieces_is_not_changed(big_value: Path) -> None:
+    with Hive(big_value, writable=True) as hive:
+        key = hive.ensure("Key")
+        needed = "found value 'Big' of 20000 bytes, needed 16344 or less"
+        with pytest.raises(EngineFailed, match=needed):
+            key.set("Small", Value.dword(1))
+        with pytest.raises(EngineFailed, match=needed):
+            key.delete_value("Small")
+        with pytest.raises(EngineFailed, match="found value 'New' of 16345 bytes"):
+            hive.ensure("Other").set("New", Value(Kind.BINARY, bytes(MOST + 1)))
+        key.delete_value("Big")
+        key.set("Small", Value(Kind.BINARY, bytes(MOST)))
+        hive.commit()
+    assert hive_problem(big_value.read_bytes()) == ""
+
+
+def test_what_libhivex_would_make_of_such_a_value_is_damage(
+    big_value: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Key, "_check_size", lambda *_: None)
+    with Hive(big_value, writable=True) as hive:
+        hive.ensure("Key").set("Small", Value.dword(1))
+        hive.commit()
+    assert "needed 'db'" in hive_problem(big_value.read_bytes())
+
+
+def test_an_older_hive_keeps_any_value_in_one_cell(tmp_path: Path) -> None:
+    path = tmp_path / "OLD"
+    path.write_bytes(build_hive(Node(), minor=3))
+    with Hive(path, writable=True) as hive:
+        hive.ensure("Key").set("Big", Value(Kind.BINARY, bytes(BIG)))
+        hive.commit()
+    assert hive_problem(path.read_bytes()) == ""
+
+
+def test_types_of_device_properties_are_read_and_written_alike(big_value: Path) -> None:
+    with Hive(big_value, writable=True) as hive:
+        key = hive.ensure("Other")
+        assert key.value("Property") == Value(0xFFFF2012, b"abc")
+        key.set("Copy", Value(0xFFFF2012, b"abc"))
+        hive.commit()
+    with Hive(big_value) as hive:
+        assert hive.value("Other", "Copy") == Value(0xFFFF2012, b"abc")
+
+
+def test_a_value_that_libhivex_does_not_hand_out_is_named_as_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "HUGE"
+    path.write_bytes(build_hive(Node(values={"Huge": (3, bytes(9_000_000))})))
+    with Hive(path) as hive, pytest.raises(EngineFailed, match="libhivex returned no data"):
+        hive.value("", "Huge")

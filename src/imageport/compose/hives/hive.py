@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from imageport.compose.hives import hivex_binding as binding
+from imageport.compose.hives.base_block import HEADER_BYTES, MAX_HIVE_BYTES, HiveHeader
+from imageport.compose.hives.cell_layout import FIRST_MINOR_WITH_BIG_DATA, MAX_SEGMENT_BYTES
 from imageport.compose.hives.registry_value import Value
 from imageport.errors import EngineFailed
 
@@ -34,6 +36,7 @@ class Hive:
         self._handle = self._library.hivex_open(os.fsencode(path), flags)
         if not self._handle:
             raise self.failed("open", path.name)
+        self.max_value_bytes = _max_value_bytes(path)
 
     @property
     def root(self) -> Key:
@@ -141,14 +144,24 @@ class Key:
         return {name: self._read(handle) for name, handle in self._handles()}
 
     def set(self, name: str, value: Value) -> None:
-        """Set one value; others stay."""
-        spelled = next((n for n, _ in self._handles() if n.lower() == name.lower()), name)
+        """Set one value; others stay.
+
+        Raises:
+            EngineFailed: the key holds, or would hold, a value that libhivex cannot write.
+        """
+        spelled = self._rewritten_beside(name) or name
+        self._check_size(name, len(value.data))
         item = _set_value(spelled, value)
         if self.hive.call("hivex_node_set_value", self.node, ctypes.byref(item), 0) != 0:
             raise self.hive.failed("set a value in", self.hive.path.name)
 
     def delete_value(self, name: str) -> None:
-        """Delete one value if it is there; others stay."""
+        """Delete one value if it is there; others stay.
+
+        Raises:
+            EngineFailed: one of those is larger than libhivex can write.
+        """
+        self._rewritten_beside(name)
         kept = {n: v for n, v in self.values().items() if n.lower() != name.lower()}
         items = (binding.SetValue * len(kept))(*[_set_value(n, v) for n, v in kept.items()])
         if self.hive.call("hivex_node_set_values", self.node, len(kept), items, 0) != 0:
@@ -158,12 +171,44 @@ class Key:
         for handle in binding.take_handles(self.hive.call("hivex_node_values", self.node)):
             yield binding.take_text(self.hive.call("hivex_value_key", handle)), handle
 
+    def _rewritten_beside(self, name: str) -> str:
+        """Return how a value's name is spelled, "" when it is new; the others can be rewritten.
+
+        libhivex writes all values of a key anew when one changes.
+        """
+        spelled = ""
+        for known, handle in self._handles():
+            if known.lower() == name.lower():
+                spelled = known
+                continue
+            length = ctypes.c_size_t()
+            self.hive.call("hivex_value_type", handle, None, ctypes.byref(length))
+            self._check_size(known, length.value)
+        return spelled
+
+    def _check_size(self, name: str, length: int) -> None:
+        """Refuse what libhivex would write as one cell, which Windows reads as damage."""
+        most = self.hive.max_value_bytes
+        if length > most:
+            raise EngineFailed(
+                f"Cannot change key '{self.name}' of registry hive '{self.hive.path.name}': "
+                f"found value '{name}' of {length} bytes, needed {most} or less."
+            )
+
     def _read(self, handle: int) -> Value:
         kind, length = ctypes.c_int(), ctypes.c_size_t()
         pointer = self.hive.call(
             "hivex_value_value", handle, ctypes.byref(kind), ctypes.byref(length)
         )
-        return Value(kind.value, binding.take_bytes(pointer, length.value))
+        # The type is an int to libhivex; those of device properties have the highest bit set.
+        return Value(kind.value & 0xFFFFFFFF, binding.take_bytes(pointer, length.value))
+
+
+def _max_value_bytes(path: Path) -> int:
+    """Return what one value may hold: beyond it Windows wants pieces, which libhivex reads only."""
+    with path.open("rb") as file:
+        header = HiveHeader.parse(file.read(HEADER_BYTES))
+    return MAX_SEGMENT_BYTES if header.minor >= FIRST_MINOR_WITH_BIG_DATA else MAX_HIVE_BYTES
 
 
 def _encoded(name: str) -> bytes:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 from functools import cache
 
-from imageport.errors import MissingTool
+from imageport.errors import EngineFailed, MissingTool
 
 OPEN_WRITABLE = 4
 """HIVEX_OPEN_WRITE."""
@@ -39,6 +40,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hivex_node_values": (ctypes.c_void_p, (_Handle, _Node)),
     "hivex_node_get_value": (_Node, (_Handle, _Node, ctypes.c_char_p)),
     "hivex_value_key": (ctypes.c_void_p, (_Handle, _Node)),
+    "hivex_value_type": (ctypes.c_int, (_Handle, _Node, ctypes.c_void_p, ctypes.c_void_p)),
     "hivex_value_value": (ctypes.c_void_p, (_Handle, _Node, ctypes.c_void_p, ctypes.c_void_p)),
     "hivex_commit": (ctypes.c_int, (_Handle, ctypes.c_char_p, ctypes.c_int)),
     "hivex_node_add_child": (_Node, (_Handle, _Node, ctypes.c_char_p)),
@@ -80,10 +82,16 @@ def _free() -> ctypes._NamedFuncPointer:
     return free
 
 
+def _unread(what: str) -> EngineFailed:
+    """Return the error for what libhivex does not hand out: it is too large, or no text."""
+    cause = os.strerror(ctypes.get_errno())
+    return EngineFailed(f"Cannot read the registry: libhivex returned no {what}: {cause}.")
+
+
 def take_text(pointer: int | None) -> str:
     """Return the text at a malloc'ed pointer and free it."""
     if not pointer:
-        raise OSError(ctypes.get_errno(), "hivex returned no text")
+        raise _unread("text")
     try:
         return ctypes.string_at(pointer).decode("utf-8", "surrogateescape")
     finally:
@@ -93,7 +101,7 @@ def take_text(pointer: int | None) -> str:
 def take_bytes(pointer: int | None, length: int) -> bytes:
     """Return ``length`` bytes at a malloc'ed pointer and free it."""
     if not pointer:
-        raise OSError(ctypes.get_errno(), "hivex returned no data")
+        raise _unread("data")
     try:
         return ctypes.string_at(pointer, length)
     finally:
@@ -103,7 +111,7 @@ def take_bytes(pointer: int | None, length: int) -> bytes:
 def take_handles(pointer: int | None) -> list[int]:
     """Return a malloc'ed list of handles that ends with 0, and free it."""
     if not pointer:
-        raise OSError(ctypes.get_errno(), "hivex returned no list")
+        raise _unread("list")
     handles: list[int] = []
     step = ctypes.sizeof(_Node)
     try:
