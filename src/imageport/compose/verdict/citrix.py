@@ -14,6 +14,10 @@ from imageport.compose.installers import (
 )
 from imageport.compose.steps.citrix.clear_pvs_state import left_to_start
 from imageport.compose.steps.citrix.keep_machine_identity_dependency import wrong_dependencies
+from imageport.compose.steps.citrix.point_vda_at_controllers import (
+    cached_controllers,
+    vda_keys,
+)
 from imageport.compose.steps.citrix.provisioning_state import (
     IDENTITY_AGENT,
     PERSONALITY,
@@ -44,7 +48,6 @@ _SERVICES = {
 """What each consists of; names in one pair of brackets differ by version, one must be there."""
 _HELD_BEFORE_BOOT = {"BrokerAgent"}
 """Disabled by `hold_services` until first boot puts it back."""
-_VDA_KEY = "Citrix\\VirtualDesktopAgent"
 _POLICY_KEY = "Policies\\Citrix\\VirtualDesktopAgent"
 
 
@@ -61,11 +64,15 @@ def vda(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Finding:
     """The Virtual Delivery Agent, where there is one, is whole and knows its controllers."""
     finding = _judge(evidence, job, Software.VDA, is_wanted=False)
     wanted = " ".join(job.options.list_of_ddcs)
-    found = evidence.registry.text("SOFTWARE", _VDA_KEY, "ListOfDDCs")
-    if wanted and found != wanted and not _names_controllers(job.options):
-        finding.problems.append(f"it registers with '{found}', needed '{wanted}'")
-    elif found:
-        finding.facts.append(f"registers with {found}")
+    for key in vda_keys(evidence.registry):
+        found = evidence.registry.text("SOFTWARE", key, "ListOfDDCs")
+        if wanted and found != wanted and not _names_controllers(job.options):
+            finding.problems.append(f"it registers with '{found}', needed '{wanted}'")
+        elif found:
+            finding.facts.append(f"registers with {found}")
+    cached = list(cached_controllers(evidence.files)) if wanted else []
+    where = finding.facts if job.action is Action.VERIFY else finding.problems
+    where += [f"{path} puts other controllers in place of these" for path in cached]
     policy = evidence.registry.text("SOFTWARE", _POLICY_KEY, "ListOfDDCs")
     if policy:
         finding.facts.append(f"a policy puts {policy} in place of these controllers")

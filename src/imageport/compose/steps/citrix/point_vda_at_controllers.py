@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from imageport.compose.contract import EngineOptions, Refusal, Software, Tier
+from imageport.compose.hives.registry import Registry
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.installers import brings
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
+from imageport.compose.volumes.guest_files import GuestFiles
 
 _KEY = "Citrix\\VirtualDesktopAgent"
+_KEY_OF_32_BITS = f"WOW6432Node\\{_KEY}"
+_CACHE = "ProgramData/Citrix/PvsAgent/LocallyPersistedData/BrokerAgentInfo"
+_CACHED_LIST = re.compile(r"SavedListOf.*\.xml", re.IGNORECASE)
+"""Controllers and their SIDs as the last registration gave them: preferred to ListOfDDCs, they
+would lead back to the old site."""
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -40,12 +48,28 @@ class PointVdaAtControllers(Step):
 
     def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Refuse where there is no VDA, and no installer brings one."""
-        is_there = facts.inspection.vda_version or facts.registry.key("SOFTWARE", _KEY)
-        if is_there or brings(facts.options, Software.VDA):
+        is_there = any(facts.registry.key("SOFTWARE", key) for key in vda_keys(facts.registry))
+        if facts.inspection.vda_version or is_there or brings(facts.options, Software.VDA):
             return []
         return [refusal("vda_missing", "list_of_ddcs names controllers, and there is no VDA.")]
 
     def run(self, context: Context) -> None:
-        """Set ListOfDDCs."""
+        """Set ListOfDDCs in each view of the registry that has the key, drop what is cached."""
         value = Value.text(" ".join(context.options.list_of_ddcs))
-        context.recorder.set_value("SOFTWARE", _KEY, "ListOfDDCs", value)
+        for key in vda_keys(context.registry):
+            context.recorder.set_value("SOFTWARE", key, "ListOfDDCs", value)
+        for path in cached_controllers(context.files):
+            context.recorder.remove(path)
+
+
+def vda_keys(registry: Registry) -> list[str]:
+    """Return the keys of SOFTWARE with the agent's settings: of 64 bits, and of 32 where it is."""
+    has_both = registry.key("SOFTWARE", _KEY_OF_32_BITS) is not None
+    return [_KEY, _KEY_OF_32_BITS] if has_both else [_KEY]
+
+
+def cached_controllers(files: GuestFiles) -> Iterator[str]:
+    """Yield the files in which the VDA keeps the controllers that it last registered with."""
+    for name in files.names(_CACHE):
+        if _CACHED_LIST.fullmatch(name):
+            yield f"{_CACHE}/{name}"
