@@ -260,12 +260,14 @@ def test_two_windows_are_refused_with_both_partitions(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [Variant.SMALL, Variant.MBR_ALONE])
-def test_a_dynamic_disk_is_refused_on_either_table(tmp_path: Path, variant: Variant) -> None:
+def test_a_dynamic_disk_is_refused_on_either_table(
+    tmp_path: Path, payload: Path, variant: Variant
+) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", variant)
     if variant is Variant.SMALL:
-        run(["sgdisk", "--typecode=3:4202", raw])  # data partition of the Logical Disk Manager
+        run(["sgdisk", "--typecode=3:4200", raw])  # data partition of the Logical Disk Manager
     else:
         run(["sfdisk", "--part-type", raw, "1", "42"])
-    report = run_site_engine(raw, a_job(Action.PLAN))
-    assert [one.code for one in report.refusals if one.code != "driver_missing"] == ["dynamic_disk"]
+    report = run_site_engine(raw, a_job(Action.PLAN, identity=""), payload=payload)
+    assert [one.code for one in report.refusals] == ["dynamic_disk"]
     assert "Convert the disk to basic" in report.refusals[0].hint
