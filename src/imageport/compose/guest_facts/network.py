@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 
 from imageport.compose.hives.registry import Registry, service_path
@@ -13,17 +15,37 @@ _CONNECTIONS = "Microsoft\\Windows\\CurrentVersion\\Internet Settings\\Connectio
 _HOSTS = "Windows/System32/drivers/etc/hosts"
 _MAX_HOSTS_BYTES = 1024 * 1024
 _MAX_INTERFACES = 100
+WINS_SERVERS = "NameServerList"
+_IPV6_ADDRESSES = "Control\\Nsi\\{eb004a01-9b1a-11d4-9123-0050047759bc}\\10"
+"""What netsh keeps of IPv6 for good: one value an address."""
+_IPV6_NAME = re.compile(r"[0-9a-f]{16}([0-9a-f]{32})", re.IGNORECASE)
+"""Such a value's name: the interface's LUID, then the address."""
 
 
 def network_facts(registry: Registry, files: GuestFiles, current: str) -> tuple[str, ...]:
     """Return one line per interface with an address, per route, and on proxy and hosts file."""
     return (
         *_interfaces(registry, current),
+        *(f"static IPv6 {one}, which stays" for one in static_ipv6(registry, current)),
         *_routes(registry, current),
         *_search_list(registry, current),
         *_proxy(registry),
         *_hosts(files),
     )
+
+
+def static_ipv6(registry: Registry, control_set: str) -> Iterator[str]:
+    """Yield the IPv6 addresses that were given to interfaces for good."""
+    key = registry.key("SYSTEM", f"{control_set}\\{_IPV6_ADDRESSES}")
+    for name in sorted(key.values())[:_MAX_INTERFACES] if key else []:
+        match = _IPV6_NAME.fullmatch(name)
+        if match:
+            yield str(ipaddress.IPv6Address(bytes.fromhex(match[1])))
+
+
+def netbios_path(control_set: str, interface: str) -> str:
+    """Return the key of NetBIOS over TCP/IP for an interface: its WINS servers are there."""
+    return f"{service_path(control_set, 'NetBT')}\\Parameters\\Interfaces\\Tcpip_{interface}"
 
 
 def _interfaces(registry: Registry, current: str) -> Iterator[str]:
@@ -42,6 +64,8 @@ def _interfaces(registry: Registry, current: str) -> Iterator[str]:
         for word, name in (("gateway", "DefaultGateway"), ("name servers", "NameServer")):
             values = _texts(registry, place, prefix + name)
             facts += [f"{word} {' '.join(values)}"] if values else []
+        wins = _texts(registry, netbios_path(current, interface.name), prefix + WINS_SERVERS)
+        facts += [f"WINS servers {' '.join(wins)}"] if wins else []
         yield f"{_adapter_name(registry, current, interface.name)}: {', '.join(facts)}"
 
 

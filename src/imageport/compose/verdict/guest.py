@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob
 from imageport.compose.first_boot.plan import FOLDER
+from imageport.compose.guest_facts.network import static_ipv6
 from imageport.compose.hives.registry import EDITED_HIVES, hive_header, hive_path, service_path
 from imageport.compose.steps.source.all_steps import is_source_service
 from imageport.compose.verdict.evidence import DISABLED, Check, Evidence, Finding
@@ -43,15 +44,19 @@ def dependencies(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> F
 
 
 def addresses(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """Every interface takes its address from DHCP."""
-    finding = Finding(facts=["every interface uses DHCP"])
+    """Every interface takes its IPv4 address from DHCP; static IPv6 addresses are told."""
+    finding = Finding(facts=["every interface takes its IPv4 address from DHCP"])
+    current = evidence.registry.current_control_set
+    finding.facts += [f"static IPv6 {one} stays" for one in static_ipv6(evidence.registry, current)]
     for control_set in evidence.registry.control_sets:
         path = f"{service_path(control_set, 'Tcpip')}\\Parameters\\Interfaces"
         key = evidence.registry.key("SYSTEM", path)
         for interface in key.children() if key else []:
             value = interface.value("EnableDHCP")
             if value is not None and value.as_number() == 0:
-                finding.problems.append(f"{control_set}: {interface.name} has a static address")
+                finding.problems.append(
+                    f"{control_set}: {interface.name} has a static IPv4 address"
+                )
     return finding
 
 

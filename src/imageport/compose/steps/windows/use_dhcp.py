@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imageport.compose.contract import Tier
+from imageport.compose.guest_facts.network import WINS_SERVERS, netbios_path
 from imageport.compose.hives.registry import service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Step
@@ -14,7 +15,10 @@ _STATIC_LISTS = ("IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMet
 
 
 class UseDhcp(Step):
-    """Take addresses, and fixed ones' name servers, from DHCP; the old ones are reported."""
+    """Take IPv4 addresses, and fixed ones' name servers, from DHCP; the old ones are reported.
+
+    Static IPv6 addresses and routes stay: they are told, and harm nobody in a network without IPv6.
+    """
 
     name: ClassVar[str] = "use_dhcp"
     tier: ClassVar[Tier] = Tier.REQUIRED
@@ -26,11 +30,11 @@ class UseDhcp(Step):
                 path = service_path(control_set, "Dhcp")
                 context.recorder.set_value("SYSTEM", path, "Start", Value.dword(_AUTOMATIC))
             parameters = f"{service_path(control_set, 'Tcpip')}\\Parameters"
-            self._interfaces(context, f"{parameters}\\Interfaces")
+            self._interfaces(context, control_set, f"{parameters}\\Interfaces")
             self._routes(context, f"{parameters}\\PersistentRoutes")
 
     @staticmethod
-    def _interfaces(context: Context, path: str) -> None:
+    def _interfaces(context: Context, control_set: str, path: str) -> None:
         key = context.registry.key("SYSTEM", path)
         for interface in key.children() if key else []:
             place = f"{path}\\{interface.name}"
@@ -42,6 +46,10 @@ class UseDhcp(Step):
                 context.recorder.delete_value("SYSTEM", place, name)
             if context.registry.text("SYSTEM", place, "NameServer"):
                 context.recorder.set_value("SYSTEM", place, "NameServer", Value.text(""))
+            wins = netbios_path(control_set, interface.name)
+            servers = context.registry.value("SYSTEM", wins, WINS_SERVERS)
+            if servers and servers.as_texts():
+                context.recorder.set_value("SYSTEM", wins, WINS_SERVERS, Value.texts([]))
 
     @staticmethod
     def _routes(context: Context, path: str) -> None:
