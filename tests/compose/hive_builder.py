@@ -63,7 +63,7 @@ class _Writer:
 
     def key(self, node: Node, parent: int) -> int:
         """Write a key and all below; returns its offset."""
-        name = node.name.encode("latin-1")
+        name, is_latin = _name(node.name)
         at = self._reserve(80 + len(name))
         values = self._values(node)
         children = sorted(node.children, key=lambda child: child.name.upper())
@@ -71,7 +71,7 @@ class _Writer:
         lists = self._lists(children, offsets)
         klass = node.class_name.encode("utf-16-le")
         class_at = self._cell(klass) if klass else NONE
-        flags = 0x20 | (0x0C if parent == NONE else 0)
+        flags = (0x20 if is_latin else 0) | (0x0C if parent == NONE else 0)
         head = struct.pack("<2sHQII", b"nk", flags, WRITTEN, 0, 0 if parent == NONE else parent)
         head += struct.pack("<IIIIII", len(offsets), 0, lists, NONE, len(node.values), values)
         head += struct.pack("<II5IHH", self._security, class_at, *[0] * 5, len(name), len(klass))
@@ -134,6 +134,12 @@ class _Writer:
 
     def _put(self, at: int, data: bytes) -> None:
         self._data[at + 4 : at + 4 + len(data)] = data
+
+
+def _name(text: str) -> tuple[bytes, bool]:
+    """Return a name's bytes, and whether one is enough for each of its letters."""
+    is_latin = all(ord(letter) < 0x100 for letter in text)
+    return text.encode("latin-1" if is_latin else "utf-16-le"), is_latin
 
 
 def _hash(name: str) -> int:

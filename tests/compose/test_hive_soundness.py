@@ -58,6 +58,20 @@ def test_a_hive_as_windows_lays_it_out_is_sound(minor: int) -> None:
     assert hive_problem(build_hive(Node(), minor=minor)) == ""
 
 
+@pytest.mark.parametrize("name", ["\u041a\u043b\u044e\u0447", "\u0663", "Schl\u00fcssel", "\u9375"])
+def test_names_of_other_alphabets_are_no_damage(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "HIVE"
+    path.write_bytes(build_hive(Node(children=[Node(name, children=[Node("a")]), Node("b")])))
+    assert hive_problem(path.read_bytes()) == ""
+    with Hive(path, writable=True) as hive:
+        found = hive.key(name)
+        assert found is not None
+        assert [key.name for key in found.children()] == ["a"]
+        hive.ensure(f"b\\{name}")
+        hive.commit()
+    assert hive_problem(path.read_bytes()) == ""
+
+
 def test_padding_behind_the_last_bin_is_no_damage() -> None:
     assert hive_problem(SOUND + b"\xff" * 8192) == ""
 

@@ -20,6 +20,8 @@ KEY_NODE = struct.Struct("<4x2sH8x4xII4xI4xIIII20xHH")
 """Signature, flags, parent, count of subkeys, their list, count of values, their list, security,
 class name, and past the rest the lengths of name and class name."""
 KEY_NAME_AT = 80
+NAME_IS_LATIN = 0x20
+"""Flag of a key: one byte for a letter of its name (KEY_COMP_NAME), else UTF-16."""
 VALUE_HEAD = struct.Struct("<4x2sHIIIH")
 """Signature, length of the name, size of the data, where it is, type, flags."""
 VALUE_NAME_AT = 24

@@ -97,7 +97,7 @@ class _Walk:
         size = self._take("key", at, layout.KEY_NAME_AT)
         (
             signature,
-            _,
+            flags,
             own_parent,
             subkeys,
             subkey_list,
@@ -115,7 +115,7 @@ class _Walk:
         if parent not in {own_parent, layout.NO_CELL}:
             raise self._bad("key", at, f"parent {own_parent}", str(parent))
         if name_hash != _NO_HASH:
-            self._check_name(at, name_bytes, name_hash)
+            self._check_name(at, name_bytes, name_hash, flags)
         self._check_security(security)
         if class_bytes and class_name != layout.NO_CELL:
             self._take("class name", class_name, 4 + class_bytes)
@@ -124,17 +124,19 @@ class _Walk:
                 self._value(value)
         return self._subkeys(at, subkey_list, subkeys) if subkeys else ()
 
-    def _check_name(self, at: int, name_bytes: int, needed: int) -> None:
+    def _check_name(self, at: int, name_bytes: int, needed: int, flags: int) -> None:
         """Compare a key's name with the hash beside it in its list; a page of another time differs.
 
         Names beyond ASCII are left out: their upper case is a table of Windows' own.
         """
         first = at + layout.KEY_NAME_AT
-        name = bytes(self._bins[first : first + name_bytes])
+        written = bytes(self._bins[first : first + name_bytes])
+        encoding = "latin-1" if flags & layout.NAME_IS_LATIN else "utf-16-le"
+        name = written.decode(encoding, "replace")
         if not name.isascii():
             return
         found = 0
-        for letter in name.upper():
+        for letter in name.upper().encode("ascii"):
             found = (37 * found + letter) & 0xFFFFFFFF
         if found != needed:
             raise self._bad("key", at, f"name hash {found:#010x}", f"{needed:#010x}")
