@@ -187,6 +187,27 @@ def test_files_are_found_whatever_their_case(ena: Path) -> None:
     assert "ENA.SYS" in packages[0].files
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "missing"),
+    [
+        (b"%12%\\ena.sys", b"%12%\\serial.sys", ""),  # Windows' own, copied by no list
+        (b"%12%\\ena.sys", b"%13%\\other.sys", "other.sys"),
+        (b"ena.sys,,,2", b"ena.sys,other.sys,,2", "other.sys"),
+    ],
+)
+def test_a_service_needs_its_file_unless_it_is_windows_own(
+    ena: Path, old: bytes, new: bytes, missing: str
+) -> None:
+    inf = ena / "ena/ena.inf"
+    assert old in inf.read_bytes()
+    inf.write_bytes(inf.read_bytes().replace(old, new))
+    packages, refusals = find_packages(ena, (), "aws")
+    assert bool(packages) is not bool(missing)
+    assert [item.reason.partition("missing ")[2] for item in refusals] == (
+        [f"{missing}."] if missing else []
+    )
+
+
 def test_names_that_a_shell_would_read_are_refused(ena: Path) -> None:
     (ena / "ena/ena.inf").rename(ena / "ena/ena&calc.inf")
     _, refusals = find_packages(ena, (), "aws")

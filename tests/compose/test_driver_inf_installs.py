@@ -101,7 +101,8 @@ def test_the_newest_list_that_fits_is_taken(build: int, install: str) -> None:
 def test_windows_is_told_from_what_inspection_found() -> None:
     found = WindowsVersion.of("10.0.20348.2340", "Windows Server 2022 Datacenter")
     assert found == WindowsVersion(10, 0, 20348, is_server=True)
-    assert WindowsVersion.of("", "") == WindowsVersion(0, 0, 0, is_server=False)
+    for odd in ("", "\u00b2.x", f"10.0.{'1' * 5000}"):
+        assert WindowsVersion.of(odd, "").build == 0
 
 
 def test_a_service_is_read_with_all_that_windows_writes() -> None:

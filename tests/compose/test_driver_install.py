@@ -18,6 +18,7 @@ from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Action, Change, EngineOptions, Inspection
 from imageport.compose.drivers.driver_packages import find_packages
 from imageport.compose.drivers.inf_installs import InfService
+from imageport.compose.drivers.installed_drivers import infs_for
 from imageport.compose.drivers.package_database import marked, next_oem_number
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import Registry, hive_path
@@ -335,6 +336,22 @@ def test_a_service_of_windows_itself_is_not_taken_over(guest: Any) -> None:
     merge_text(guest.hive("SYSTEM"), owned)
     assert install(guest) == []
     assert "waits for first boot: service ena is Windows' own, of netena.inf" in reason(guest)
+    guest.compose()
+    verdict = guest.judge()
+    assert verdict["driver_packages"].passed
+    assert "left to first boot: service ena is Windows' own" in verdict["driver_packages"].evidence
+    assert verdict["network_driver"].evidence.endswith("will be served by ena\\ena.inf")
+
+
+def test_a_device_whose_driver_another_inf_has_is_not_bound_offline(gcp: Any) -> None:
+    inf = gcp.payload / "gcp/vioscsi/vioscsi.inf"
+    text = inf.read_bytes()
+    assert b"AddService" in text
+    inf.write_bytes(text.replace(b"AddService", b"Needs = Other.Services ;"))
+    changes = install(gcp, GCP)
+    assert not [c for c in changes if "vioscsi" in c.path]
+    assert "vioscsi 100.95.104.26200 waits for first boot: its INF takes" in reason(gcp, GCP)
+    assert not gcp.judge(options=GCP)["driver_database"].passed
 
 
 def test_without_a_hive_of_other_drivers_they_go_into_system(guest: Any) -> None:
@@ -408,6 +425,69 @@ def test_the_map_of_given_numbers_is_kept(guest: Any) -> None:
     assert guest.windows.exists("Windows/INF/oem12.inf")
     with Hive(guest.hive("SYSTEM")) as system:
         assert system.value("DriverDatabase", "OemInfMap") == Value(3, bytes.fromhex("fff8"))
+
+
+def test_a_disks_driver_that_only_the_later_database_knows_is_put_into_systems(gcp: Any) -> None:
+    install(gcp, GCP)
+    store = store_of(gcp, "vioscsi")
+    exported = subprocess.run(
+        ["hivexregedit", "--export", gcp.hive("SYSTEM"), "\\DriverDatabase"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    merge_text(gcp.hive("DRIVERS"), exported)
+    for device in ("1004&SUBSYS_00081AF4&REV_00", "1004", "1048&SUBSYS_11001AF4&REV_01", "1048"):
+        place = f"DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_{device}"
+        merge_text(gcp.hive("SYSTEM"), f"[-\\{place}]\n")
+    _merge("SYSTEM", "[-\\DriverDatabase\\DriverInfFiles\\OEM.inf]\n")(gcp)
+    found = gcp.judge(options=GCP)["driver_database"]
+    assert "no driver database entry binds PCI\\VEN_1AF4&DEV_1004" in found.evidence
+    assert "vioscsi 100.95.104.26200 becomes oem" in reason(gcp, GCP)
+    install(gcp, GCP)
+    assert f"({store}), service vioscsi" in gcp.judge(options=GCP)["driver_database"].evidence
+    assert "vioscsi 100.95.104.26200 is there as oem" in reason(gcp, GCP)
+
+
+def test_names_that_are_none_of_windows_take_no_number(guest: Any) -> None:
+    names = ("oem\u00b2.inf", "oem\u0663.inf", f"oem{'9' * 200}.inf", "oem.inf")
+    with ExitStack() as stack:
+        hive = Hive(guest.hive("DRIVERS"), writable=True)
+        with hive:
+            for name in names:
+                hive.ensure(f"DriverDatabase\\DriverInfFiles\\{name}")
+            hive.commit()
+        facts = guest.facts(guest.registry(stack))
+        packages, _ = find_packages(guest.payload, (), "aws")
+        facts.packages = tuple(packages)
+        (choice,) = install_drivers.choices_of(facts)
+    assert choice.layout is not None
+    assert choice.layout.oem_inf.removeprefix("oem").removesuffix(".inf").isascii()
+
+
+def test_a_package_of_a_thousand_ids_looks_through_the_databases_once(
+    guest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = guest.payload / "display"
+    write_package("nvme", package)
+    inf = package / "nvme.inf"
+    first, line, last = inf.read_bytes().partition(_line_of(inf, b"PCI\\VEN_"))
+    lines = [line.replace(b"PCI\\VEN_", b"PCI\\VEN_%04X&DEV_1&X_" % n) for n in range(1000)]
+    inf.write_bytes(first + b"".join(lines) + last)
+    asked = []
+    looked_up = Registry.key
+
+    def key(registry: Registry, hive: str, path: str) -> Any:
+        asked.append(path)
+        return looked_up(registry, hive, path)
+
+    monkeypatch.setattr(Registry, "key", key)
+    assert "nvme 1.5.2.0 waits for first boot: no device" in reason(guest)
+    assert asked.count("DriverDatabase\\DeviceIds\\PCI") < 20
+
+
+def _line_of(path: Path, part: bytes) -> bytes:
+    return next(line for line in path.read_bytes().splitlines(keepends=True) if part in line)
 
 
 @pytest.mark.parametrize(
@@ -490,3 +570,24 @@ def test_a_real_machine_gets_a_package_beside_its_own(tmp_path: Path) -> None:
         assert all(
             value.kind == kinds.get(name, value.kind) for name, value in own.values().items()
         )
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "found"),
+    [
+        ("VEN_1&DEV_2", ("PCI\\ven_1&dev_2",), True),
+        ("ven_1&dev_2&SUBSYS_3", ("PCI\\VEN_1&DEV_2",), True),
+        ("VEN_1&DEV_2", ("PCI\\VEN_9&DEV_9", "PCI\\VEN_1&DEV_2&REV_01"), True),
+        ("VEN_1&DEV_22", ("PCI\\VEN_1&DEV_2",), False),
+        ("VEN_1&DEV_2", ("USB\\VEN_1&DEV_2", "PCI\\VEN_1&DEV_21"), False),
+    ],
+)
+def test_a_driver_is_found_by_wider_and_narrower_ids(
+    guest: Any, known: str, wanted: tuple[str, ...], *, found: bool
+) -> None:
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        key = registry.hives["DRIVERS"].ensure(f"DriverDatabase\\DeviceIds\\PCI\\{known}")
+        key.set("oem99.inf", Value(3, b"\x01\xff\0\0"))
+        assert (("DRIVERS", "oem99.inf") in infs_for(registry, *wanted)) is found
+        assert infs_for(registry) == []

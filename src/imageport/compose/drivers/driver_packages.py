@@ -135,7 +135,7 @@ def _package(path: Path) -> DriverPackage:
     files = sorted({_spelled(path.parent, name) for name in names}, key=str.lower)
     problems = [name for name in files if not (path.parent / name).is_file()]
     held = {PurePosixPath(name).name.lower() for name in files}
-    problems += [s.binary for s in inf.services if s.binary and s.binary.lower() not in held]
+    problems += [name for name in inf.own_binaries if name.lower() not in held]
     if not inf.catalog:
         problems.append("a catalogue (CatalogFile), without which Windows installs no driver")
     if problems:

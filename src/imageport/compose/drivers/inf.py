@@ -8,7 +8,12 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from imageport.compose.drivers.inf_installs import InfInstall, InfService, read_install
+from imageport.compose.drivers.inf_installs import (
+    RUN_FROM_STORE,
+    InfInstall,
+    InfService,
+    read_install,
+)
 from imageport.compose.drivers.inf_models import (
     AMD64,
     InfModel,
@@ -74,6 +79,23 @@ class DriverInf:
         """Return the services of all models, each once."""
         found = {s.name.lower(): s for item in self.installs.values() for s in item.services}
         return tuple(found[name] for name in sorted(found))
+
+    @property
+    def own_binaries(self) -> tuple[str, ...]:
+        """Return the services' files that must come with the package.
+
+        One that no list of files copies, and that does not run from the driver store, is in Windows
+        already: its serial port's, or that of drivers in user mode.
+        """
+        installs = self.installs.values()
+        copied = {file.name.lower(): file.source for item in installs for file in item.files}
+        found = {
+            copied.get(service.binary.lower(), service.binary)
+            for service in self.services
+            if service.binary.lower() in copied
+            or (service.binary and service.directory == RUN_FROM_STORE)
+        }
+        return tuple(sorted(found))
 
     def serves(self, hardware_id: str) -> bool:
         """Say whether a device with this id gets a driver from here."""

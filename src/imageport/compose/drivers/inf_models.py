@@ -17,6 +17,8 @@ _ID = re.compile(r"[^\\\s/,][^\\/,]*(\\[^\\\s/,][^\\/,]*){0,2}")
 _MAX_ID = 200
 """Characters; MAX_DEVICE_ID_LEN of Windows."""
 _CLIENT = 1
+_NUMBER = re.compile(r"[0-9]{1,9}")
+"""The guest says what its build is: any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class WindowsVersion:
     @classmethod
     def of(cls, build: str, product_name: str) -> WindowsVersion:
         """Return it from an inspection's ``10.0.22631.3007`` and product name."""
-        numbers = [int(part) if part.isdigit() else 0 for part in build.split(".")]
+        numbers = [int(part) if _NUMBER.fullmatch(part) else 0 for part in build.split(".")]
         major, minor, number = [*numbers, 0, 0, 0][:3]
         return cls(major, minor, number, "server" in product_name.lower())
 

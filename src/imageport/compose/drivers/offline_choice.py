@@ -11,12 +11,14 @@ from imageport.compose.drivers.driver_packages import DriverPackage
 from imageport.compose.drivers.inf import DriverInf
 from imageport.compose.drivers.inf_models import WindowsVersion
 from imageport.compose.drivers.installed_drivers import (
+    DATABASE,
+    OEM_INF,
     InstalledPackage,
     find_installed,
     newer_driver,
     oem_infs,
 )
-from imageport.compose.drivers.package_database import DATABASE, next_oem_number
+from imageport.compose.drivers.package_database import next_oem_number
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.drivers.package_state import missing_parts
 from imageport.compose.hives.registry import Registry, service_path
@@ -99,23 +101,25 @@ def _choose(guest: GuestDrivers, package: DriverPackage, taken: list[str]) -> Ch
         return Choice(package, reason, is_staged=False)
     if not is_offline_kind(inf, guest.options, guest.target):
         return Choice(package, f"{what} waits for first boot: no device of the disk or the network")
-    if problem := _problem(guest, inf):
+    if problem := offline_problem(guest, inf):
         return Choice(package, f"{what} waits for first boot: {problem}")
     is_for_boot = serves_boot(inf, guest.target)
+    hive = _hive(guest, inf, is_for_boot=is_for_boot)
     known = find_installed(guest.registry, guest.files, package.inf_data)
     for installed in known:
+        if is_for_boot and installed.hive != hive:
+            continue  # the kernel looks into SYSTEM only before it can read a disk
         layout = _layout(guest, package, installed)
         if not missing_parts(guest.registry, guest.files, layout, installed.hive):
-            where = f"{what} is there as {installed.oem_inf}"
+            reason = f"{what} is there as {installed.oem_inf}"
             return Choice(
                 package,
-                where,
+                reason,
                 layout=layout,
                 hive=installed.hive,
                 is_for_boot=is_for_boot,
                 is_whole=True,
             )
-    hive = _hive(guest, inf, is_for_boot=is_for_boot)
     installed = known[0] if known else InstalledPackage(_free_name(guest, taken))
     layout = _layout(guest, package, installed)
     reason = f"{what} becomes {installed.oem_inf}"
@@ -133,22 +137,26 @@ def _newer(guest: GuestDrivers, inf: DriverInf) -> str:
     """
     nics = wanted_nics(guest.options, guest.target)
     devices = [*(name for names in guest.target.boot_devices for name in names), *nics]
-    served = [name for name in devices if inf.serves(name)]
+    served: list[tuple[str, ...]] = [(name,) for name in devices if inf.serves(name)]
     found = [
-        newer_driver(guest.registry, guest.files, name, inf.version)
-        for name in served or inf.hardware_ids
+        newer_driver(guest.registry, guest.files, names, inf.version)
+        for names in served or [inf.hardware_ids]
     ]
-    return next(filter(None, found), "") if all(found) or not served else ""
+    return found[0] if all(found) else ""
 
 
-def _problem(guest: GuestDrivers, inf: DriverInf) -> str:
-    """Return why a package cannot be put in offline, "" when it can."""
+def offline_problem(guest: GuestDrivers, inf: DriverInf) -> str:
+    """Return why a package cannot be put in offline and waits for first boot, "" when it can."""
     if not guest.has_database and not serves_boot(inf, guest.target):
         return "this Windows has no driver database"
     if not inf.class_guid:
         return "its INF names no ClassGuid"
-    if not inf.models_for(guest.system):
+    models = inf.models_for(guest.system)
+    if not models:
         return f"its INF has no devices for Windows {guest.inspection.build}"
+    if any(inf.install_of(model).function is None for model in models):
+        # Needs=…: bound as it stands there, the device would have no driver at all.
+        return "its INF takes the driver of a device from another INF"
     return next(_inbox_services(guest, inf), "")
 
 
@@ -198,5 +206,5 @@ def _free_name(guest: GuestDrivers, taken: list[str]) -> str:
         names += [child.name.lower() for child in key.children()] if key else []
         value = guest.registry.value(hive, DATABASE, "OemInfMap")
         maps += [value.data] if value else []
-    known = [name for name in names if name[:3] == "oem" and name[3:-4].isdigit()]
+    known = [name for name in names if OEM_INF.fullmatch(name)]
     return f"oem{next_oem_number(known, maps)}.inf"

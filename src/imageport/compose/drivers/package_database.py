@@ -17,10 +17,10 @@ from imageport.compose.drivers.inf import token_of
 from imageport.compose.drivers.inf_installs import InfInstall
 from imageport.compose.drivers.inf_models import InfModel
 from imageport.compose.drivers.inf_values import APPEND, NO_CLOBBER, InfValue
+from imageport.compose.drivers.installed_drivers import DATABASE
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.hives.registry_value import Kind, Value
 
-DATABASE = "DriverDatabase"
 _HARDWARE_ID, _COMPATIBLE_ID = 1, 2
 _CONFIG_SCOPE = 7
 """What most drivers of devices have; others have bits more or less, of unknown meaning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imageport.compose.drivers.package_database import DATABASE
+from imageport.compose.drivers.installed_drivers import DATABASE
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.hives.registry import Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from uuid import UUID
 
-from imageport.compose.drivers.installed_drivers import DATABASES, version_of
+from imageport.compose.drivers.installed_drivers import (
+    DATABASE,
+    DATABASES,
+    OEM_INF,
+    version_of,
+)
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import Registry
 
-_OEM_INF = re.compile(r"oem\d{1,4}\.inf", re.IGNORECASE)
 _MAX_PACKAGES = 2000
 _CLASS_AT = slice(8, 24)
 """Of a package's ``Version``: the GUID of its device class."""
@@ -19,10 +22,10 @@ def foreign_drivers(registry: Registry, current: str) -> tuple[str, ...]:
     """Return one line per package that was added to Windows: INF, maker, version, class."""
     found = {}
     for hive in DATABASES:
-        key = registry.key(hive, "DriverDatabase\\DriverPackages")
+        key = registry.key(hive, f"{DATABASE}\\DriverPackages")
         for package in (key.children() if key else [])[:_MAX_PACKAGES]:
             inf, maker = _text(package, ""), _text(package, "Provider")
-            if _OEM_INF.fullmatch(inf) and not maker.lower().startswith("microsoft"):
+            if OEM_INF.fullmatch(inf) and not maker.lower().startswith("microsoft"):
                 version = version_of(registry, hive, package.name)
                 number = ".".join(map(str, version.numbers)) if version else ""
                 words = (inf, maker, number, _class_name(registry, current, package))

@@ -15,20 +15,29 @@ from imageport.compose.drivers.installed_drivers import (
     package_of,
     services_of,
 )
-from imageport.compose.drivers.offline_choice import is_offline_kind, wanted_nics
+from imageport.compose.drivers.offline_choice import (
+    GuestDrivers,
+    is_offline_kind,
+    offline_problem,
+    wanted_nics,
+)
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.drivers.package_state import missing_parts
 from imageport.compose.first_boot.plan import ADD_DRIVER, FOLDER, parse_plan
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, When, startable
 from imageport.compose.volumes.descriptors import who_else_may_write
 
+_BOOT_DATABASE = "SYSTEM"
 _PLAN = f"{FOLDER}/plan.txt"
 _SERVICES = "S-1-5-80-"
 """Identities of services; Windows gives its installer (TrustedInstaller) everything it installs."""
 
 
 def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) -> Finding:
-    """Windows' driver database binds each device on the way to the disk to its driver."""
+    """The driver database of SYSTEM binds each device on the way to the disk to its driver.
+
+    That of DRIVERS is not asked: the kernel reads it once it has a disk.
+    """
     finding = Finding()
     for names in target.boot_devices:
         facts = [fact for name in names for fact in _bindings(evidence, name)]
@@ -42,7 +51,8 @@ def driver_database(evidence: Evidence, _job: EngineJob, target: CloudTarget) ->
 def _bindings(evidence: Evidence, device: str) -> Iterator[str]:
     for hive, inf in infs_for(evidence.registry, device):
         package = package_of(evidence.registry, hive, inf)
-        for service in services_of(evidence.registry, hive, package):
+        services = services_of(evidence.registry, hive, package) if hive == _BOOT_DATABASE else []
+        for service in services:
             yield f"{device} is served by {inf} ({package}), service {service}"
 
 
@@ -65,33 +75,47 @@ def network_driver_installed(evidence: Evidence, job: EngineJob, target: CloudTa
 
 
 def driver_packages(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Finding:
-    """Each package for the disk or the network adapter is in the guest, with nothing missing.
+    """Each package that was put in offline is in the guest, with nothing missing.
 
-    After the one boot it may be there twice: Windows gives a package's folder another name than we
-    do when it takes it for a new one. One that is whole will do.
+    One that could not be is told: whether the devices have a driver is judged by other items.
     """
     finding = Finding()
+    guest = GuestDrivers(
+        job.options, target, evidence.inspection, evidence.registry, evidence.files
+    )
     for name, data in _staged(evidence):
         inf = parse_inf(data)
         if not is_offline_kind(inf, job.options, target):
             continue
-        problems: list[str] = []
-        fact = ""
-        for known in find_installed(evidence.registry, evidence.files, data):
-            layout = _layout(evidence, name, inf, known.oem_inf, known.store)
-            missing = missing_parts(evidence.registry, evidence.files, layout, known.hive)
-            problems += [f"{name} as {known.oem_inf} lacks {part}" for part in missing]
-            opened = [] if missing else list(_open_files(evidence, layout))
-            problems += opened
-            if not missing and not opened:
-                fact = f"{name} is {known.oem_inf} in {known.hive}, folder {known.store}"
-        if fact:
-            finding.facts.append(fact)
-        else:
-            finding.problems += problems or [f"{name} is not in \\Windows\\INF"]
+        if problem := offline_problem(guest, inf):
+            finding.facts.append(f"{name} was left to first boot: {problem}")
+            continue
+        found = _package(evidence, name, inf, data)
+        finding.facts += found.facts
+        finding.problems += found.problems
     if not finding.facts and not finding.problems:
         finding.facts.append("no package was added for the disk or the network adapter")
     return finding
+
+
+def _package(evidence: Evidence, name: str, inf: DriverInf, data: bytes) -> Finding:
+    """Judge one package.
+
+    After the one boot it may be there twice: Windows gives a package's folder another name than we
+    do when it takes it for a new one. One that is whole will do.
+    """
+    problems: list[str] = []
+    for known in find_installed(evidence.registry, evidence.files, data):
+        layout = _layout(evidence, name, inf, known.oem_inf, known.store)
+        missing = missing_parts(evidence.registry, evidence.files, layout, known.hive)
+        found = [f"{name} as {known.oem_inf} lacks {part}" for part in missing]
+        found += [] if missing else _open_files(evidence, layout)
+        if not found:
+            return Finding(
+                facts=[f"{name} is {known.oem_inf} in {known.hive}, folder {known.store}"]
+            )
+        problems += found
+    return Finding(problems=problems or [f"{name} is not in \\Windows\\INF"])
 
 
 def _open_files(evidence: Evidence, layout: PackageLayout) -> Iterator[str]:

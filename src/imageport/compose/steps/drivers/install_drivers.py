@@ -9,8 +9,9 @@ from typing import ClassVar
 from imageport.compose.contract import Refusal, Tier
 from imageport.compose.drivers.inf_installs import InfService
 from imageport.compose.drivers.inf_values import APPEND, NO_CLOBBER, InfValue
+from imageport.compose.drivers.installed_drivers import DATABASE
 from imageport.compose.drivers.offline_choice import Choice, GuestDrivers, choose
-from imageport.compose.drivers.package_database import DATABASE, database_entries, marked
+from imageport.compose.drivers.package_database import database_entries, marked
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.first_boot.plan import FOLDER, REMOVE_OVERRIDE
 from imageport.compose.hives.registry import service_path
