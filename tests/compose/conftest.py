@@ -90,7 +90,13 @@ class FolderGuest:
         self._runs += 1
         folder = self.scratch / f"hives{self._runs}"
         folder.mkdir()
-        opened = open_registry(self.windows, folder, writable=writable, boot_files=self.esp)
+        opened = open_registry(
+            self.windows,
+            folder,
+            writable=writable,
+            boot_files=self.esp,
+            firmware=self.table.firmware,
+        )
         return stack.enter_context(opened)
 
     def changes(self, options: EngineOptions, *, apply: bool) -> list[Change]:
@@ -106,7 +112,7 @@ class FolderGuest:
             context = Context(*facts, tuple(packages), vm_agent)
             self.notes = run_steps(context)
             changes = context.recorder.changes
-            keep_hives(registry, changes, pending, boot)
+            keep_hives(registry, changes, pending, boot, self.table.firmware)
             if apply:
                 pending.apply()
                 boot.apply()

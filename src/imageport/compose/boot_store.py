@@ -180,9 +180,13 @@ def delete_element(recorder: Recorder, identifier: str, number: str) -> None:
 
 
 def keep_backup(recorder: Recorder) -> None:
-    """Keep the store's bytes beside it; a backup that is there is older, and stays."""
-    files = recorder.boot_files
-    path = boot_store_path(files)
-    if files is None or not path or files.exists(path + BACKUP_ENDING):
+    """Keep the store beside it as it was; a backup that is there is older, and stays.
+
+    One that its logs were applied to is kept so: nothing replays a backup that lacks its logs.
+    """
+    backup = boot_store_path(recorder.firmware) + BACKUP_ENDING
+    if recorder.boot_files is None or recorder.boot_files.exists(backup):
         return
-    recorder.add_boot_file(path + BACKUP_ENDING, files.read(path, files.size_bytes(path)))
+    # The hive's copy is written when all steps are done: until then it is what was found.
+    copy = recorder.registry.hives[BOOT_STORE_HIVE].path
+    recorder.add_boot_file(backup, copy.read_bytes())

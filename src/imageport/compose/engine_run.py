@@ -155,13 +155,14 @@ def _compose(
     """Plan and compose: the same steps on copies; compose then writes what they recorded."""
     pending = PendingVolumes.over(found)
     before, inspection = inspection, inspection_after(inspection, found.layout)
+    firmware = inspection.firmware
     facts = _facts(work, inspection, registry, pending.windows, pending.boot)
     facts.uefi = found.uefi
     context = Context(**{item.name: getattr(facts, item.name) for item in fields(facts)})
     work.log("running the steps")
     notes = run_steps(context)
     changes = context.recorder.changes
-    keep_hives(registry, changes, pending.windows, pending.boot)
+    keep_hives(registry, changes, pending.windows, pending.boot, firmware)
     files: GuestFiles = pending.windows
     boot_files: GuestFiles | None = pending.boot
     if work.job.action is Action.COMPOSE:
@@ -174,7 +175,9 @@ def _compose(
     work.log("judging the result")
     again = work.folder / "judged"
     again.mkdir()
-    with open_registry(files, again, writable=False, boot_files=boot_files) as after:
+    with open_registry(
+        files, again, writable=False, boot_files=boot_files, firmware=firmware
+    ) as after:
         evidence = _evidence(guest, found, after, files, boot_files, inspection)
         verdict = judge(evidence, work.job, work.target)
     return EngineReport(

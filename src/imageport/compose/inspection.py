@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from imageport.compose.contract import Inspection
+from imageport.compose.guest_facts.bounded_facts import bounded
 from imageport.compose.guest_facts.citrix_software import citrix_facts
 from imageport.compose.guest_facts.drivers import foreign_drivers
 from imageport.compose.guest_facts.network import network_facts
@@ -26,17 +27,17 @@ from imageport.compose.volumes.partition_table import PartitionTable
 
 
 def inspect(registry: Registry, files: GuestFiles, table: PartitionTable) -> Inspection:
-    """Return the facts; what a guest does not tell stays empty."""
+    """Return the facts, bounded; what a guest does not tell stays empty."""
     current = registry.current_control_set
     products = installed_products(registry)
     tools = source_tools(registry, current, products)
     citrix = citrix_facts(registry, files, current, products)
-    return Inspection(
+    facts = Inspection(
         product_name=product_name(registry),
         build=build_number(registry),
         architecture=architecture(registry, files, current),
         edition=registry.text("SOFTWARE", WINDOWS_NT, "EditionID"),
-        firmware="uefi" if table.scheme == "gpt" and table.esp else "bios",
+        firmware=table.firmware,
         disk_guid=table.disk_guid,
         partitions=describe_partitions(table),
         control_sets=registry.control_sets,
@@ -55,6 +56,7 @@ def inspect(registry: Registry, files: GuestFiles, table: PartitionTable) -> Ins
         network=network_facts(registry, files, current),
         policies=blocking_policies(registry, files, current),
     )
+    return bounded(facts)
 
 
 def describe_partitions(table: PartitionTable) -> tuple[str, ...]:

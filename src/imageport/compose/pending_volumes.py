@@ -9,6 +9,7 @@ from imageport.compose.contract import Change
 from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest
 from imageport.compose.hives.registry import (
     BOOT_STORE_HIVE,
+    UEFI,
     Registry,
     boot_store_path,
     hive_path,
@@ -76,8 +77,12 @@ def keep_hives(
     changes: Sequence[Change],
     windows: PendingFiles,
     boot: PendingFiles | None,
+    firmware: str = UEFI,
 ) -> None:
-    """Write the hives' copies out and hand over those that changed, each to its own volume."""
+    """Write the hives' copies out and hand over those that changed, each to its own volume.
+
+    ``firmware`` is what will start the disk: by it the boot store has its place.
+    """
     for name, hive in registry.hives.items():
         hive.commit()
         is_changed = any(change.path.startswith(key_path(name, "")) for change in changes)
@@ -85,6 +90,6 @@ def keep_hives(
             continue
         if name == BOOT_STORE_HIVE:
             assert boot is not None  # noqa: S101 - that hive was read from there
-            boot.rewrite(boot_store_path(boot), hive.path)
+            boot.rewrite(boot_store_path(firmware), hive.path)
         else:
             windows.rewrite(hive_path(name), hive.path)

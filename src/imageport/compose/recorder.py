@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imageport.compose.contract import Change
 from imageport.compose.hives.hive import Key
-from imageport.compose.hives.registry import BOOT_STORE_HIVE, Registry
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, UEFI, Registry
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.descriptors import Access, describe
 from imageport.compose.volumes.guest_files import GuestFiles
@@ -60,6 +60,7 @@ class Recorder:
     """Changes hives and pending files on behalf of one step after the other.
 
     What is already as wanted is no change. Paths of ``boot_files`` are shown below ``boot:``.
+    ``firmware`` is what will start the disk.
     """
 
     registry: Registry
@@ -68,6 +69,7 @@ class Recorder:
     changes: list[Change] = field(default_factory=list)
     step: str = ""
     tier: str = ""
+    firmware: str = UEFI
 
     def begin(self, step: str, tier: str) -> None:
         """Name the step that the next changes belong to."""

@@ -54,7 +54,9 @@ class Context(Facts):
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.recorder = Recorder(self.registry, self.files, self.boot_files)
+        self.recorder = Recorder(
+            self.registry, self.files, self.boot_files, firmware=self.inspection.firmware
+        )
 
     def hold(self, hive: str, key: str, name: str, value: Value) -> None:
         """Set a value for the one boot only; a step of the plan puts back what was there."""

@@ -70,7 +70,7 @@ def survey(guest: Guest, job: EngineJob, folder: Path) -> Survey:
     _mount_boot_volume(guest, found)
     found.refusals += esp_refusals(found.boot_files, guest.table)
     if found.windows is not None:
-        found.hives = copy_hives(found.windows, folder, found.boot_files)
+        found.hives = copy_hives(found.windows, folder, found.boot_files, guest.table.firmware)
         found.refusals += hive_refusals(found.hives)
     return found
 

@@ -20,8 +20,8 @@ EDITED_HIVES = ("SYSTEM", "SOFTWARE", "DRIVERS")
 """The hives that steps may change; each must be whole before anything is."""
 BOOT_STORE_HIVE = "BCD"
 """The name that the boot configuration data, a hive of its own, has in `Registry.hives`."""
-BOOT_STORES = ("EFI/Microsoft/Boot/BCD", "Boot/BCD")
-"""Where it lies on the boot volume: UEFI, BIOS."""
+UEFI = "uefi"
+"""`PartitionTable.firmware` of a disk that boots by UEFI; any other word means BIOS."""
 _CONTROL_SET = re.compile(r"ControlSet\d{3}", re.IGNORECASE)
 
 
@@ -36,11 +36,12 @@ def hive_header(files: GuestFiles, name: str) -> HiveHeader | None:
     return HiveHeader.parse(files.read(path, HEADER_BYTES)) if files.exists(path) else None
 
 
-def boot_store_path(boot_files: GuestFiles | None) -> str:
-    """Return where the boot store lies on the boot volume, "" when there is none."""
-    if boot_files is None:
-        return ""
-    return next((path for path in BOOT_STORES if boot_files.exists(path)), "")
+def boot_store_path(firmware: str) -> str:
+    """Return where the boot store of a firmware lies on the boot volume.
+
+    A volume may hold one for each, of which the other does nothing.
+    """
+    return "EFI/Microsoft/Boot/BCD" if firmware == UEFI else "Boot/BCD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +121,16 @@ class HiveCopies:
         return all(item.code != "bad_hive" for item in self.damage)
 
 
-def copy_hives(files: GuestFiles, folder: Path, boot_files: GuestFiles | None) -> HiveCopies:
+def copy_hives(
+    files: GuestFiles, folder: Path, boot_files: GuestFiles | None, firmware: str = UEFI
+) -> HiveCopies:
     """Copy the hives into ``folder``, up to date; the guest's own files stay as they are."""
     found = HiveCopies()
     for name in EDITED_HIVES:
         if files.exists(hive_path(name)):
             found.copies[name] = copy_hive(files, hive_path(name), folder / name)
-    store = boot_store_path(boot_files)
-    if boot_files is not None and store:
+    store = boot_store_path(firmware)
+    if boot_files is not None and boot_files.exists(store):
         found.copies[BOOT_STORE_HIVE] = copy_hive(boot_files, store, folder / BOOT_STORE_HIVE)
     return found
 
@@ -152,8 +155,14 @@ def open_copies(found: HiveCopies, *, writable: bool) -> Iterator[Registry]:
 
 @contextmanager
 def open_registry(
-    files: GuestFiles, folder: Path, *, writable: bool, boot_files: GuestFiles | None = None
+    files: GuestFiles,
+    folder: Path,
+    *,
+    writable: bool,
+    boot_files: GuestFiles | None = None,
+    firmware: str = UEFI,
 ) -> Iterator[Registry]:
     """Copy the hives into ``folder`` and open them: `copy_hives` and `open_copies` in one."""
-    with open_copies(copy_hives(files, folder, boot_files), writable=writable) as registry:
+    copies = copy_hives(files, folder, boot_files, firmware)
+    with open_copies(copies, writable=writable) as registry:
         yield registry

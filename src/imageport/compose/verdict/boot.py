@@ -7,7 +7,7 @@ from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
-from imageport.compose.hives.registry import BOOT_STORE_HIVE, BOOT_STORES, service_path
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, boot_store_path, service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.all_steps import is_source_service
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, guest_path
@@ -140,7 +140,7 @@ def boot_loader(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Fi
 
 def boot_store_resolves(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The default boot entry names this disk, its Windows partition and a loader that exists."""
-    path = BOOT_STORES[0 if _is_uefi(evidence) else 1]
+    path = boot_store_path(evidence.inspection.firmware)
     store = evidence.registry.hives.get(BOOT_STORE_HIVE)
     if store is None or evidence.boot_files is None or not evidence.boot_files.exists(path):
         return Finding(problems=[f"\\{path} is missing".replace("/", "\\")])

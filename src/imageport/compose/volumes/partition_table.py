@@ -77,6 +77,11 @@ class PartitionTable:
         return any(partition.type_id in ldm for partition in self.partitions)
 
     @property
+    def firmware(self) -> str:
+        """Return what starts the disk: ``uefi``, or ``bios`` without an EFI system partition."""
+        return "uefi" if self.scheme == "gpt" and self.esp else "bios"
+
+    @property
     def boot_partition(self) -> Partition | None:
         """Return what firmware starts from: the EFI system partition, or MBR's active one."""
         if self.scheme == "gpt":

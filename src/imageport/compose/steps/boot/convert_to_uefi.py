@@ -23,7 +23,7 @@ from imageport.compose.boot_device import (
 from imageport.compose.boot_store import BOOT_MANAGER, Element, element_text, objects, set_element
 from imageport.compose.contract import EngineOptions, Refusal, Tier
 from imageport.compose.hives.hive import Hive
-from imageport.compose.hives.registry import BOOT_STORE_HIVE, BOOT_STORES
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, UEFI, boot_store_path
 from imageport.compose.hives.registry_value import Kind, Value
 from imageport.compose.recorder import Recorder
 from imageport.compose.refusals import refusal
@@ -41,7 +41,7 @@ BOOT_SOURCES = (
 """Where Windows keeps its boot files, and where `bcdboot` puts them on the EFI partition."""
 BOOT_MANAGER_SOURCE = "Windows/Boot/EFI/bootmgfw.efi"
 LOADER = "Windows/System32/winload.efi"
-_BOOT_STORE = BOOT_STORES[0]
+_BOOT_STORE = boot_store_path(UEFI)
 _BOOT_MANAGER_PATH = "\\EFI\\Microsoft\\Boot\\bootmgfw.efi"
 _MEMORY_TEST_PATH = "\\EFI\\Microsoft\\Boot\\memtest.efi"
 _OLD_MEMORY_TEST = "\\boot\\memtest.exe"
