@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import Inspection
+from imageport.compose.hives.hive import Hive
+from imageport.compose.hives.registry_value import Value
 from imageport.compose.inspection import inspect
 from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.guest_kind import GuestKind, Platform, Provisioning, System
@@ -211,6 +213,26 @@ def test_a_guest_that_tells_nothing_is_inspected_too(guest: Any) -> None:
     found = inspect_without_table(guest)
     assert (found.product_name, found.build, found.software, found.drivers) == ("", "", (), ())
     assert found.domain == "corp.example", "what cannot be read frees no machine from its domain"
+
+
+def test_texts_of_a_guest_are_bounded_and_move_no_cursor(guest: Any) -> None:
+    place = "Microsoft\\Windows\\CurrentVersion\\Uninstall"
+    routes = "ControlSet001\\Services\\Tcpip\\Parameters\\PersistentRoutes"
+    with Hive(guest.hive("SOFTWARE"), writable=True) as hive:
+        windows = hive.ensure("Microsoft\\Windows NT\\CurrentVersion")
+        windows.set("ProductName", Value.text("Windows 10\x1b[2J\r\nPro"))
+        hive.ensure(f"{place}\\Long").set("DisplayName", Value.text("x" * 8000))
+        hive.commit()
+    with Hive(guest.hive("SYSTEM"), writable=True) as hive:
+        for number in range(1100):
+            hive.ensure(routes).set(f"10.{number}.0.0,255.0.0.0,10.0.0.1,1", Value.text(""))
+        hive.commit()
+    found = inspected(guest)
+    assert found.product_name == "Windows 11\\x1b[2J\\x0d\\x0aPro"
+    assert "x" * 500 + "…" in found.software
+    assert len(found.network) == 1001
+    assert found.network[-1].startswith("and 10")
+    assert all(len(line) <= 501 for line in (*found.software, *found.network))
 
 
 def inspect_without_table(guest: Any) -> Inspection:

@@ -137,6 +137,8 @@ def test_a_closed_hive_says_so(hive_file: Path) -> None:
         (Value.text("a"), "REG_SZ a"),
         (Value.expandable("%x%"), "REG_EXPAND_SZ %x%"),
         (Value.texts(["a", "b"]), "REG_MULTI_SZ a | b"),
+        (Value.text("a\r\nb\x1b[1A"), "REG_SZ a\\x0d\\x0ab\\x1b[1A"),
+        (Value.texts(["a\tb", "Schl\u00fcssel"]), "REG_MULTI_SZ a\\x09b | Schl\u00fcssel"),
         (Value(Kind.BINARY, b"\x01\x02"), "REG_BINARY 0102"),
         (Value(Kind.DWORD, b"\x01"), "REG_DWORD 01"),
         (Value(0xFFFF0007, b"\x01"), "type 0xffff0007 01"),

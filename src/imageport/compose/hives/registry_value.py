@@ -76,9 +76,9 @@ class Value:
         if number is not None:
             return f"REG_DWORD {number}"
         if self.kind in {Kind.SZ, Kind.EXPAND_SZ}:
-            return f"REG_{Kind(self.kind).name} {self.as_text()}".rstrip()
+            return printable(f"REG_{Kind(self.kind).name} {self.as_text()}".rstrip())
         if self.kind == Kind.MULTI_SZ:
-            return f"REG_MULTI_SZ {' | '.join(self.as_texts())}".rstrip()
+            return printable(f"REG_MULTI_SZ {' | '.join(self.as_texts())}".rstrip())
         name = f"REG_{Kind(self.kind).name}" if self.kind in set(Kind) else f"type {self.kind:#x}"
         if len(self.data) <= _SHOWN_BYTES:
             return f"{name} {self.data.hex()}".rstrip()
@@ -87,6 +87,13 @@ class Value:
     def digest(self) -> str:
         """Return what stands in reports for a value that must not be shown."""
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
+
+
+def printable(text: str) -> str:
+    r"""Return a guest's text as one line that moves no cursor: other characters as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _decoded(data: bytes) -> str:
