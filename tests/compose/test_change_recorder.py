@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imageport.compose import recorder as recorder_module
 from imageport.compose.contract import Action, EngineReport, Inspection, Refusal, VerdictItem
+from imageport.compose.hives.registry import Registry
 from imageport.compose.hives.registry_value import Value
-from imageport.compose.recorder import Recorder, shown
+from imageport.compose.recorder import Recorder, content_digest, shown
 from imageport.compose.report_page import report_markdown
 from imageport.compose.volumes.descriptors import Access
 from imageport.compose.volumes.guest_files import PendingFiles
+from imageport.compose.volumes.local_files import LocalFiles
 from imageport.errors import EngineFailed
 
 SECRET = "Passw0rd-that-nobody-may-read"
@@ -35,6 +39,12 @@ SECRET = "Passw0rd-that-nobody-may-read"
         ("HKLM\\SYSTEM\\ControlSet001\\Control\\Lsa\\Data", "x"),
         ("HKLM\\SECURITY\\Policy\\Secrets\\$MACHINE.ACC", "CurrVal"),
         ("HKLM\\SOFTWARE\\Vendor", "ApiSecret"),
+        ("HKLM\\SOFTWARE\\Vendor", "SharedAccessKey"),
+        ("HKLM\\SOFTWARE\\Vendor\\Storage Access Keys", "1"),
+        ("HKLM\\SOFTWARE\\Vendor", "UserPwd"),
+        ("HKLM\\SOFTWARE\\Vendor", "Passphrase"),
+        ("HKLM\\SOFTWARE\\Vendor", "ConnectionString"),
+        ("HKLM\\SOFTWARE\\Vendor\\Wlan", "PSK"),
     ],
 )
 def test_sensitive_values_show_as_digest_only(path: str, name: str) -> None:
@@ -80,6 +90,17 @@ def test_names_that_are_secrets_are_not_shown_either(guest: Any) -> None:
     assert recorder.changes[2].name == "1"
 
 
+def test_names_and_values_of_a_guest_move_no_cursor(guest: Any) -> None:
+    with ExitStack() as stack:
+        recorder = Recorder(guest.registry(stack, writable=True), PendingFiles(guest.windows))
+        recorder.set_value("SOFTWARE", "Odd\x1b[2J", "Na\nme", Value.text("a\tb"))
+        recorder.delete_key("SOFTWARE", "Odd\x1b[2J")
+    made, deleted = recorder.changes
+    assert (made.path, made.name) == ("HKLM\\SOFTWARE\\Odd\\x1b[2J", "Na\\x0ame")
+    assert made.after == "REG_SZ a\\x09b"
+    assert deleted.before == "Na\\x0ame=REG_SZ a\\x09b"
+
+
 def test_what_is_already_so_is_no_change(guest: Any) -> None:
     with ExitStack() as stack:
         registry = guest.registry(stack, writable=True)
@@ -97,6 +118,49 @@ def test_a_file_that_exists_is_never_replaced(guest: Any) -> None:
     pending.add_file("Windows/new.txt", b"x", Access.USERS_READ)
     with pytest.raises(EngineFailed, match="exists already"):
         pending.add_file("windows/NEW.txt", b"x", Access.USERS_READ)
+
+
+class ClosedFiles(LocalFiles):
+    """A volume whose files may be sized, not read."""
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        raise AssertionError(f"{path} was read, {limit_bytes} bytes")
+
+    def download(self, path: str, to: Path) -> None:
+        raise AssertionError(f"{path} was copied to {to}")
+
+
+@pytest.mark.parametrize(("before", "is_told"), [(b"0123456789", False), (b"01234567", True)])
+def test_of_a_large_file_that_goes_only_the_size_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, is_told: bool
+) -> None:
+    monkeypatch.setattr(recorder_module, "_MAX_DIGEST_BYTES", 8)
+    shown_as = content_digest(before) if is_told else f"{len(before)} bytes"
+    kind_of_files = LocalFiles if is_told else ClosedFiles
+    for change in ("replace_file", "remove"):
+        (tmp_path / "large.bin").write_bytes(before)
+        recorder = Recorder(Registry({}), kind_of_files(tmp_path))
+        if change == "remove":
+            recorder.remove("large.bin")
+        else:
+            recorder.replace_file("large.bin", b"another length")
+            assert (tmp_path / "large.bin").read_bytes() == b"another length"
+        assert [one.before for one in recorder.changes] == [shown_as]
+
+
+@pytest.mark.parametrize("content", [b"0123456789", b"9876543210"])
+def test_a_large_file_as_long_as_the_new_content_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(recorder_module, "_MAX_DIGEST_BYTES", 8)
+    (tmp_path / "large.bin").write_bytes(b"0123456789")
+    source = tmp_path / "new"
+    source.write_bytes(content)
+    recorder = Recorder(Registry({}), LocalFiles(tmp_path))
+    recorder.replace_file("large.bin", source)
+    told = [(one.before, one.after) for one in recorder.changes]
+    is_same = content == b"0123456789"
+    assert told == ([] if is_same else [(content_digest(b"0123456789"), content_digest(content))])
 
 
 def test_the_overlay_shows_what_will_be_and_writes_nothing(guest: Any) -> None:

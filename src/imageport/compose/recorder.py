@@ -10,7 +10,7 @@ from pathlib import Path
 from imageport.compose.contract import Change
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, UEFI, Registry
-from imageport.compose.hives.registry_value import Value
+from imageport.compose.hives.registry_value import Value, printable
 from imageport.compose.volumes.descriptors import Access, describe
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import EngineFailed
@@ -23,7 +23,8 @@ _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
     r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
     r"|\\Policy\\Secrets\\|\\Control\\Lsa\\"
-    r"|password|passwd|secret|credential|private.?key|(?:token|api.?key)$",
+    r"|password|passwd|passphrase|pwd|secret|credential|connection.?string"
+    r"|(?:private|shared|access).?key|(?:token|api.?key|psk|psw)$",
     re.IGNORECASE,
 )
 """Where automatic logon, SNMP, proxies and LSA keep what nobody may read in a report."""
@@ -201,8 +202,8 @@ class Recorder:
         self._note("descriptor", _shown_file(path), "", "", text)
 
     def _note(self, kind: str, path: str, name: str, before: str, after: str) -> None:
-        where = shown_path(path), shown_name(path, name) if name else ""
-        self.changes.append(Change(self.step, self.tier, kind, *where, before, after))
+        told = shown_path(path), shown_name(path, name) if name else "", before, after
+        self.changes.append(Change(self.step, self.tier, kind, *map(printable, told)))
 
 
 def key_path(hive: str, key: str) -> str:
