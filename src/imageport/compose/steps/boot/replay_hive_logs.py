@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from imageport.compose.contract import Tier
 from imageport.compose.step import Context, Facts, Step
 
@@ -14,9 +16,9 @@ class ReplayHiveLogs(Step):
     more, so Windows cannot apply one over what was changed since.
     """
 
-    name = "replay_hive_logs"
-    tier = Tier.REQUIRED
-    provides = ("whole_hives",)
+    name: ClassVar[str] = "replay_hive_logs"
+    tier: ClassVar[Tier] = Tier.REQUIRED
+    provides: ClassVar[tuple[str, ...]] = ("whole-hives",)
 
     def reason(self, facts: Facts) -> str:
         """Name the hives."""
