@@ -26,6 +26,7 @@ from prefect.logging import get_run_logger
 
 from imageport.compose.contract import EngineReport
 from imageport.compose.report_page import report_markdown
+from imageport.model import GenerationRole
 from imageport.progress import Event, EventKind, EventSink
 from imageport.progress_text import amount, percent
 from imageport.state.records import Generation
@@ -51,9 +52,10 @@ def publish_markdown(key: str, text: str, description: str) -> None:
 
 def publish_report(generation: Generation) -> None:
     """Store what the engine changed in a generation, and what it found after the one boot."""
-    reports = [
-        generation.details[name] for name in ("composed", "verified") if name in generation.details
-    ]
+    names = ["composed"]
+    if generation.role is GenerationRole.PREPARED:
+        names.append("verified")
+    reports = [generation.details[name] for name in names if name in generation.details]
     pages = [report_markdown(EngineReport.from_json(text)) for text in reports]
     publish_markdown(
         artifact_key("changes", generation.image),

@@ -184,7 +184,7 @@ def test_an_upload_killed_at_a_block_resumes_under_throttling_and_failures(
     stats = stats_of(uploaded)
     assert stats.bytes_resumed > 0
     assert stats.bytes_sent + stats.bytes_resumed == stats.bytes_planned
-    assert "L2" in uploaded.details["verified"] or "L3" in uploaded.details["verified"]
+    assert "L2" in uploaded.details["read_back"] or "L3" in uploaded.details["read_back"]
 
 
 def prepared(laboratory: Laboratory) -> Generation:

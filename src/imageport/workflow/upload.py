@@ -140,7 +140,7 @@ def bring_up(place: Workplace, disk: VirtualDisk, content: Content) -> Generatio
             "keep_parent": content.keep_parent,
             "run": place.run,
             "stats": result.stats.as_dict(),
-            "verified": result.verified,
+            "read_back": result.verified,
         },
     )
     place.state.manifests.put(identity, result.manifest)
