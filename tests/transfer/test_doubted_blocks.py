@@ -10,10 +10,12 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
 
+from imageport.errors import CloudRefused
 from imageport.model import BLOCK_BYTES
 from imageport.storage.memory import MemoryFolder
 from imageport.transfer.journal import Journal
@@ -121,11 +123,11 @@ def test_a_target_that_was_whole_is_committed_as_it_was(
     shelf, journal = Shelf(), MemoryFolder()
     parent = send(PARENT, MemoryTarget(shelf), MemoryFolder(), None) if with_parent else None
     reference = parent.reference if parent else ""
-    sealed: list[int] = []
+    sealed: list[tuple[str, int]] = []
     commit = MemoryTarget.commit
 
     def commit_and_die(self: MemoryTarget, digests: Mapping[int, bytes]) -> str:
-        assert sealed == [len(shelf.puts)]
+        assert [puts for _, puts in sealed] == [len(shelf.puts)]
         commit(self, digests)
         raise DiedError
 
@@ -133,13 +135,80 @@ def test_a_target_that_was_whole_is_committed_as_it_was(
         return MemoryTarget(shelf, parent=reference, starts_from_parent=starts_from_parent)
 
     monkeypatch.setattr(MemoryTarget, "commit", commit_and_die)
-    doubt = Doubt(sealing=lambda: sealed.append(len(shelf.puts)))
+    doubt = Doubt(sealing=lambda seal: sealed.append((seal, len(shelf.puts))))
     with pytest.raises(DiedError):
         send(FIRST, client(), journal, parent, doubt)
     monkeypatch.setattr(MemoryTarget, "commit", commit)
     target = client()
-    result = send(SECOND, target, journal, parent, Doubt(DOUBTED, sealed=True))
-    assert len(shelf.puts) == sealed[0]
+    [(seal, puts)] = sealed
+    result = send(SECOND, target, journal, parent, Doubt(DOUBTED, sealed=seal))
+    assert len(shelf.puts) == puts
     for index, data in target.read_back(range(24)):
         assert data == FIRST.block(index), index
         assert result.manifest.digest(index) == hashlib.sha256(data).digest(), index
+
+
+class Notes:
+    """What the caller keeps over its deaths."""
+
+    def __init__(self) -> None:
+        self.seals = [""]
+
+    def doubt(self) -> Doubt:
+        return Doubt(DOUBTED, self.seals[-1], self.seals.append, lambda: self.seals.append(""))
+
+
+@pytest.mark.parametrize("lives", [0, 1, 5])
+@pytest.mark.parametrize("loss", ["target", "blocks"])
+def test_what_was_whole_and_then_lost_is_not_taken_for_whole_again(
+    loss: str, lives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, journal, notes = Shelf(), MemoryFolder(), Notes()
+
+    def die_at_commit(_self: MemoryTarget, _digests: Mapping[int, bytes]) -> str:
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTarget, "commit", die_at_commit)
+        with pytest.raises(DiedError):
+            send(FIRST, MemoryTarget(shelf), journal, None, notes.doubt())
+    assert notes.seals[-1]
+    (lost,) = shelf.disks.values()
+    if loss == "target":
+        shelf.disks.clear()
+    first_puts = len(shelf.puts)
+
+    def die(_index: int) -> None:
+        if len(shelf.puts) - first_puts >= lives:
+            time.sleep(0.5)  # the journal is written several times a second
+            raise DiedError
+
+    shelf.faults = Faults(before_put=die)
+    with monkeypatch.context() as patch:
+        if loss == "blocks":
+            lost.blocks.pop(20)
+            patch.setattr(MemoryTarget, "lost", lambda *_: {20})
+        with pytest.raises(DiedError):
+            send(SECOND, MemoryTarget(shelf), journal, None, notes.doubt())
+    shelf.faults = Faults()
+    target = MemoryTarget(shelf)
+    result = send(SECOND, target, journal, None, notes.doubt())
+    for index, data in target.read_back(range(24)):
+        assert data == SECOND.block(index), index
+        assert result.manifest.digest(index) == hashlib.sha256(data).digest(), index
+
+
+def test_a_transfer_that_ends_for_good_says_that_nothing_is_in_doubt_any_more() -> None:
+    shelf, journal, notes = Shelf(), MemoryFolder(), Notes()
+
+    def refuse(_index: int) -> None:
+        raise CloudRefused("Cannot put: no.")
+
+    shelf.faults = Faults(before_put=refuse)
+    settled: list[list[str]] = []
+    doubt = replace(
+        notes.doubt(), settled=lambda: settled.append([entry.name for entry in journal.list()])
+    )
+    with pytest.raises(CloudRefused):
+        send(FIRST, MemoryTarget(shelf), journal, None, doubt)
+    assert settled == [[]]

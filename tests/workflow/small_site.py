@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from imageport.state.records import Generation, Publication
 from imageport.state.store import StateStore
 from imageport.storage.byte_file import WritableFile
 from imageport.storage.memory import MemoryFolder
+from imageport.transfer.block_target import BlockTarget
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.facts import source_facts
 from imageport.workflow.place import Workplace
@@ -93,6 +94,23 @@ class PoweredCloud(MemoryCloud):
     snapshot = _powered("snapshot")
     delete_disk = _powered("delete_disk")
     delete_snapshot = _powered("delete_snapshot")
+
+    def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:
+        target = super().upload_target(image, parent=parent, description=description)
+        commit, abort = target.commit, target.abort
+
+        def powered_commit(digests: Mapping[int, bytes]) -> str:
+            self.power.spend()
+            reference = commit(digests)
+            self.power.spend()  # done, and the answer got lost
+            return reference
+
+        def powered_abort() -> None:
+            self.power.spend()
+            abort()
+
+        target.commit, target.abort = powered_commit, powered_abort  # type: ignore[method-assign]
+        return target
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Composing at the site: what is uploaded is composed, and a killed run mixes no two composings.
 
 The engine is a function that writes where it was not asked before: the number of its call into
-block 0, and into one of three blocks that are a hole in the image. Recipe of the image: see
-`SmallSite.write_vdisk`, blocks 1, 2, a hole, 3, and holes behind them.
+block 0, into one of two that hold data and into one of three that are a hole in the image. Recipe
+of the image: see `SmallSite.write_vdisk`, blocks 1, 2, a hole, 3, and holes behind them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from imageport.clouds.memory import MemoryBehaviour
+from imageport.clouds.memory import MemoryBehaviour, MemoryCloud
 from imageport.clouds.memory_blocks import MemoryVolume
+from imageport.clouds.memory_target import MemorySnapshotTarget
 from imageport.compose.contract import (
     Action,
     Change,
@@ -28,6 +29,7 @@ from imageport.errors import (
     GuestRefused,
     ImageportError,
     InputError,
+    PermissionMissing,
     ShareFull,
     SourceChanged,
     VerdictFailed,
@@ -35,16 +37,19 @@ from imageport.errors import (
 from imageport.formats.overlay_disk import OverlayDisk
 from imageport.model import BLOCK_BYTES, GenerationRole
 from imageport.state.records import Generation
+from imageport.transfer.block_target import BlockTarget
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.clean_up import clean_up
 from imageport.workflow.compose_at_site import SiteComposing, compose_and_upload
 from imageport.workflow.facts import source_facts
 from imageport.workflow.prepare import find_current, prepare
 from imageport.workflow.upload import stats_of
-from tests.workflow.small_site import SmallSite
+from tasks._reporting import publish_report
+from tests.workflow.small_site import PowerCutError, SmallSite
 
 CHANGE = Change("stand_in", "required", "disk", "block 0")
 FIRST_HOLE = 4
+DATA_BLOCKS = (1, 3)
 
 
 class SiteEngine:
@@ -60,6 +65,7 @@ class SiteEngine:
         self.calls += 1
         mark = bytes([100 + self.calls % 100])
         disk.write_at(0, mark * 512)
+        disk.write_at(DATA_BLOCKS[self.calls % 2] * BLOCK_BYTES, mark * 512)
         disk.write_at((FIRST_HOLE + self.calls % 3) * BLOCK_BYTES, mark * 512)
         if self.fails is not None:
             raise self.fails
@@ -70,6 +76,9 @@ class SiteEngine:
 def engine(monkeypatch: pytest.MonkeyPatch) -> SiteEngine:
     made = SiteEngine()
     monkeypatch.setattr("imageport.workflow.compose_at_site.run_site_engine", made)
+    # Its sources, which somebody may be writing, have no part in these tests.
+    for module in ("compose_at_site", "prepare"):
+        monkeypatch.setattr(f"imageport.workflow.{module}.engine_id", lambda: "stand-in")
     return made
 
 
@@ -91,7 +100,9 @@ def check_one_composing(site: SmallSite, uploaded: Generation, engine: SiteEngin
     number = mark - 100
     assert 1 <= number <= engine.calls
     assert snapshot.blocks[0][:513] == bytes([mark]) * 512 + b"\1"
-    assert [snapshot.blocks[index][0] for index in (1, 3)] == [2, 3]
+    for at, byte in enumerate((2, 3)):
+        wanted = bytes([mark if at == number % 2 else byte]) * 512
+        assert snapshot.blocks[DATA_BLOCKS[at]] == wanted.ljust(BLOCK_BYTES, bytes([byte])), at
     for at in range(3):
         block = snapshot.blocks.get(FIRST_HOLE + at, bytes(BLOCK_BYTES))
         wanted = bytes([mark]) * 512 if at == number % 3 else b""
@@ -110,6 +121,22 @@ def test_what_is_uploaded_is_composed_and_the_source_is_not_written(
     assert site.source.folder.read_bytes("gold.vhdx", 1 << 30) == before
     assert uploaded.details["engine"] == "site"
     assert EngineReport.from_json(uploaded.details["composed"]) == engine.report
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_composed_is_shown_beside_the_run_that_uploaded_it(
+    site: SmallSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def create(*, key: str, markdown: str, description: str) -> None:
+        assert (key, "at the site" in description) == ("changes-gold", True)
+        pages.append(markdown)
+
+    monkeypatch.setattr("tasks._reporting.create_markdown_artifact", create)
+    publish_report(composed(site))
+    (page,) = pages
+    assert "## stand\\_in (1)" in page
 
 
 def test_prepare_only_boots_and_judges_what_was_composed_at_the_site(
@@ -151,8 +178,8 @@ def test_other_options_compose_again_and_send_what_differs(
     other = PrepareChoices(engine=EngineOptions(list_of_ddcs=("ddc1.example",)))
     second = composed(site, "run-2", choices=other)
     assert second.parent_id == first.id
-    # Block 0, the hole that is written now, and the one that was written then: empty again.
-    assert stats_of(second).bytes_sent == 3 * BLOCK_BYTES
+    # Block 0, what is written now, and what was written then: as it is in the image again.
+    assert stats_of(second).bytes_sent == 5 * BLOCK_BYTES
     check_one_composing(site, second, engine)
     with pytest.raises(InputError, match="other options"):
         prepare(site.place("run-2"), second.id, PrepareChoices())
@@ -164,7 +191,7 @@ def test_a_raw_upload_and_a_composed_one_are_two_things(site: SmallSite) -> None
     made = composed(site, "run-2")
     assert raw.id != made.id
     assert made.parent_id == raw.id
-    assert stats_of(made).bytes_sent == 2 * BLOCK_BYTES
+    assert stats_of(made).bytes_sent == 3 * BLOCK_BYTES
     assert site.uploaded("run-3").id == raw.id
 
 
@@ -233,6 +260,28 @@ def test_a_power_cut_at_any_change_ends_in_one_composing_and_one_snapshot(
         assert len(site.account.snapshots) == 1 + len(kept), cuts
         cuts += 1
     assert cuts > 10
+
+
+def test_a_run_that_never_came_to_its_upload_forgets_nothing_of_the_one_before(
+    site: SmallSite, engine: SiteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> BlockTarget:
+        raise PermissionMissing("Cannot start a snapshot: not allowed.")
+
+    site.behaviour = MemoryBehaviour(starts_from_parent=False)
+
+    def cut(*_: object) -> str:
+        site.power.lives = 0
+        raise PowerCutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySnapshotTarget, "commit", cut)  # everything is put by then
+        assert site.killed(1_000_000, lambda: composed(site))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryCloud, "upload_target", refuse)
+        with pytest.raises(PermissionMissing):
+            composed(site)
+    check_one_composing(site, composed(site), engine)
 
 
 def test_the_catalogue_says_where_the_engine_worked(site: SmallSite, engine: SiteEngine) -> None:

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from imageport.errors import (
     FileLocked,
     FileMissing,
-    ImageportError,
     LeaseHeld,
     NameTaken,
     StateError,
@@ -237,9 +236,3 @@ class Journal:
     def _reset_tables(self, size_bytes: int) -> None:
         self.put = DigestTable(block_count(size_bytes))
         self.same = DigestTable(block_count(size_bytes))
-
-
-def discard(journal: Journal) -> None:
-    """Delete a journal although its folder may be gone; for clean-up behind another error."""
-    with contextlib.suppress(ImageportError):
-        journal.delete()

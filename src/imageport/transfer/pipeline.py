@@ -25,7 +25,7 @@ from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, MIB, TransferStats
 from imageport.progress import EventSink, silent
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
-from imageport.transfer.journal import Journal, discard
+from imageport.transfer.journal import Journal
 from imageport.transfer.manifest import Manifest
 from imageport.transfer.pacing import Pacer
 from imageport.transfer.plan import make_plan, start_manifest
@@ -66,11 +66,15 @@ class Doubt:
     blocks: frozenset[int] = frozenset()
     """They may have been put with other content than they have now: they are put again whatever
     journal and parent say. The source must show them as DATA."""
-    sealed: bool = False
-    """An earlier call had put everything and called ``sealing``: the target may be committed, and
-    is whole as it is; nothing is put any more."""
-    sealing: Callable[[], None] = lambda: None
-    """Called when everything is put, before the target is committed."""
+    sealed: str = ""
+    """What ``sealing`` was last called with. If it still is what the journal says, an earlier call
+    had put everything: the target may be committed, and is whole as it is; nothing is put any
+    more."""
+    sealing: Callable[[str], None] = lambda _seal: None
+    """Called when everything is put, before the target is committed; and with "" before anything
+    is put to a target that an earlier seal does not fit. Durable when it returns."""
+    settled: Callable[[], None] = lambda: None
+    """Called when an ended transfer left no journal: nothing of it is in doubt any more."""
 
 
 NO_DOUBT = Doubt()
@@ -126,7 +130,9 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
             # The first error is the one to report; the sweep takes what cannot be removed now.
             with contextlib.suppress(ImageportError):
                 target.abort()
-            discard(request.journal)
+            with contextlib.suppress(ImageportError):
+                request.journal.delete()
+                request.doubt.settled()
         raise
     finally:
         request.journal.close()
@@ -176,12 +182,10 @@ class _Transfer:
         )
         request.journal.load()
         self.opened = True
-        before = self._recorded()
         progress.note(open_session(self._target, request.journal, plan, header, self._stop))
-        is_whole = request.doubt.sealed and before == self._recorded()
-        bytes_read = 0 if is_whole else self._put_all(plan, progress)
+        bytes_read = 0 if self._is_whole() else self._put_all(plan, progress)
         source.check_unchanged()
-        request.doubt.sealing()
+        request.doubt.sealing(self._seal())
         reference = retried(lambda: self._target.commit(request.journal.put), self._stop)
         for sentence in self._target.remarks():
             progress.note(sentence)
@@ -198,14 +202,20 @@ class _Transfer:
         )
         return TransferResult(reference, manifest, stats, words)
 
-    def _recorded(self) -> tuple[str, int]:
+    def _seal(self) -> str:
         """Return which target the journal is of, and how many blocks it says were put there."""
         journal = self._request.journal
-        return journal.header.handle if journal.header else "", len(journal.put)
+        return f"{journal.header.handle if journal.header else ''} {len(journal.put)}"
+
+    def _is_whole(self) -> bool:
+        """Tell whether the target is what an earlier call sealed: it lost nothing since."""
+        return self._request.doubt.sealed == self._seal()
 
     def _put_all(self, plan: TransferPlan, progress: ProgressCount) -> int:
         """Put what the journal does not have, and what is in doubt; return the bytes read."""
         journal, doubted = self._request.journal, self._request.doubt.blocks
+        if self._request.doubt.sealed:
+            self._request.doubt.sealing("")
         journal.forget(n for n in sorted(doubted) if n in journal.put or n in journal.same)
         progress.resumed(len(journal.put), len(journal.same))
         return self._move(plan, progress)

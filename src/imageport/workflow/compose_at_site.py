@@ -16,7 +16,7 @@ from imageport.citrix.vdisk_store import VdiskStore
 from imageport.compose.build_engine import engine_id
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
 from imageport.compose.site_engine import overlay_over, run_site_engine
-from imageport.errors import ImageportError, SourceChanged, StateError
+from imageport.errors import SourceChanged, StateError
 from imageport.formats.gpt import read_layout
 from imageport.formats.overlay_disk import OverlayDisk
 from imageport.formats.virtual_disk import VirtualDisk
@@ -28,7 +28,7 @@ from imageport.workflow.checkpoints import Checkpoint
 from imageport.workflow.choices import EnginePlace, PrepareChoices
 from imageport.workflow.engine_outcome import require_ok
 from imageport.workflow.facts import composed_key, opened_source, options_key
-from imageport.workflow.place import Workplace, may_go_on
+from imageport.workflow.place import Workplace
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.upload import Content, bring_up, current_upload
 
@@ -122,7 +122,8 @@ class _Touched:
     """Which blocks composing wrote to, in this run and in those that were killed before it.
 
     Two runs of the engine differ in the times that NTFS notes and in where a file system puts
-    things. So of what a killed run uploaded, these blocks are in doubt, and no others.
+    things. So of what a killed run uploaded, two kinds of blocks are in doubt, and no others: what
+    its composing wrote, and what this one's wrote, which it may have sent as they were before.
     """
 
     def __init__(self, place: Workplace, content: Content) -> None:
@@ -131,28 +132,27 @@ class _Touched:
 
     @contextlib.contextmanager
     def noted(self, overlay: OverlayDisk) -> Iterator[Doubt]:
-        """Write this run's blocks down before they are sent; what is in doubt becomes DATA."""
+        """Write this run's blocks down before they are sent; what is in doubt becomes DATA.
+
+        They stay noted for as long as there may be a journal of an upload of them.
+        """
         saved = self._checkpoint.load()
-        earlier, sealed = _blocks(saved), bool(saved.get("sealed"))
+        earlier, sealed = _blocks(saved), str(saved.get("sealed", ""))
         now: set[int] = set()
         for offset, length in overlay.written_ranges():
             now.update(range(offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)))
         runs = _runs(earlier | now)
         self._checkpoint.save({"runs": runs, "sealed": sealed})
-        for index in earlier:
+        # Nothing was sent before the first run noted its blocks: what it wrote is not in doubt.
+        doubted = frozenset(earlier | now if earlier else ())
+        for index in sorted(doubted):
             start = index * BLOCK_BYTES
             overlay.pin(start, min(BLOCK_BYTES, overlay.size_bytes - start))
 
-        def sealing() -> None:
-            self._checkpoint.save({"runs": runs, "sealed": True})
+        def sealing(seal: str) -> None:
+            self._checkpoint.save({"runs": runs, "sealed": seal})
 
-        try:
-            yield Doubt(frozenset(earlier), sealed, sealing)
-        except BaseException as error:
-            if not may_go_on(error):
-                with contextlib.suppress(ImageportError):  # the first error is the one to report
-                    self.clear()
-            raise
+        yield Doubt(doubted, sealed, sealing, self.clear)
         self.clear()
 
     def clear(self) -> None:
