@@ -88,6 +88,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "empty byte": (f'{KEY}"a"=hex:01,,02\n', "line 4: needed bytes of two digits"),
     "half a number": (f'{KEY}"a"=hex(4):01\n', "line 4: found 1 bytes, needed 4"),
     "odd text": (f'{KEY}"a"=hex(1):41\n', "line 4: found 1 bytes of text"),
+    "data in pieces": (f'{KEY}"a"=hex:{"0," * 16_345}\n', "line 4: a value's data is longer"),
     "not ended": (f'{KEY}\n"a"=hex:01,\\\n', "line 5: the value does not go on"),
     "long key": (f"[HKEY_LOCAL_MACHINE\\SOFTWARE\\{'x' * 256}]\n", "line 3: a key's name"),
     "deep key": ("[HKEY_LOCAL_MACHINE\\SOFTWARE" + "\\x" * 65 + "]\n", "line 3: a key's name"),

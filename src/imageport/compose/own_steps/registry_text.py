@@ -20,7 +20,8 @@ _HEADER = "Windows Registry Editor Version 5.00"
 _MAX_EDITS = 10_000
 _MAX_NAME, _MAX_VALUE_NAME = 255, 16_383
 """Windows' own bounds of a key's and a value's name, in characters."""
-_MAX_DATA_BYTES = 1024 * 1024
+_MAX_DATA_BYTES = 16_344
+"""Windows keeps larger data in pieces (`cell_layout.MAX_SEGMENT_BYTES`), which libhivex cannot."""
 _MAX_DEPTH = 64
 _KEY = re.compile(r"\[(-?)HKEY_LOCAL_MACHINE\\(SYSTEM|SOFTWARE)((?:\\[^\\]+)*)\]", re.IGNORECASE)
 _NAMED = re.compile(r'(?:(@)|"((?:[^"\\]|\\["\\])*)")\s*=\s*(.*)')
