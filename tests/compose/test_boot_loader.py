@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import EngineOptions
-from imageport.compose.hives.registry_value import Value
+from imageport.compose.hives.registry_value import Kind, Value
 from imageport.compose.recorder import Recorder
 from imageport.compose.step import Facts
 from imageport.compose.steps.boot.place_fallback_loader import PlaceFallbackLoader
@@ -149,6 +150,32 @@ def test_a_fault_of_a_bios_guest_fails_its_item(
     found = bios.judge(options=MCS)[item]
     assert not found.passed
     assert evidence in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("firmware", "is_alone", "passes"),
+    [(Firmware.UEFI, False, False), (Firmware.BIOS, False, False), (Firmware.BIOS, True, True)],
+    ids=["EFI partition", "System Reserved", "one partition"],
+)
+def test_a_loader_where_the_boot_manager_started_must_be_on_windows_own_partition(
+    new_guest: Callable[..., Any], firmware: Firmware, is_alone: bool, passes: bool
+) -> None:
+    guest = new_guest(GuestKind(firmware=firmware))
+    if is_alone:
+        windows = replace(guest.table.partitions[-1], is_active=True)
+        guest.table = replace(guest.table, partitions=(windows,))
+    started_from = bytes(16) + struct.pack("<IIII", 5, 0, 72, 0) + bytes(56)
+    with ExitStack() as stack:
+        registry = guest.registry(stack, writable=True)
+        recorder = Recorder(registry, guest.windows, guest.esp)
+        path = f"Objects\\{LOADER}\\Elements\\11000001"
+        recorder.set_value("BCD", path, "Element", Value(Kind.BINARY, started_from))
+        registry.hives["BCD"].commit()
+        store = STORE if firmware is Firmware.UEFI else "Boot/BCD"
+        guest.esp.rewrite(store, registry.hives["BCD"].path)
+    item = guest.judge(options=MCS)["boot_store"]
+    assert item.passed == passes, item.evidence
+    assert passes or "where the boot manager lies, not Windows" in item.evidence
 
 
 def test_a_loader_for_the_other_firmware_is_told(guest: Any) -> None:

@@ -185,6 +185,28 @@ def test_devices_lead_to_the_partitions_of_the_new_table(
             assert element_device(store, entry, number) == where, entry
 
 
+def test_windows_where_the_boot_manager_started_is_named_when_that_moves(
+    bios: Any, tmp_path: Path
+) -> None:
+    (_, windows) = bios.table.partitions
+    alone = replace(windows, number=1, is_active=True)
+    bios.table = replace(bios.table, partitions=(alone,))
+    started_from = Value(Kind.BINARY, bytes(16) + struct.pack("<IIII", 5, 0, 72, 0) + bytes(56))
+
+    def say_boot(recorder: Recorder) -> None:
+        for entry, number in ((LOADER, Element.APPLICATION_DEVICE), (LOADER, Element.OS_DEVICE)):
+            path = f"Objects\\{entry}\\Elements\\{number}"
+            recorder.set_value("BCD", path, "Element", started_from)
+
+    done = convert(bios, reuse=False, before=say_boot)
+    where = boot_partition(done.layout.after, done.layout.windows)
+    with done.store(tmp_path) as store:
+        assert element_device(store, LOADER, Element.APPLICATION_DEVICE) == where
+        assert element_device(store, LOADER, Element.OS_DEVICE) == where
+    item = judged(bios, done, tmp_path)["boot_store"]
+    assert item.passed, item.evidence
+
+
 def test_the_store_that_bios_used_is_kept_beside_the_new_one(bios: Any) -> None:
     old = (bios.esp.root / "Boot/BCD").read_bytes()
     done = convert(bios)

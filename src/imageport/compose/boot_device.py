@@ -20,6 +20,8 @@ _PARTITION_BYTES = 72
 _BOOT_DEVICE, _PARTITION_DEVICE = 5, 6
 _GPT_STYLE, _MBR_STYLE = 0, 1
 _LOCAL_DISK = 0
+WHERE_IT_STARTED = "boot"
+"""The volume that the boot manager itself was started from, whichever that is."""
 _MAX_BYTES = 4096
 """A RAM disk's element, the largest in real stores, has 206 bytes and a path."""
 _MBR_PREFIX, _OFFSET_PREFIX = "mbr:", "offset:"
@@ -42,12 +44,15 @@ def boot_partition(table: PartitionTable, partition: Partition) -> BootPartition
 
 
 def read_device(data: bytes) -> BootPartition | str:
-    """Return the partition that an element names; ``missing``, ``boot`` or ``type N`` if none."""
+    """Return the partition that an element names; ``missing``, ``boot`` or ``type N`` if none.
+
+    ``boot`` is `WHERE_IT_STARTED`.
+    """
     if len(data) < _OPTIONS_BYTES + _HEADER.size:
         return "missing"
     kind, _, _, _ = _HEADER.unpack_from(data, _OPTIONS_BYTES)
     if kind == _BOOT_DEVICE:
-        return "boot"
+        return WHERE_IT_STARTED
     if kind != _PARTITION_DEVICE:
         return f"type {kind}"
     return _partition_at(data, _OPTIONS_BYTES) or "a partition of an unknown kind"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imageport.compose.boot_device import boot_partition
+from imageport.compose.boot_device import WHERE_IT_STARTED, boot_partition
 from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
@@ -184,10 +184,13 @@ def _must_load(evidence: Evidence, service: str) -> bool:
 def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:
     finding = Finding(facts=[f"default entry {entry.identifier} loads {entry.loader_path}"])
     windows = boot_partition(evidence.table, evidence.windows) if evidence.windows else None
+    started_from = evidence.table.boot_partition
     for what, device in (("loader", entry.loader_device), ("system", entry.system_device)):
-        if device == "boot":
-            continue
-        if isinstance(device, str):
+        if device == WHERE_IT_STARTED and (what == "system" or started_from == evidence.windows):
+            continue  # of the system: where the loader itself was found
+        if device == WHERE_IT_STARTED:
+            finding.problems.append("the loader device is where the boot manager lies, not Windows")
+        elif isinstance(device, str):
             finding.problems.append(f"the {what} device is {device}")
         elif device != windows:
             finding.problems.append(

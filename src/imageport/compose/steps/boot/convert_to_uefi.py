@@ -15,9 +15,11 @@ from typing import ClassVar
 from uuid import UUID
 
 from imageport.compose.boot_device import (
+    WHERE_IT_STARTED,
     BootPartition,
     boot_partition,
     partition_device,
+    read_device,
     with_moved_partitions,
 )
 from imageport.compose.boot_store import BOOT_MANAGER, Element, element_text, objects, set_element
@@ -160,6 +162,7 @@ def _convert_boot_store(
     moves: dict[BootPartition, BootPartition],
 ) -> None:
     esp = Value(Kind.BINARY, partition_device(boot_partition(layout.after, layout.esp)))
+    started_from = _started_from(layout)
     for identifier in [identifier for identifier, _ in objects(store)]:
         path = element_text(store, identifier, Element.APPLICATION_PATH)
         new_path, is_on_esp = _new_path(identifier, path)
@@ -167,7 +170,18 @@ def _convert_boot_store(
             set_element(recorder, identifier, Element.APPLICATION_DEVICE, esp)
         if new_path != path:
             set_element(recorder, identifier, Element.APPLICATION_PATH, Value.text(new_path))
-        _move_devices(recorder, store, identifier, moves)
+        _move_devices(recorder, store, identifier, moves, started_from)
+
+
+def _started_from(layout: UefiLayout) -> bytes:
+    """Return the device that "where the boot manager started" was, b"" when it was not Windows'.
+
+    Images with one partition may say so of Windows; with UEFI it would be the EFI partition.
+    """
+    active = layout.before.boot_partition
+    if active is None or active.number != layout.windows.number:
+        return b""
+    return partition_device(boot_partition(layout.after, layout.windows))
 
 
 def _move_devices(
@@ -175,6 +189,7 @@ def _move_devices(
     store: Hive,
     identifier: str,
     moves: dict[BootPartition, BootPartition],
+    started_from: bytes,
 ) -> None:
     elements = store.key(f"Objects\\{identifier}\\Elements")
     for key in elements.children() if elements else []:
@@ -182,6 +197,8 @@ def _move_devices(
         if value is None or value.kind != Kind.BINARY:
             continue
         moved = with_moved_partitions(value.data, moves)
+        if started_from and read_device(value.data) == WHERE_IT_STARTED:
+            moved = started_from
         if moved != value.data:
             set_element(recorder, identifier, key.name, Value(value.kind, moved))
 
