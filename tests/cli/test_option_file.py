@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from imageport.cli.main import main
-from imageport.cli.option_file import options_from
+from imageport.cli.option_file import chosen_options, options_from
 from imageport.compose.contract import EngineOptions, Installer, OwnStep
 from imageport.errors import InputError
 
@@ -48,6 +50,22 @@ def test_nested_options_are_read(file: Path) -> None:
 
 def test_without_a_file_the_defaults_hold() -> None:
     assert options_from(None, {"cloud": "aws"}) == EngineOptions()
+
+
+@pytest.mark.parametrize("command", ["inspect", "prepare"])
+def test_only_what_is_given_stands_over_the_file(file: Path, command: str) -> None:
+    words = [str(written(file, {"cloud": "azure", "provisioning": "mcs"}))]
+    needed = ["--target", "aws"] if command == "prepare" else []
+    module = importlib.import_module(f"imageport.cli.{command}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+
+    def chosen(*given: str) -> tuple[str, str]:
+        options = chosen_options(parser.parse_args(["disk", "--options", *words, *needed, *given]))
+        return options.cloud, options.provisioning
+
+    assert chosen() == ("aws" if needed else "azure", "mcs")
+    assert chosen("--target", "gcp", "--provisioning", "pvs") == ("gcp", "pvs")
 
 
 def test_everything_wrong_is_told_at_once(file: Path) -> None:

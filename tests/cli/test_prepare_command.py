@@ -87,6 +87,14 @@ def test_a_name_that_is_taken_is_refused_before_the_engine_starts(
     assert not report.exists()
 
 
+def test_a_report_that_has_no_folder_is_told_before_the_engine_starts(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(source, "--report", source.with_name("no-such") / "report.json") == 2
+    assert "no such folder" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert [path.name for path in source.parent.iterdir()] == ["gold.raw"]
+
+
 def test_a_plan_writes_nothing(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = source.read_bytes()
     assert prepare(source, "--plan") == 0

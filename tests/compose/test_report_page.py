@@ -130,6 +130,12 @@ def test_a_guest_cannot_make_the_page_render_anything() -> None:
     assert columns == {1, 2, 3, 4, 6}
 
 
+def test_a_guest_cannot_steer_a_terminal_or_leave_utf_8() -> None:
+    page = inspection_sections(replace(INSPECTION, domain="a\x1b[2Jb\u202ec\ud800d\x00e\x9bf\ng"))
+    assert "| a�\\[2Jb�c�d�e�f g |" in page
+    assert page.encode()
+
+
 def test_a_flood_of_rows_and_long_values_are_cut() -> None:
     software = tuple(f"Program {number}" for number in range(5000))
     page = report_markdown(

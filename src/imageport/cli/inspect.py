@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk, payload_folder
-from imageport.cli.option_file import options_from
+from imageport.cli.option_file import add_option_arguments, chosen_options
 from imageport.cli.progress_lines import ProgressLines
-from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import (
     Action,
     EngineDisk,
@@ -21,7 +20,7 @@ from imageport.compose.contract import (
     EngineReport,
     Inspection,
 )
-from imageport.compose.report_page import inspection_facts
+from imageport.compose.report_page import inspection_facts, one_line
 from imageport.errors import BadDisk
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.gpt import read_layout
@@ -42,17 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("disk", metavar="DISK", help=DISK_HELP)
     parser.add_argument("--no-guest", action="store_true", help="do not look into the guest")
-    parser.add_argument("--target", choices=sorted(TARGETS), default="aws", help="the cloud")
-    parser.add_argument("--provisioning", choices=["pvs", "mcs"], default="pvs")
-    parser.add_argument("--options", type=Path, metavar="OPTIONS", help="as for prepare")
+    add_option_arguments(parser, target_is_needed=False)
     parser.add_argument("--payload", type=Path, help="as for prepare")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when the partition table is damaged, 3 when prepare would refuse."""
-    chosen = {"cloud": args.target, "provisioning": args.provisioning}
-    options = options_from(args.options, chosen)
+    options = chosen_options(args)
     payload_folder(args.payload)
     with opened_disk(args.disk) as disk:
         facts = _disk_facts(disk)
@@ -129,7 +125,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"  {one['number']:>3}  {_size(one['first_byte']):>10} + {_size(one['length_bytes']):<10}"
-        f"  {one['type_guid']}  {one['name']}".rstrip()
+        f"  {one['type_guid']}  {one_line(one['name'])}".rstrip()
         for one in facts["partitions"]
     ]
     if facts["problem"]:
@@ -161,7 +157,7 @@ def _guest_lines(guest: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, value: object) -> str:
-    return f"{name:<28} {value}"
+    return f"{name:<28} {one_line(str(value))}"
 
 
 def _shown(name: str, value: object) -> object:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import EngineOptions, options_from_json
 from imageport.compose.steps.order import option_refusals
 from imageport.errors import InputError
 
 _LIMIT_BYTES = 1024 * 1024
 """Far more than any list of options; the file may be the wrong one."""
+
+
+def add_option_arguments(parser: argparse.ArgumentParser, *, target_is_needed: bool) -> None:
+    """Declare what `chosen_options` reads; what is not given stays as the file has it."""
+    parser.add_argument(
+        "--target", choices=sorted(TARGETS), required=target_is_needed, help="the cloud"
+    )
+    parser.add_argument(
+        "--provisioning", choices=["pvs", "mcs"], help="how machines run from it; default pvs"
+    )
+    parser.add_argument("--options", type=Path, metavar="OPTIONS", help="a JSON file")
+
+
+def chosen_options(args: argparse.Namespace) -> EngineOptions:
+    """Return the options of ``--options``, with what was given beside it over them."""
+    given = {"cloud": args.target, "provisioning": args.provisioning}
+    return options_from(args.options, {name: word for name, word in given.items() if word})
 
 
 def options_from(path: Path | None, chosen: Mapping[str, str]) -> EngineOptions:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk, opened_folder, payload_folder
-from imageport.cli.option_file import options_from
+from imageport.cli.option_file import add_option_arguments, chosen_options
 from imageport.cli.progress_lines import ProgressLines
-from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
 from imageport.compose.report_page import report_markdown
 from imageport.compose.site_engine import overlay_over, run_site_engine
 from imageport.compose.steps.order import recommended_names
-from imageport.errors import InputError, NameTaken
+from imageport.errors import ImageportError, InputError, NameTaken
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, VhdxFileTarget
 from imageport.formats.gpt import read_layout
 from imageport.formats.virtual_disk import VirtualDisk
@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("source", metavar="SRC", help=DISK_HELP)
     parser.add_argument("destination", metavar="DST", nargs="?", help="the VHDX to make")
-    parser.add_argument("--target", choices=sorted(TARGETS), required=True, help="the cloud")
-    parser.add_argument("--provisioning", choices=["pvs", "mcs"], default="pvs")
-    parser.add_argument("--options", type=Path, metavar="OPTIONS", help="a JSON file")
+    add_option_arguments(parser, target_is_needed=True)
     parser.add_argument("--payload", type=Path, help="folder with drivers, installers, own steps")
     parser.add_argument("--plan", action="store_true", help="show the changes, touch nothing")
     parser.add_argument(
@@ -57,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.plan and not args.destination:
         raise InputError("Cannot prepare without DST: name the VHDX to make, or give --plan.")
     payload_folder(args.payload)
+    if args.report is not None and not args.report.parent.is_dir():
+        raise InputError(f"Cannot write report '{args.report}': there is no such folder.")
     job = _job(args)
     events: EventSink = silent if args.json else ProgressLines(sys.stderr)
     with opened_disk(args.source) as disk:
@@ -72,10 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _job(args: argparse.Namespace) -> EngineJob:
-    chosen = {"cloud": args.target, "provisioning": args.provisioning}
-    options = options_from(args.options, chosen)
     action = Action.PLAN if args.plan else Action.COMPOSE
-    return EngineJob(action, EngineDisk(""), options)
+    return EngineJob(action, EngineDisk(""), chosen_options(args))
 
 
 def _prepare(
@@ -110,7 +108,8 @@ def _written(disk: VirtualDisk, target: FileTarget, events: EventSink) -> None:
     try:
         transfer(disk, target, request)
     except BaseException:
-        target.abort()
+        with contextlib.suppress(ImageportError):  # the first error is the one to report
+            target.abort()
         raise
     finally:
         target.close()
@@ -127,4 +126,7 @@ def _take_name(folder: Folder, part: str, name: str) -> None:
 def _write_report(report: EngineReport, path: Path | None) -> None:
     if path is not None:
         text = report_markdown(report) if path.suffix == ".md" else report.to_json() + "\n"
-        path.write_text(text, encoding="utf-8")
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"Cannot write report '{path}': {error.strerror}.") from error

@@ -154,9 +154,15 @@ def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -
     return "\n".join(lines)
 
 
+def one_line(value: str) -> str:
+    """Return a text in one line, without what a terminal acts on or UTF-8 cannot hold."""
+    flat = " ".join(value.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
+
+
 def page_text(value: str) -> str:
     """Return one line that cannot leave its table or become a link, an image or HTML."""
-    flat = " ".join(value.split())
+    flat = one_line(value)
     cut = flat if len(flat) <= _MAX_CELL else flat[:_MAX_CELL] + "…"
     for character in "\\`*_[]<>|!#~&":
         cut = cut.replace(character, "\\" + character)
