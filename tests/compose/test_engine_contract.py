@@ -67,6 +67,7 @@ def test_a_report_reads_back_as_it_was() -> None:
         ({"action": []}, "needed inspect or plan"),
         ({"disk": []}, "disk"),
         ({"options": {"drivers": [1]}}, "no text"),
+        ({"k" * 5000: 1}, rf"unknown keys \['{'k' * 80}'\]"),
     ],
 )
 def test_a_job_that_is_not_understood_is_refused_with_its_key(
@@ -75,6 +76,12 @@ def test_a_job_that_is_not_understood_is_refused_with_its_key(
     document = json.loads(a_job().to_json()) | change
     with pytest.raises((ValueError, TypeError), match=message):
         job_from_json(json.dumps(document))
+
+
+def test_a_report_whose_facts_are_no_texts_is_refused() -> None:
+    document = json.loads(EngineReport(Action.VERIFY, ok=True).to_json())
+    with pytest.raises(InputError, match=r"report\.first_boot: found a value that is no text"):
+        EngineReport.from_json(json.dumps(document | {"first_boot": {"state": ["done"]}}))
 
 
 def test_the_engine_is_the_same_bytes_every_time(tmp_path: Path) -> None:

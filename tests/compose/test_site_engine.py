@@ -18,6 +18,7 @@ from imageport.compose.site_engine import PYTHON, overlay_over, run_site_engine
 from imageport.errors import InputError, ShareFull, ShareUnreachable
 from imageport.formats.raw import RawDisk
 from imageport.model import MIB
+from imageport.storage.byte_file import WritableFile
 from imageport.storage.local import LocalFolder
 from tests.compose.site_stand_in import build_stand_in
 
@@ -69,6 +70,17 @@ def test_the_overlay_leaves_nothing_in_its_folder(image: RawDisk, tmp_path: Path
 
 def no_room(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_machine_that_is_full_from_the_start_is_told_as_full(
+    image: RawDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: LocalFolder, name: str) -> WritableFile:
+        raise ShareFull(f"Cannot create '{name}': no room.")
+
+    monkeypatch.setattr(LocalFolder, "create", full)
+    with pytest.raises(ShareFull, match="overlay"), overlay_over(image):
+        pass
 
 
 @pytest.mark.parametrize("mode", ["work", "deaf"])

@@ -15,13 +15,15 @@ from imageport.errors import InputError
 _MAX_PROBLEMS = 100
 """A person corrects no more at once, and the text may come from a machine gone mad."""
 _MAX_KEYS = 10
+_MAX_CHARACTERS = 80
+"""Of a key or value that is shown because it is wrong."""
 
 
 def read_object(kind: Any, value: Any, where: str, nested: Mapping[str, Any]) -> Any:
     """Return an object of the dataclass ``kind``.
 
     Args:
-        kind: its fields are texts, numbers, truth values, tuples of texts, or ``nested``.
+        kind: its fields are texts, numbers, truth values, tuples or dicts of texts, or ``nested``.
         value: what JSON gave.
         where: its name, with which every place begins.
         nested: the dataclass, or `StrEnum`, of a field or of its items, by the field's name.
@@ -53,7 +55,8 @@ class _Reader:
         known = {item.name: item for item in dataclasses.fields(kind)}
         unknown = sorted(set(value) - set(known))
         if unknown:
-            self._bad(where, f"unknown keys {unknown[:_MAX_KEYS]}", str(sorted(known)))
+            shown = [key[:_MAX_CHARACTERS] for key in unknown[:_MAX_KEYS]]
+            self._bad(where, f"unknown keys {shown}", str(sorted(known)))
         missing = [name for name, item in known.items() if name not in value and _is_needed(item)]
         if missing:
             self._bad(where, f"no {', '.join(missing)}", "a value for each")
@@ -69,7 +72,7 @@ class _Reader:
         nested = self._nested.get(item.name)
         if isinstance(nested, type) and issubclass(nested, StrEnum):
             if not isinstance(value, str) or value not in set(nested):
-                self._bad(where, repr(value)[:80], " or ".join(nested))
+                self._bad(where, repr(value)[:_MAX_CHARACTERS], " or ".join(nested))
                 return None
             return nested(value)
         if needed == "tuple":
@@ -79,6 +82,8 @@ class _Reader:
         found = type(value).__name__
         if found != needed and (needed, found) != ("float", "int"):
             self._bad(where, found, needed)
+        elif needed == "dict" and not all(isinstance(one, str) for one in value.values()):
+            self._bad(where, "a value that is no text", "texts")
         return value
 
     def _items(self, nested: Any, value: Any, where: str) -> tuple[Any, ...]:

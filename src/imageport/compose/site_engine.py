@@ -20,7 +20,13 @@ from pathlib import Path
 from imageport.cloud import Cancelled, never
 from imageport.compose.build_engine import build_engine
 from imageport.compose.contract import Action, EngineJob, EngineReport
-from imageport.errors import EngineFailed, InputError, MissingTool, TransferCancelled
+from imageport.errors import (
+    EngineFailed,
+    ImageportError,
+    InputError,
+    MissingTool,
+    TransferCancelled,
+)
 from imageport.formats.nbd_view import NbdView
 from imageport.formats.overlay_disk import OverlayDisk
 from imageport.formats.virtual_disk import VirtualDisk
@@ -103,6 +109,8 @@ def overlay_over(
         ):
             file = local.create("overlay")
     except OSError as error:
+        if isinstance(error, ImageportError):  # `ShareFull` is both
+            raise
         raise InputError(f"Cannot keep changes in '{place}': {error.strerror}.") from error
     try:
         overlay = OverlayDisk(base, file, key=key)
