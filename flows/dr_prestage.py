@@ -86,7 +86,8 @@ async def _bring(
         **wanted,
     }
     what = f"{wanted['image']} to {destination.site.name}"
-    key = f"{flow_run.get_id()}:{what}:{destination.cloud.saved_name}"
+    # Blocks of two clouds may have one name.
+    key = f"{flow_run.get_id()}:{what}:{parameters['cloud']['$ref']['block_document_slug']}"
     try:
         async with places:
             run = await run_elsewhere(f"pvs-to-pvs/{source.work_pool}", parameters, key)

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.events import emit_event
 
 from imageport.citrix.vdisk_store import IfExists
+from imageport.compose.report_page import page_text
 from imageport.workflow.publish import publish as run_publish
 from imageport.workflow.publish import published_as
 from tasks._places import load_site, workplace
@@ -42,8 +43,8 @@ def publish(route: Route, prepared_id: str, name: str, if_exists: IfExists) -> P
 def _page(result: PublicationResult) -> str:
     return "\n".join(
         [
-            f"# {result.file_name}",
-            f"- store: `{result.store}`",
+            f"# {page_text(result.file_name)}",
+            f"- store: {page_text(result.store)}",
             f"- {result.size_bytes} bytes, image digest `{result.image_digest}`",
             "- already there, nothing moved" if result.already_there else "- newly written",
         ]

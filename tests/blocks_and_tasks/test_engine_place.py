@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from tasks.options import PrepareOptions
 
 pvs_to_pvs = importlib.import_module("flows.pvs_to_pvs")
 cloud_burst = importlib.import_module("flows.cloud_burst")
+dr_prestage = importlib.import_module("flows.dr_prestage")
 ROUTE = Route(source="a", target="b", cloud="x/y", place="aws/r/b")
 IDENTITY = SourceIdentity(
     image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
@@ -94,3 +96,27 @@ def test_a_burst_passes_the_engines_place_on(monkeypatch: pytest.MonkeyPatch) ->
     cloud_burst.cloud_burst.fn(site, None, None, "gold", engine=EnginePlace.SITE)
     assert seen["engine"] == "site"
     assert PrepareOptions.model_validate(seen["options"]) == PrepareOptions()
+
+
+def test_targets_of_two_clouds_that_share_a_name_are_two_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys: list[str] = []
+
+    async def run(_deployment: str, _parameters: dict[str, Any], key: str) -> None:
+        keys.append(key)
+
+    def reference(block: Any) -> dict[str, Any]:
+        return {"$ref": {"block_document_slug": f"{block.kind}/{block.name}"}}
+
+    monkeypatch.setattr(dr_prestage, "run_elsewhere", run)
+    monkeypatch.setattr(dr_prestage, "reference", reference)
+    outcome = HandedOver("gold.vhdx", already_there=False)
+    monkeypatch.setattr(dr_prestage, "completed", lambda *_: outcome)
+    site = SimpleNamespace(kind="site", name="cloud", work_pool="onprem")
+    destinations = [
+        SimpleNamespace(site=site, cloud=SimpleNamespace(kind=kind, name="prod"))
+        for kind in ("aws", "azure")
+    ]
+    asyncio.run(dr_prestage.dr_prestage.fn(site, destinations, ["gold"]))
+    assert len(set(keys)) == len(keys) == 2
