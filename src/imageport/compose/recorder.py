@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from imageport.errors import EngineFailed
 _MAX_BEFORE_CHARACTERS = 20_000
 """A deleted key's content is cut here in the report: installer records reach megabytes."""
 _MAX_DIGEST_BYTES = 64 * 1024 * 1024
-"""Of what is removed: drivers and settings are smaller, a write cache fills a disk."""
+"""Of what goes: drivers and settings are smaller, a write cache or hiberfil.sys fills a disk."""
 _SENSITIVE = re.compile(
     r"\\Winlogon\\.*DefaultPassword|\\ValidCommunities\\|\\TrapConfiguration\\"
     r"|\\Internet Settings\\.*(Proxy|AutoConfigURL|Connections\\)"
@@ -145,10 +146,7 @@ class Recorder:
             sizes = [self.files.size_bytes(inner) for inner in self.files.below(path)]
             kind, before = "folder", f"folder of {len(sizes)} files, {sum(sizes)} bytes"
         else:
-            size = self.files.size_bytes(path)
-            is_small = size <= _MAX_DIGEST_BYTES
-            told = content_digest(self._whole(self.files, path)) if is_small else f"{size} bytes"
-            kind, before = "file", told
+            kind, before = "file", _told(self.files, path, self.files.size_bytes(path))
         self.files.remove(path)
         self._note(kind, _shown_file(path), "", before, "")
 
@@ -181,21 +179,22 @@ class Recorder:
         self._note("disk", what, "", before, after)
 
     def _replace(self, files: GuestFiles, path: str, content: bytes | Path, shown_as: str) -> None:
-        before = self._whole(files, path)
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        if before == data:
+        """Replace what differs; a file of another size does so without being read whole."""
+        size = files.size_bytes(path)
+        is_as_long = size == (
+            len(content) if isinstance(content, bytes) else content.stat().st_size
+        )
+        before = _digest(files, path) if is_as_long else _told(files, path, size)
+        after = content_digest(content)
+        if before == after:
             return
         files.rewrite(path, content)
-        self._note("file", shown_as, "", content_digest(before), content_digest(data))
+        self._note("file", shown_as, "", before, after)
 
     def _boot(self) -> GuestFiles:
         if self.boot_files is None:
             raise EngineFailed("Cannot change the boot volume: there is none to read.")
         return self.boot_files
-
-    @staticmethod
-    def _whole(files: GuestFiles, path: str) -> bytes:
-        return files.read(path, files.size_bytes(path))
 
     def _note_descriptor(self, path: str, access: Access, *, is_folder: bool) -> None:
         text = describe(access.descriptor(is_folder=is_folder))
@@ -218,6 +217,19 @@ def content_digest(content: bytes | Path) -> str:
     with content.open("rb") as file:  # an installer is no smaller than memory may be
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{content.stat().st_size} bytes sha256:{digest}"
+
+
+def _told(files: GuestFiles, path: str, size_bytes: int) -> str:
+    """Return what reports say about a guest's file that goes: of a large one its size only."""
+    return _digest(files, path) if size_bytes <= _MAX_DIGEST_BYTES else f"{size_bytes} bytes"
+
+
+def _digest(files: GuestFiles, path: str) -> str:
+    """Return `content_digest` of a guest's file, by way of a copy here: memory may be smaller."""
+    with tempfile.TemporaryDirectory(prefix="imageport-before-") as folder:
+        copy = Path(folder) / "content"
+        files.download(path, copy)
+        return content_digest(copy)
 
 
 def _bounded(text: str) -> str:

@@ -70,7 +70,11 @@ class MountedFiles(GuestFiles):
 
     def download(self, path: str, to: Path) -> None:
         """Copy a file to this machine."""
-        self._handle.download(self._need(path), str(to))
+        place = self._need(path)
+        try:
+            self._handle.download(place, str(to))
+        except RuntimeError as error:  # as above
+            raise EngineFailed(f"Cannot read '{path}': {error}.") from error
 
     def descriptor(self, path: str) -> bytes:
         """Return the security descriptor."""
