@@ -231,6 +231,11 @@ def test_leaving_the_domain_is_asked_for_and_only_where_there_is_one(
             '"UninstallString"="setup.exe"\n"QuietUninstallString"="setup.exe & del %TEMP%"',
             "",
         ),
+        (
+            '"QuietUninstallString"="\\"C:\\\\x y\\\\remove.CMD\\" /quiet"\n"UninstallString"="x"',
+            "",
+        ),
+        ('"QuietUninstallString"="C:\\\\x\\\\remove.bat"\n"UninstallString"="x"', ""),
     ],
 )
 def test_the_target_software_is_uninstalled_by_what_uninstalls_it_silently(

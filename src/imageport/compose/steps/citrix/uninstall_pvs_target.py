@@ -23,6 +23,8 @@ _MSI = re.compile(
     r"(\{[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}\})",
     re.IGNORECASE,
 )
+_BATCH = re.compile(r"\.(?:cmd|bat)\b", re.IGNORECASE)
+"""cmd.exe does not come back from one to the line after it, where the exit code is looked at."""
 _TEXT = r"""@echo off
 rem The target device software goes: Machine Creation Services do not stream.
 setlocal EnableExtensions DisableDelayedExpansion
@@ -92,4 +94,5 @@ def _silently(registry: Registry, place: str) -> str:
         )
     quiet = registry.text("SOFTWARE", place, "QuietUninstallString")
     # It comes from the image and runs as SYSTEM, as it would from Windows' own list of software.
-    return "" if argument_problem(quiet) or "%" in quiet else quiet
+    is_refused = argument_problem(quiet) or "%" in quiet or _BATCH.search(quiet)
+    return "" if is_refused else quiet
