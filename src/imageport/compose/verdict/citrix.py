@@ -25,7 +25,15 @@ from imageport.compose.steps.citrix.provisioning_state import (
     write_caches,
 )
 from imageport.compose.steps.citrix.stage_installers import program_name
-from imageport.compose.verdict.evidence import Check, Evidence, Finding, When, startable
+from imageport.compose.verdict.evidence import (
+    Check,
+    Evidence,
+    Finding,
+    Obstacle,
+    Unstartable,
+    When,
+    startable,
+)
 from imageport.compose.volumes.file_version import file_version
 
 _NAMES = {
@@ -170,23 +178,26 @@ def _judge(evidence: Evidence, job: EngineJob, software: Software, *, is_wanted:
         for names in _SERVICES[software]:
             problem = _missing(evidence, control_set, names, has_booted=has_booted)
             # What nobody asked for may be switched off on purpose, or be called otherwise.
-            is_asked = is_wanted or installer or "lacks its file" in problem
+            if problem is None:
+                continue
+            is_asked = is_wanted or installer or problem.obstacle is Obstacle.NO_FILE
             where = finding.problems if is_asked else finding.facts
-            where += [f"{control_set}: {problem}"] if problem else []
+            where.append(f"{control_set}: {problem}")
     _judge_files(evidence, software, installer, finding)
     return finding
 
 
 def _missing(
     evidence: Evidence, control_set: str, names: tuple[str, ...], *, has_booted: bool
-) -> str:
+) -> Unstartable | None:
     is_held = not has_booted and _HELD_BEFORE_BOOT.issuperset(names)
     if not is_held:
         return startable(evidence, control_set, names)
     if evidence.registry.service(control_set, names[0]) is None:
-        return f"service {names[0]} does not exist"
+        return Unstartable(names[0], Obstacle.MISSING)
     path = evidence.binary_of(control_set, names[0])
-    return "" if evidence.files.exists(path) else f"service {names[0]} lacks its file {path}"
+    has_file = evidence.files.exists(path)
+    return None if has_file else Unstartable(names[0], Obstacle.NO_FILE, path)
 
 
 def _judge_files(

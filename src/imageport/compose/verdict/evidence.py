@@ -103,14 +103,37 @@ class Check:
     clouds: tuple[str, ...] = ()
 
 
-def startable(evidence: Evidence, control_set: str, names: tuple[str, ...]) -> str:
-    """Return "" when one of the services exists, is not disabled and has its file."""
+class Obstacle(StrEnum):
+    """What keeps a service from starting."""
+
+    MISSING = "does not exist"
+    DISABLED = "is disabled"
+    NO_FILE = "lacks its file"
+
+
+@dataclass(frozen=True, slots=True)
+class Unstartable:
+    """A service that cannot start, for people by ``str``."""
+
+    service: str
+    obstacle: Obstacle
+    path: str = ""
+    """Of the file that it lacks."""
+
+    def __str__(self) -> str:
+        """Return what is wrong in words."""
+        return f"service {self.service} {self.obstacle} {self.path}".rstrip()
+
+
+def startable(evidence: Evidence, control_set: str, names: tuple[str, ...]) -> Unstartable | None:
+    """Return None when one of the services exists, is not disabled and has its file."""
     for name in names:
         start = evidence.registry.start_of(control_set, name)
         if start is None:
             continue
         path = evidence.binary_of(control_set, name)
         if start == DISABLED:
-            return f"service {name} is disabled"
-        return "" if evidence.files.exists(path) else f"service {name} lacks its file {path}"
-    return f"service {' or '.join(names)} does not exist"
+            return Unstartable(name, Obstacle.DISABLED)
+        has_file = evidence.files.exists(path)
+        return None if has_file else Unstartable(name, Obstacle.NO_FILE, path)
+    return Unstartable(" or ".join(names), Obstacle.MISSING)
