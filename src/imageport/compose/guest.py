@@ -40,9 +40,11 @@ class Guest:
     writable: bool
 
     def read_partition(self, partition: Partition, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of a partition."""
-        at = partition.first_byte + offset_bytes
-        return bytes(self.handle.pread_device(DEVICE, length_bytes, at))
+        """Return bytes of a partition, fewer where it ends; damaged volumes name any offset."""
+        length = min(length_bytes, partition.length_bytes - offset_bytes)
+        if offset_bytes < 0 or length <= 0:
+            return b""
+        return bytes(self.handle.pread_device(DEVICE, length, partition.first_byte + offset_bytes))
 
     def write(self, offset_bytes: int, data: bytes, device: str = DEVICE) -> None:
         """Write bytes of the disk itself or of a partition's device, at most 1 MiB.

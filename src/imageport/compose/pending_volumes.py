@@ -67,9 +67,9 @@ class PendingVolumes:
         if boot.is_changed:
             guest.unmount(BOOT_MOUNT)
             guest.mount_writable(found.boot_partition, BOOT_MOUNT)
-            boot.real = boot_volume_files(guest)
+            boot.real = boot_volume_files(guest, found.boot_partition)
             boot.apply()
-        return boot_volume_files(guest)
+        return boot_volume_files(guest, found.boot_partition)
 
 
 def keep_hives(

@@ -174,10 +174,13 @@ def _mount_boot_volume(guest: Guest, found: Survey) -> None:
     except RuntimeError:
         return
     found.boot_partition = partition
-    found.boot_files = boot_volume_files(guest)
+    found.boot_files = boot_volume_files(guest, partition)
 
 
-def boot_volume_files(guest: Guest) -> GuestFiles:
-    """Return the files of the boot volume where it is mounted by itself."""
-    is_fat = guest.table.scheme == "gpt"
+def boot_volume_files(guest: Guest, partition: Partition) -> GuestFiles:
+    """Return the files of the boot volume where it is mounted by itself.
+
+    BIOS starts from FAT as well as from NTFS.
+    """
+    is_fat = guest.kind_of_content(guest.device_of(partition)) == "vfat"
     return MountedFiles(guest.handle, BOOT_MOUNT, has_descriptors=not is_fat)
