@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imageport.compose.volumes.bitlocker import describe_bitlocker
@@ -93,12 +93,14 @@ def test_cryptsetup_reads_the_same_from_the_volume(tmp_path: Path) -> None:
     assert "VMK protected with clear key" in done.stdout
 
 
+@settings(deadline=None)  # time is no property here: machines are shared
 @given(st.binary(min_size=0, max_size=512), st.binary(max_size=512))
 def test_any_bytes_are_described_or_not(boot_sector: bytes, rest: bytes) -> None:
     text = describe_bitlocker(boot_sector, lambda _at, length: (b"-FVE-FS-" + rest)[:length])
     assert isinstance(text, str)
 
 
+@settings(deadline=None)  # time is no property here: machines are shared
 @given(st.data())
 def test_damaged_metadata_is_described_or_not(data: st.DataObject) -> None:
     volume = encrypted_volume(0x0100, 0x0800)

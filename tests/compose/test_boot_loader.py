@@ -96,6 +96,17 @@ def test_without_a_boot_manager_the_image_is_refused_with_both_places(
     assert "bcdboot" in found[0].hint
 
 
+def test_a_boot_manager_without_end_is_not_taken(guest: Any) -> None:
+    (guest.esp.root / ESP_LOADER).unlink()
+    _put(guest.esp.root, MANAGER_ON_ESP, minimal_pe("bootmgfw.efi", "10.0.1.1", company="x"))
+    with (guest.esp.root / MANAGER_ON_ESP).open("r+b") as file:
+        file.truncate(1 << 40)
+    (guest.windows.root / "Windows/Boot/EFI/bootmgfw.efi").unlink()
+    with ExitStack() as stack:
+        (found,) = PlaceFallbackLoader().guest_problems(loader_facts(guest, stack))
+    assert "bootmgfw.efi is larger than 67108864 bytes" in found.reason
+
+
 def test_a_bios_disk_needs_no_efi_loader(bios: Any) -> None:
     with ExitStack() as stack:
         facts = loader_facts(bios, stack)

@@ -62,5 +62,10 @@ def test_a_volume_that_would_be_fat16_is_refused() -> None:
         fat32_writes(32 * MIB, 2048, SERIAL, "SYSTEM")
 
 
+def test_a_volume_with_more_sectors_than_can_be_counted_is_refused() -> None:
+    with pytest.raises(BadDisk, match="needed 4294967295 at most"):
+        fat32_writes(512 << 32, 2048, SERIAL, "SYSTEM")
+
+
 def test_no_write_is_larger_than_a_message_to_the_appliance() -> None:
     assert max(len(one.data) for one in fat32_writes(260 * MIB, 0, 0, "X")) <= MIB

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imageport.compose.volumes.ntfs_volume import (
@@ -89,6 +89,7 @@ def test_a_blank_disk_has_no_table() -> None:
     assert parse_partition_table(bytes(HEAD_BYTES), DISK_BYTES).scheme == "none"
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=0, max_size=HEAD_BYTES))
 def test_any_bytes_are_a_table_or_a_bad_disk(head: bytes) -> None:
     with_signature = head[:510].ljust(510, b"\0") + b"\x55\xaa" + head[512:]
@@ -99,6 +100,7 @@ def test_any_bytes_are_a_table_or_a_bad_disk(head: bytes) -> None:
             continue
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_table_with_changed_bytes_is_a_table_or_a_bad_disk(
     gpt_head: bytes, data: st.DataObject
@@ -153,6 +155,7 @@ def test_a_volume_whose_flags_cannot_be_found_is_not_written() -> None:
         cleared_dirty_flags(bytes(boot), lambda _at, length: bytes(length))
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=512, max_size=512), st.binary(max_size=4096))
 def test_a_volume_that_cannot_be_read_counts_as_dirty(boot: bytes, record: bytes) -> None:
     assert isinstance(is_marked_dirty(boot, lambda _at, _length: record), bool)

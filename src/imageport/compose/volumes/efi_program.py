@@ -7,6 +7,8 @@ import struct
 
 HEAD_BYTES = 4096
 """Enough to find the headers of any program: linkers put them into the first KiB."""
+MAX_PROGRAM_BYTES = 64 * 1024 * 1024
+"""Windows' boot manager has 2 to 3 MiB."""
 _X64 = 0x8664
 _PE32_PLUS = 0x20B
 _APPLICATION = 10

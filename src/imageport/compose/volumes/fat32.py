@@ -20,6 +20,8 @@ _INFO_SECTOR, _BACKUP_SECTOR = 1, 6
 _ROOT_CLUSTER = 2
 _MIN_CLUSTERS = 65525
 """With fewer it would be FAT16, whatever it says."""
+_MAX_SECTORS = 0xFFFFFFFF
+"""The boot sector counts them in 32 bits."""
 _CLUSTER_SECTORS = ((532_480, 1), (16_777_216, 8), (33_554_432, 16), (67_108_864, 32))
 """(largest volume, sectors of a cluster), both in sectors of 512 bytes."""
 _MEDIA_FIXED = 0xF8
@@ -41,6 +43,8 @@ def fat32_writes(size_bytes: int, first_sector: int, serial: int, label: str) ->
         BadDisk: the volume is too small or too large.
     """
     sectors = size_bytes // SECTOR_BYTES
+    if sectors > _MAX_SECTORS:
+        raise BadDisk(f"Bad FAT32 volume: found {sectors} sectors, needed {_MAX_SECTORS} at most.")
     cluster_sectors = next((per for most, per in _CLUSTER_SECTORS if sectors <= most), 64)
     fat_sectors = _fat_sectors(sectors, cluster_sectors)
     data_sector = _RESERVED_SECTORS + _FATS * fat_sectors

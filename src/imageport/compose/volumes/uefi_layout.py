@@ -30,6 +30,8 @@ MIN_ESP_BYTES = 100 * MIB
 """Microsoft's least, and the size of Windows 7's old system partition. FAT32 would do with 33."""
 _ESP_RESERVE_BYTES = 16 * MIB
 """On top of 1.25 times the boot files: updates write a new boot manager beside the old one."""
+MAX_BOOT_FILES_BYTES = 512 * MIB
+"""They are held in memory on their way; Windows 11 keeps some 50 MB in all languages."""
 _ALIGNMENT = MIB
 _NO_LETTER, _REQUIRED, _HIDDEN = 1 << 63, 1, 1 << 62
 _NAMESPACE = UUID("5f0c3d0e-6a3b-5d0a-9d53-2f6a5b1f7c44")
@@ -111,6 +113,11 @@ def plan_uefi_layout(disk: MbrDisk) -> UefiPlan:
 def _problems(disk: MbrDisk) -> Iterator[str]:
     if disk.sector_bytes != SECTOR_BYTES:
         yield f"the disk has sectors of {disk.sector_bytes} bytes, needed {SECTOR_BYTES}"
+    if disk.boot_files_bytes > MAX_BOOT_FILES_BYTES:
+        yield (
+            f"the boot files below \\Windows\\Boot have {disk.boot_files_bytes} bytes, needed "
+            f"{MAX_BOOT_FILES_BYTES} at most"
+        )
     for one in disk.table.partitions:
         yield from _problems_of(one, disk)
     for one, other in pairwise(_by_place(disk.table)):

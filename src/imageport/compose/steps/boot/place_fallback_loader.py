@@ -9,7 +9,11 @@ from imageport.compose.contract import Refusal, Tier
 from imageport.compose.refusals import ESP_LOADER, refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.boot.convert_to_uefi import BOOT_MANAGER_SOURCE
-from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_problem
+from imageport.compose.volumes.efi_program import (
+    HEAD_BYTES,
+    MAX_PROGRAM_BYTES,
+    efi_program_problem,
+)
 from imageport.compose.volumes.guest_files import GuestFiles
 
 BOOT_MANAGER_ON_ESP = "EFI/Microsoft/Boot/bootmgfw.efi"
@@ -57,6 +61,8 @@ def _source(facts: Facts) -> tuple[tuple[GuestFiles, str] | None, list[str]]:
             why.append(f"{_shown(path)} does not exist")
             continue
         problem = efi_program_problem(files.read(path, HEAD_BYTES))
+        if files.size_bytes(path) > MAX_PROGRAM_BYTES:
+            problem = f"larger than {MAX_PROGRAM_BYTES} bytes"
         if not problem:
             return (files, path), []
         why.append(f"{_shown(path)} is {problem}")
