@@ -28,7 +28,10 @@ class CloudDisk:
     id: str
     size_bytes: int
     disk_guid: str
-    """GPT disk GUID; whoever opens the disk compares it before a byte is written."""
+    """GPT disk GUID, or ``mbr:`` and a signature.
+
+    Whoever opens the disk compares it before a byte is written.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Cloud(ABC):
         events: EventSink = silent,
         cancelled: Cancelled = never,
     ) -> BootOutcome:
-        """Boot the disk itself, isolated, until it shuts down; the disk is detached afterwards."""
+        """Boot the disk itself, by UEFI and isolated, until it shuts down; detach it then."""
 
     @abstractmethod
     def snapshot(self, disk: CloudDisk, name: str) -> str:

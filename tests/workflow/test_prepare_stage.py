@@ -11,7 +11,13 @@ from imageport.cloud import BootOutcome
 from imageport.clouds.memory import MemoryBehaviour
 from imageport.clouds.memory_blocks import MemoryVolume
 from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, VerdictItem
-from imageport.errors import CloudUnavailable, FirstBootFailed, ResourceGone, VerdictFailed
+from imageport.errors import (
+    CloudUnavailable,
+    FirstBootFailed,
+    InputError,
+    ResourceGone,
+    VerdictFailed,
+)
 from imageport.model import GenerationRole
 from tests.workflow.small_site import SmallSite
 
@@ -157,6 +163,21 @@ def test_a_failed_verdict_ends_the_run_before_the_boot(site: SmallSite):
 
     site.behaviour = MemoryBehaviour(run_job=lambda *_: report, boot=boot)
     with pytest.raises(VerdictFailed, match="nvme: Start=3"):
+        site.prepared(site.uploaded())
+    assert booted == []
+    assert nothing_half_made(site)
+
+
+def test_an_image_that_boots_by_bios_is_refused_before_its_boot(site: SmallSite):
+    report = EngineReport(Action.COMPOSE, ok=True, inspection=Inspection(firmware="bios"))
+    booted: list[str] = []
+
+    def boot(volume: MemoryVolume) -> BootOutcome:
+        booted.append(volume.id)
+        return BootOutcome(stopped_by_itself=True, seconds=0.0, console_text="")
+
+    site.behaviour = MemoryBehaviour(run_job=lambda *_: report, boot=boot)
+    with pytest.raises(InputError, match="it boots by BIOS, the machine of the one boot by UEFI"):
         site.prepared(site.uploaded())
     assert booted == []
     assert nothing_half_made(site)

@@ -54,6 +54,7 @@ def prepare(
 
     Raises:
         InputError: U was composed at the site with other options.
+        InputError: it boots by BIOS, see `_need_uefi`.
         GuestRefused, VerdictFailed, FirstBootFailed, EngineFailed: see `require_ok`.
         ResourceGone: U was deleted outside.
     """
@@ -89,6 +90,18 @@ def find_current(
         if item.source_key == source_key and item.details.get("options_key") == options_key_:
             return usable(place, item)
     return None
+
+
+def _need_uefi(image: str, firmware: str) -> None:
+    """Raise before a machine is made that would never start: every cloud's boots by UEFI.
+
+    The verdict passes BIOS for machine catalogs, whose images may be made by other means.
+    """
+    if firmware == "bios":
+        raise InputError(
+            f"Cannot boot '{image}' once: it boots by BIOS, the machine of the one boot by UEFI.",
+            hint="Set the option convert_to_uefi, or use `imageport prepare` on the image alone.",
+        )
 
 
 @dataclass
@@ -160,7 +173,10 @@ class _Preparation:
         disk = dataclasses.replace(disk, disk_guid=composed.inspection.disk_guid or disk.disk_guid)
         self.stage.advance(1, f"{len(composed.changes)} changes made, verdict passed")
         if "booted" not in done:
-            done.update(booted=dataclasses.asdict(self._boot(disk)), step="booted")
+            done.update(
+                booted=dataclasses.asdict(self._boot(disk, composed.inspection.firmware)),
+                step="booted",
+            )
             checkpoint.save(done)
         self.stage.advance(1, f"booted once in {done['booted']['seconds']:.0f} s, shut down itself")
         verified = self._engine(disk, Action.VERIFY)
@@ -187,7 +203,8 @@ class _Preparation:
         )
         return require_ok(report, self.uploaded.image)
 
-    def _boot(self, disk: CloudDisk) -> BootOutcome:
+    def _boot(self, disk: CloudDisk, firmware: str) -> BootOutcome:
+        _need_uefi(self.uploaded.image, firmware)
         outcome = self.place.cloud.boot_once(
             disk,
             deadline_seconds=self.choices.boot_deadline_seconds,
