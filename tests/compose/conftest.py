@@ -25,6 +25,7 @@ from imageport.compose.drivers.driver_packages import find_packages
 from imageport.compose.first_boot.vm_agent import find_vm_agent
 from imageport.compose.hives.registry import Registry, hive_path, open_registry
 from imageport.compose.inspection import inspect
+from imageport.compose.installers import find_installers
 from imageport.compose.pending_volumes import keep_hives
 from imageport.compose.step import Context, Facts
 from imageport.compose.steps.order import run_steps
@@ -105,11 +106,12 @@ class FolderGuest:
             pending, boot = PendingFiles(self.windows), PendingFiles(self.esp)
             packages, refusals = find_packages(self.payload, options.drivers, options.cloud)
             vm_agent, missing = find_vm_agent(self.payload, options.azure_vm_agent)
-            assert not refusals + missing
+            installers, wrong = find_installers(self.payload, options)
+            assert not refusals + missing + wrong
             inspection = inspect(registry, self.windows, self.table)
             target = TARGETS[options.cloud]
             facts = options, target, inspection, registry, pending, boot, self.payload
-            context = Context(*facts, tuple(packages), vm_agent)
+            context = Context(*facts, tuple(packages), vm_agent, installers=tuple(installers))
             self.notes = run_steps(context)
             changes = context.recorder.changes
             keep_hives(registry, changes, pending, boot, self.table.firmware)
@@ -123,7 +125,8 @@ class FolderGuest:
         chosen = options or EngineOptions()
         inspection = inspect(registry, self.windows, self.table)
         target = TARGETS[chosen.cloud]
-        return Facts(chosen, target, inspection, registry, self.windows, self.esp, self.payload)
+        found = chosen, target, inspection, registry, self.windows, self.esp, self.payload
+        return Facts(*found, installers=tuple(find_installers(self.payload, chosen)[0]))
 
     def compose(self, options: EngineOptions | None = None) -> list[Change]:
         return self.changes(options or EngineOptions(), apply=True)

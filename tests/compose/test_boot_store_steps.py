@@ -85,6 +85,17 @@ def test_ems_is_off_until_first_boot_ends(
     assert (backup.read_bytes() == original) if before else not backup.exists()
 
 
+def test_what_is_no_object_of_a_boot_store_has_no_switches(guest: Any) -> None:
+    strange = (("two words & more", Element.EMS), ("{bootmgr}", Element.BOOT_EMS))
+    for name, _ in strange:
+        merge_text(store_of(guest), f"[\\Objects\\{name}]\n\n[\\Objects\\{name}\\Elements]\n")
+    switch(guest, strange)
+    assert switched_on(guest) == set()
+    guest.compose()
+    assert plan_of(guest) == []
+    assert guest.judge()["serial_port"].passed
+
+
 def test_google_clouds_console_is_the_second_port(guest: Any) -> None:
     guest.compose(EngineOptions(cloud="gcp", serial_console="on"))
     assert plan_of(guest) == ["required set-ems on 2"]

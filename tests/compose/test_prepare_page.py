@@ -10,6 +10,7 @@ import pytest
 
 from imageport.compose import refusals
 from imageport.compose.contract import EngineOptions
+from imageport.compose.first_boot.plan import MAX_STEPS
 from imageport.compose.steps.order import STEPS
 from imageport.compose.verdict.judge import CHECKS
 
@@ -48,6 +49,7 @@ def test_the_bounds_and_defaults_are_those_of_the_code() -> None:
     assert defaults["first_boot_deadline_seconds"] == str(options.first_boot_deadline_seconds)
     assert defaults["first_boot_attempts"] == str(options.first_boot_attempts)
     assert re.search(rf"less than {refusals.MIN_FREE_BYTES // 2**20} MiB", PAGE)
+    assert re.search(rf"more than {MAX_STEPS} steps", PAGE)
 
 
 GUIDES = {"Azure": 27, "Google Cloud": 17, "AWS": 14}

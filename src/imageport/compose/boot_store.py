@@ -7,6 +7,7 @@ the first change of a composing the store's own bytes are kept beside it on the 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ BACKUP_ENDING = ".imageport-backup"
 IGNORE_ALL_FAILURES = 1
 """Of `Element.BOOT_STATUS_POLICY`."""
 _VALUE = "Element"
+_IDENTIFIER = re.compile(r"\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}", re.IGNORECASE)
 
 
 class Element(StrEnum):
@@ -97,6 +99,7 @@ def ems_switches(store: Hive) -> list[tuple[str, Element]]:
     return [
         (identifier, switch)
         for identifier, _ in objects(store)
+        if _IDENTIFIER.fullmatch(identifier)  # bcdedit names no other, and nothing starts one
         for switch in (Element.EMS, Element.BOOT_EMS)
         if element_flag(store, identifier, switch)
     ]

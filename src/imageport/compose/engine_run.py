@@ -27,6 +27,7 @@ from imageport.compose.hives.registry import (
     open_registry,
 )
 from imageport.compose.inspection import describe_partitions, inspect
+from imageport.compose.installers import InstallerPackage, find_installers
 from imageport.compose.pending_volumes import PendingVolumes, keep_hives
 from imageport.compose.recorder import Recorder
 from imageport.compose.refusals import (
@@ -35,7 +36,7 @@ from imageport.compose.refusals import (
     with_fast_startup_told,
 )
 from imageport.compose.step import Context, Facts
-from imageport.compose.steps.order import option_refusals, run_steps, step_refusals
+from imageport.compose.steps.order import option_refusals, plan_refusals, run_steps, step_refusals
 from imageport.compose.survey import Survey, survey, write_refusals
 from imageport.compose.uefi_disk import (
     inspection_after,
@@ -59,6 +60,7 @@ class _Work:
     payload: Path | None
     packages: tuple[DriverPackage, ...]
     vm_agent: VmAgentPackage | None
+    installers: tuple[InstallerPackage, ...]
     folder: Path
     log: Log
 
@@ -68,18 +70,21 @@ def run_job(job: EngineJob, payload: Path | None, log: Log) -> EngineReport:
     target = cloud_target(job.options.cloud)
     packages: list[DriverPackage] = []
     vm_agent: VmAgentPackage | None = None
+    installers: list[InstallerPackage] = []
     refusals = option_refusals(job.options)
     if job.action is not Action.VERIFY:  # nothing is added then, so no payload is needed
         packages, problems = find_packages(payload, job.options.drivers, job.options.cloud)
         vm_agent, missing = find_vm_agent(payload, job.options.azure_vm_agent)
-        refusals += problems + missing
+        installers, wrong = find_installers(payload, job.options)
+        refusals += problems + missing + wrong
     log("starting libguestfs")
     with (
         tempfile.TemporaryDirectory(prefix="imageport-engine-") as folder,
         open_guest(job.disk.path, writable=job.may_write) as guest,
     ):
         log("looking at the disk")
-        work = _Work(job, target, payload, tuple(packages), vm_agent, Path(folder), log)
+        found = tuple(packages), vm_agent, tuple(installers)
+        work = _Work(job, target, payload, *found, Path(folder), log)
         return _run(guest, work, refusals)
 
 
@@ -146,6 +151,7 @@ def _facts(
         payload=work.payload,
         packages=work.packages,
         vm_agent=work.vm_agent,
+        installers=work.installers,
     )
 
 
@@ -161,6 +167,9 @@ def _compose(
     context = Context(**{item.name: getattr(facts, item.name) for item in fields(facts)})
     work.log("running the steps")
     notes = run_steps(context)
+    found.refusals += plan_refusals(context.plan)
+    if found.refusals:
+        return _refused(work, before, found)
     changes = context.recorder.changes
     keep_hives(registry, changes, pending.windows, pending.boot, firmware)
     files: GuestFiles = pending.windows

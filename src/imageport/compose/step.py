@@ -14,6 +14,7 @@ from imageport.compose.first_boot.plan import FirstBootPlan, Held
 from imageport.compose.first_boot.vm_agent import VmAgentPackage
 from imageport.compose.hives.registry import Registry
 from imageport.compose.hives.registry_value import Value
+from imageport.compose.installers import InstallerPackage
 from imageport.compose.recorder import Recorder
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.uefi_layout import UefiPlan
@@ -25,9 +26,10 @@ class Facts:
 
     ``boot_files`` is the volume that firmware starts from: the EFI partition, or the active one of
     an MBR disk, which may be the Windows volume itself (then it is ``files``); None when there is
-    none to read. ``payload`` is the operator's folder. ``uefi`` is how an MBR disk becomes a GPT
-    one, None when that is not asked for or is so already; while steps run, ``inspection`` and
-    ``boot_files`` are then those of the disk as it will be.
+    none to read. ``payload`` is the operator's folder, in which ``packages``, ``vm_agent`` and
+    ``installers`` were found. ``uefi`` is how an MBR disk becomes a GPT one, None when that is not
+    asked for or is so already; while steps run, ``inspection`` and ``boot_files`` are then those of
+    the disk as it will be.
     """
 
     options: EngineOptions
@@ -40,6 +42,7 @@ class Facts:
     packages: tuple[DriverPackage, ...] = ()
     vm_agent: VmAgentPackage | None = None
     uefi: UefiPlan | None = None
+    installers: tuple[InstallerPackage, ...] = ()
 
 
 @dataclass(slots=True)

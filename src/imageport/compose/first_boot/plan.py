@@ -68,7 +68,8 @@ VERBS = (
 CLOSING_VERBS = (RESTORE_SERVICE, RESTORE_VALUE, REMOVE_OVERRIDE, SET_EMS, REMOVE_SERVICE)
 """What ends the first boot, whatever came of the steps before."""
 PROGRAMS = f"{FOLDER}/programs"
-_MAX_STEPS = 99
+MAX_STEPS = 99
+"""A step's number has two digits in the plan, in the script and in the result."""
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.()+\-\\:]{1,200}")
 """No space, quote, percent sign or operator: safe in a line of cmd.exe without quoting rules."""
 
@@ -120,7 +121,7 @@ class FirstBootPlan:
         required: bool = True,
         control_sets: tuple[str, ...] = (),
     ) -> None:
-        """Add a step.
+        """Add a step; who writes the plan sees to it that there are at most `MAX_STEPS`.
 
         Raises:
             InputError: an argument could mean something to a command shell.
@@ -128,8 +129,6 @@ class FirstBootPlan:
         for argument in arguments:
             if not _ARGUMENT.fullmatch(argument):
                 raise InputError(f"Bad first-boot argument '{argument}': needed a plain name.")
-        if len(self.steps) >= _MAX_STEPS:
-            raise InputError(f"Bad first-boot plan: more than {_MAX_STEPS} steps.")
         number = len(self.steps) + 1
         self.steps.append(PlanStep(number, required, verb, arguments, control_sets))
 
@@ -168,6 +167,8 @@ def parse_plan(data: bytes) -> FirstBootPlan:
         if len(words) < 3 or words[1] not in {"required", "optional"} or words[2] not in VERBS:
             raise InputError(f"Bad first-boot plan: found line '{line[:80]}'.")
         plan.add(words[2], *words[3:], required=words[1] == "required")
+    if len(plan.steps) > MAX_STEPS:
+        raise InputError(f"Bad first-boot plan: found {len(plan.steps)} steps, needed {MAX_STEPS}.")
     return plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imageport.compose.contract import EngineOptions, Refusal, StepNote, Tier
+from imageport.compose.first_boot.plan import MAX_STEPS, FirstBootPlan
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.boot import all_steps as boot
@@ -55,6 +56,15 @@ def step_refusals(facts: Facts) -> list[Refusal]:
     """Return why steps that would run cannot do their work in this guest."""
     chosen = [step for step in STEPS if step.is_chosen(facts.options)]
     return [found for step in chosen for found in step.guest_problems(facts)]
+
+
+def plan_refusals(plan: FirstBootPlan) -> list[Refusal]:
+    """Return why first boot could not do what the steps have planned; nothing is written yet."""
+    count = len(plan.steps)
+    if count <= MAX_STEPS:
+        return []
+    reason = f"First boot would have {count} steps to do, it takes {MAX_STEPS}; name fewer."
+    return [refusal("bad_option", reason)]
 
 
 def run_steps(context: Context) -> list[StepNote]:

@@ -8,7 +8,6 @@ from imageport.compose.contract import EngineOptions, Installer, Refusal, Softwa
 from imageport.compose.first_boot.plan import INSTALL_PACKAGE, PROGRAMS
 from imageport.compose.installers import (
     InstallerPackage,
-    find_installers,
     installed_version,
     installer_problems,
     is_needed,
@@ -17,7 +16,6 @@ from imageport.compose.refusals import MIN_FREE_BYTES, refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.programs import add_program
 from imageport.compose.volumes.descriptors import Access
-from imageport.errors import EngineFailed
 
 _ORDER = (
     Software.OTHER,
@@ -114,24 +112,20 @@ class StageInstallers(Step):
         return "; ".join(said)
 
     def guest_problems(self, facts: Facts) -> list[Refusal]:
-        """Refuse a file that is not the one that the option means, and a guest without room."""
-        packages, refusals = find_installers(facts.payload, facts.options)
-        wanted = [package for package in packages if is_needed(facts.inspection, package.installer)]
+        """Refuse a guest without room for what it has to install."""
+        wanted = [one for one in facts.installers if is_needed(facts.inspection, one.installer)]
         size = sum(package.path.stat().st_size for package in wanted)
         needed = size * _SPACE_FACTOR + MIN_FREE_BYTES
         free = facts.inspection.free_bytes
-        if wanted and free < needed:
-            reason = f"The Windows volume has {free} bytes free, the installers need {needed}."
-            refusals.append(refusal("low_free_space", reason))
-        return refusals
+        if not wanted or free >= needed:
+            return []
+        reason = f"The Windows volume has {free} bytes free, the installers need {needed}."
+        return [refusal("low_free_space", reason)]
 
     def run(self, context: Context) -> None:
         """Add file, command file and steps of the plan for each that is missing or older."""
-        packages, refusals = find_installers(context.payload, context.options)
-        if refusals:  # asked before; the payload has changed since
-            raise EngineFailed(refusals[0].reason)
         for software in _ORDER:
-            for package in packages:
+            for package in context.installers:
                 is_its_turn = package.installer.software == software
                 if is_its_turn and is_needed(context.inspection, package.installer):
                     _stage(context, package)
