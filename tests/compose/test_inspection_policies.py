@@ -57,6 +57,22 @@ TOLD = {
         f'[{WINDOWS}\\DeviceInstall\\Restrictions]\n"DenyUnspecified"=dword:00000001',
         "Restrictions DenyUnspecified=1: devices that no other rule allows get no driver",
     ),
+    "a time server": (
+        '[\\Policies\\Microsoft\\W32Time\\Parameters]\n"NtpServer"="time.corp.example,0x8"',
+        "NtpServer=time.corp.example,0x8: Windows asks this time server, not the cloud's",
+    ),
+    "a kind of time source": (
+        '[\\Policies\\Microsoft\\W32Time\\Parameters]\n"Type"="NT5DS"',
+        "Parameters Type=NT5DS: this decides where Windows takes the time from",
+    ),
+    "a power scheme": (
+        '[\\Policies\\Microsoft\\Power\\PowerSettings]\n"ActivePowerScheme"="381b4222-f694"',
+        "PowerSettings ActivePowerScheme=381b4222-f694: this power scheme is the active one",
+    ),
+    "fast startup": (
+        f'[{WINDOWS}\\System]\n"HiberbootEnabled"=dword:00000001',
+        "System HiberbootEnabled=1: fast startup stays on",
+    ),
     "no devices of a class": (
         f'[{WINDOWS}\\DeviceInstall\\Restrictions]\n"DenyDeviceClasses"=dword:00000001',
         "Restrictions DenyDeviceClasses=1: devices by class get no driver",
@@ -94,7 +110,7 @@ def test_what_would_stop_first_boot_is_told_with_its_key(guest: Any, case: str) 
     text, line = TOLD[case]
     put(guest, "SOFTWARE", text)
     (told,) = policies(guest)
-    assert told.startswith("HKLM\\SOFTWARE\\Policies\\Microsoft\\Windows\\")
+    assert told.startswith("HKLM\\SOFTWARE\\Policies\\Microsoft\\")
     assert told.endswith(line)
 
 

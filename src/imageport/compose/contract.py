@@ -242,7 +242,7 @@ class Inspection:
     network: tuple[str, ...] = ()
     """What the old network was: addresses, gateways, name servers, routes; no secrets."""
     policies: tuple[str, ...] = ()
-    """Policies that could keep the first boot from its work, each with its key."""
+    """Policies that could keep the first boot from its work or win over a step, with their keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from imageport.compose.volumes.partition_table import PartitionTable
 MIN_FREE_BYTES = 512 * 1024 * 1024
 """First boot installs drivers and writes logs; Windows itself misbehaves below this."""
 ESP_LOADER = "EFI/Boot/bootx64.efi"
+HIBERNATION_FILE = "hiberfil.sys"
 _HIBERNATED = (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR")
 """First bytes of a hiberfil.sys that holds a session; an unused one begins with zeros."""
 _LINUX_CONTENTS = {
@@ -100,7 +101,7 @@ def disk_refusals(table: PartitionTable, job: EngineJob) -> list[Refusal]:
 def volume_refusals(files: GuestFiles) -> list[Refusal]:
     """Judge the mounted Windows volume: hibernation and free space."""
     found = []
-    if files.exists("hiberfil.sys") and files.read("hiberfil.sys", 4).startswith(_HIBERNATED):
+    if holds_session(files):
         found.append(refusal("hibernated", "hiberfil.sys holds a hibernated session."))
     free = files.free_bytes()
     if free < MIN_FREE_BYTES:
@@ -111,6 +112,12 @@ def volume_refusals(files: GuestFiles) -> list[Refusal]:
             )
         )
     return found
+
+
+def holds_session(files: GuestFiles) -> bool:
+    """Say whether the hibernation file is there and Windows would go on from it."""
+    is_there = files.exists(HIBERNATION_FILE)
+    return is_there and files.read(HIBERNATION_FILE, 4).startswith(_HIBERNATED)
 
 
 def hive_refusals(hives: HiveCopies) -> list[Refusal]:

@@ -1,4 +1,4 @@
-r"""Policies that could keep the first boot from its work: from running it, or from installing.
+r"""Policies that could keep the first boot from its work, and those that win over what steps set.
 
 First boot runs ``cmd.exe`` as SYSTEM, ``pnputil`` and ``msiexec``, and starts PowerShell where an
 operator's own step asks for it.
@@ -23,6 +23,12 @@ _DENIED_DEVICES = {
     "DenyDeviceClasses": "devices by class get no driver",
     "DenyInstanceIDs": "devices by instance get no driver",
 }
+_OVERRIDING = (
+    ("W32Time\\Parameters", "NtpServer", "Windows asks this time server, not the cloud's"),
+    ("W32Time\\Parameters", "Type", "this decides where Windows takes the time from"),
+    ("Power\\PowerSettings", "ActivePowerScheme", "this power scheme is the active one"),
+)
+"""Texts below Policies\\Microsoft; each wins over the setting of the same name."""
 _SCANNERS = {
     "CSFalconService": "CrowdStrike Falcon",
     "SentinelAgent": "SentinelOne",
@@ -49,6 +55,7 @@ def blocking_policies(registry: Registry, files: GuestFiles, current: str) -> tu
         *_app_locker(registry),
         *_code_integrity(files),
         *_scanners(registry, current),
+        *_overriding(registry),
     )
 
 
@@ -117,6 +124,17 @@ def _code_integrity(files: GuestFiles) -> Iterator[str]:
     for path in found:
         shown = "\\" + path.replace("/", "\\")
         yield f"{shown}: application control decides which programs and drivers may run"
+
+
+def _overriding(registry: Registry) -> Iterator[str]:
+    for below, name, meaning in _OVERRIDING:
+        key = f"Policies\\Microsoft\\{below}"
+        text = registry.text("SOFTWARE", key, name)
+        if text:
+            yield _line(key, name, text, meaning)
+    key = f"{_POLICIES}\\System"
+    if registry.number("SOFTWARE", key, "HiberbootEnabled") == 1:
+        yield _line(key, "HiberbootEnabled", 1, "fast startup stays on")
 
 
 def _scanners(registry: Registry, current: str) -> Iterator[str]:
