@@ -13,7 +13,7 @@ import pytest
 
 from imageport.errors import InputError, NameTaken, RecordMissing, StateError
 from imageport.model import BLOCK_BYTES, GenerationRole
-from imageport.state.record_folder import KEPT_STATES, RecordFolder
+from imageport.state.record_folder import KEPT_STATES, LIMIT_BYTES, RecordFolder
 from imageport.state.records import Generation, Publication
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder
@@ -109,6 +109,19 @@ def test_a_place_is_published_to_once_and_places_add_up(store: StateStore):
         publication(2),
         publication(1, size_bytes=9),
     )
+
+
+def test_a_record_that_nobody_could_read_is_not_written(store: StateStore):
+    store.catalogue.add(generation(1))
+    with pytest.raises(StateError, match=f"needed at most {LIMIT_BYTES}"):
+        store.catalogue.add(generation(2, details={"composed": "x" * LIMIT_BYTES}))
+    assert [item.id for item in store.catalogue.list()] == ["gen-1"]
+
+
+def test_a_record_keeps_text_that_is_no_unicode(store: StateStore):
+    one = generation(details={"console": "a\ud800b"})
+    store.catalogue.add(one)
+    assert store.catalogue.get("gen-1") == one
 
 
 def test_a_removed_generation_is_gone_and_may_be_added_again(store: StateStore):

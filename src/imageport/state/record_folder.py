@@ -33,8 +33,9 @@ from imageport.errors import (
 from imageport.storage.folder import FileStat, Folder
 
 SCHEMA = 1
-LIMIT_BYTES = 4 * 1024 * 1024
-"""No record comes near; a larger file is not ours."""
+LIMIT_BYTES = 16 * 1024 * 1024
+"""No record comes near (a generation with two reports of a thousand changes has 1 MiB), and none
+larger is written: one that could not be read would stop every listing."""
 MAX_COUNTER = 10**12
 KEPT_STATES = 8
 """More changes than one record can see during one listing: each takes several round trips."""
@@ -200,11 +201,16 @@ class RecordFolder:
             ensure_ascii=False,
             indent=1,
             sort_keys=True,
-        )
+        ).encode("utf-8", "backslashreplace")
+        if len(text) > LIMIT_BYTES:
+            raise StateError(
+                f"Cannot write record '{self._folder.location}/{name}': found {len(text)} bytes, "
+                f"needed at most {LIMIT_BYTES}."
+            )
         created = self._folder.create(part := self._claim(name))
         try:
             with created as file:
-                file.write_at(0, text.encode())
+                file.write_at(0, text)
                 file.flush()
             self._folder.rename(part, name)
         except ImageportError:
