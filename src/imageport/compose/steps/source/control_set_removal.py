@@ -148,6 +148,10 @@ class ControlSetRemoval:
                 text_of(child, "Service").lower() in self.gone for child in key.children()
             ),
         )
+        self._delete_children(
+            f"{self.control_set}\\Control\\CriticalDeviceDatabase",
+            lambda key: text_of(key, "Service").lower() in self.gone,
+        )
 
     def _delete_device(self, path: str) -> None:
         """Delete an instance, and its device and bus where it was the last one of them."""

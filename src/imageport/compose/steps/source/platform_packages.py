@@ -116,7 +116,7 @@ def forget_packages(registry: Registry, recorder: Recorder, gone: list[OldPackag
     for hive in DATABASES if gone else ():
         for path, values in list(_device_ids(registry, hive)):
             named = [name for name in values if name.lower() in infs]
-            if named and len(named) == len(values):
+            if named and len(named) == len(values) and not _has_children(registry, hive, path):
                 recorder.delete_key(hive, path)
                 _delete_if_empty(registry, recorder, hive, path.rpartition("\\")[0])
             else:
@@ -227,6 +227,12 @@ def _device_ids(registry: Registry, hive: str) -> Iterator[tuple[str, list[str]]
         yield f"{root}\\{first.name}", list(first.values())
         for second in first.children():
             yield f"{root}\\{first.name}\\{second.name}", list(second.values())
+
+
+def _has_children(registry: Registry, hive: str, path: str) -> bool:
+    """Say whether a key has keys below: an id without a bus may be spelled as a bus is."""
+    key = registry.key(hive, path)
+    return key is not None and bool(key.children())
 
 
 def _delete_if_empty(registry: Registry, recorder: Recorder, hive: str, path: str) -> None:
