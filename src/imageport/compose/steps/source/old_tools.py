@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imageport.compose.drivers.installed_drivers import STORE
+from imageport.compose.hives.registry import Registry
 from imageport.compose.step import Facts
 from imageport.compose.steps.source.platform_files import (
     SYSTEM_FOLDERS,
@@ -20,12 +21,14 @@ from imageport.compose.steps.source.platform_packages import (
 )
 from imageport.compose.steps.source.platform_services import (
     binary_of,
+    files_in_use,
     lost_names,
     named_services,
     old_services,
 )
 from imageport.compose.steps.source.platform_software import OldSoftware, old_software
 from imageport.compose.steps.source.source_platform import SourcePlatform
+from imageport.compose.steps.source.winsock_catalog import winsock_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class OldTools:
     lost: dict[str, frozenset[str]]
     """By control set, in lower case: names that filters and lists hold and that do not exist."""
     software: OldSoftware
+    is_in_winsock: bool
+    """Whether a catalogue names the platform's library: it may be gone, then no socket opens."""
     kept_files: frozenset[str]
     """File names, in lower case, of drivers that stay."""
 
@@ -54,6 +59,7 @@ class OldTools:
             self.gone_packages
             or any(self.services.values())
             or any(self.lost.values())
+            or self.is_in_winsock
             or self.software.listed
             or self.software.products
         )
@@ -78,27 +84,37 @@ def find_old_tools(facts: Facts, platform: SourcePlatform) -> OldTools:
     """Return what the guest has of a platform's tools; changes nothing."""
     registry, files = facts.registry, facts.files
     packages = old_packages(facts, platform)
-    claimed = claimed_services(registry, [one for one in packages if not one.stays])
+    going = [package for package in packages if not package.stays]
+    packaged = frozenset(name.lower() for package in going for name in package.services)
+    claimed = claimed_services(registry, going)
     claimed |= kept_disk_drivers(registry, platform)
     services, lost = {}, {}
     for control_set in registry.control_sets:
         services[control_set] = tuple(
             name
-            for name in old_services(registry, files, platform, control_set)
+            for name in old_services(registry, files, platform, control_set, packaged)
             if name.lower() not in claimed or registry.start_of(control_set, name) is None
         )
     every = [name for names in services.values() for name in names]
     for control_set in registry.control_sets:
         named = [*named_services(registry, control_set), *every]
         lost[control_set] = frozenset(lost_names(registry, platform, control_set, named))
-    software = old_software(registry, platform)
     return OldTools(
-        platform, tuple(packages), services, lost, software, _kept_files(facts, packages)
+        platform,
+        tuple(packages),
+        services,
+        lost,
+        old_software(registry, platform),
+        _is_in_winsock(registry, platform),
+        _kept_files(facts, packages),
     )
 
 
 def old_files(facts: Facts, tools: OldTools) -> list[str]:
-    """Return what goes from the Windows volume, folders whole, in the order it goes."""
+    """Return what goes from the Windows volume, folders whole, in the order it goes.
+
+    Whoever made it, nothing goes that a service runs which stays in any control set.
+    """
     files, platform = facts.files, tools.platform
     paths = [
         path
@@ -110,7 +126,12 @@ def old_files(facts: Facts, tools: OldTools) -> list[str]:
     paths += own_folders(files, platform)
     paths += tools.software.packages
     known = {path.lower(): path for path in paths}
-    return [path for path in known.values() if files.exists(path)]
+    in_use = files_in_use(facts.registry, tools.services)
+    return [
+        path
+        for key, path in known.items()
+        if files.exists(path) and not any(f"{used}/".startswith(f"{key}/") for used in in_use)
+    ]
 
 
 def _binaries(facts: Facts, tools: OldTools) -> list[str]:
@@ -125,6 +146,14 @@ def _binaries(facts: Facts, tools: OldTools) -> list[str]:
         for name in facts.files.names(f"{STORE}/{package.store}"):
             paths += [f"{folder}/{name}" for folder in SYSTEM_FOLDERS]
     return [path for path in dict.fromkeys(paths) if path.lower().startswith("windows/")]
+
+
+def _is_in_winsock(registry: Registry, platform: SourcePlatform) -> bool:
+    return any(
+        entry.library in platform.winsock_libraries
+        for control_set in registry.control_sets
+        for entry in winsock_entries(registry, control_set)
+    )
 
 
 def _kept_files(facts: Facts, packages: list[OldPackage]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import Registry
@@ -17,12 +17,37 @@ _SHARED_HOSTS = ("dllhost.exe", "svchost.exe")
 
 
 def old_services(
-    registry: Registry, files: GuestFiles, platform: SourcePlatform, control_set: str
+    registry: Registry,
+    files: GuestFiles,
+    platform: SourcePlatform,
+    control_set: str,
+    packaged: frozenset[str],
 ) -> list[str]:
-    """Return the services of the platform in one control set, by who made their binaries."""
+    """Return the services of the platform in one control set, by who made their binaries.
+
+    ``packaged`` are, in lower case, the services that the platform's driver packages name: makers
+    rename theirs, and have Windows' own drivers serve their devices.
+    """
     services = registry.key("SYSTEM", f"{control_set}\\Services")
     keys = services.children() if services else []
-    return [key.name for key in keys if _is_of(platform, key, files)]
+    return [
+        key.name
+        for key in keys
+        if _is_of(platform, key, files)
+        or (key.name.lower() in packaged and platform.made(files, binary_of(key)))
+    ]
+
+
+def files_in_use(registry: Registry, removed: Mapping[str, Iterable[str]]) -> frozenset[str]:
+    """Return what the services run that are not ``removed`` (by control set), as `binary_of`."""
+    found = set()
+    for control_set in registry.control_sets:
+        gone = {name.lower() for name in removed[control_set]}
+        services = registry.key("SYSTEM", f"{control_set}\\Services")
+        for key in services.children() if services else []:
+            if key.name.lower() not in gone and key.value("Start") is not None:
+                found.add(binary_of(key))
+    return frozenset(found)
 
 
 def lost_names(
