@@ -6,6 +6,7 @@ from prefect import task
 
 from imageport.workflow.compose_at_site import SiteComposing
 from imageport.workflow.compose_at_site import compose_and_upload as run_compose_and_upload
+from imageport.workflow.facts import image_name
 from imageport.workflow.upload import upload as run_upload
 from tasks._places import load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
@@ -31,7 +32,7 @@ def upload(
     """Upload what the target does not have; a task that was killed goes on from its journal."""
     here = load_site(route.source)
     with (
-        shown_progress(image) as events,
+        shown_progress(image_name(image)) as events,
         workplace(route, here, events) as place,
         here.store.open_store() as store,
     ):
@@ -63,7 +64,7 @@ def compose_and_upload(
     """Compose beside the vDisk, then upload what the target does not have of the result."""
     here = load_site(route.source)
     with (
-        shown_progress(image) as events,
+        shown_progress(image_name(image)) as events,
         workplace(route, here, events) as place,
         here.store.open_store() as store,
         payload_for(route, here, options) as payload,
