@@ -70,6 +70,9 @@ class GuestFiles(ABC):
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it."""
 
+    def settle(self) -> None:  # noqa: B027 - most volumes have nothing to wait for
+        """Return once all that was written would outlast a kill of the machine that writes it."""
+
     def below(self, folder: str) -> Iterator[str]:
         """Yield the path of every file below a folder, at any depth."""
         for name in self.names(folder):
@@ -104,7 +107,8 @@ class PendingFiles(GuestFiles):
 
     ``removals`` and ``additions`` are by lower-case path. What is added after it was removed counts
     as added; `apply` removes such things first and all others last, so that no service is left
-    without its file should writing end half-way.
+    without its file should writing end half-way. Between such stages it waits for the disk, which
+    otherwise gets them in any order.
     """
 
     real: GuestFiles
@@ -217,8 +221,10 @@ class PendingFiles(GuestFiles):
                 self.real.add_folder(addition.path, addition.access)
             else:
                 self.real.add_file(addition.path, addition.content, addition.access)
+        self.real.settle()  # drivers lie there before a hive names them
         for path, content in self.rewrites.values():
             self.real.rewrite(path, content)
+        self.real.settle()  # no hive names them any more before drivers go
         for key, path in self.removals.items():
             if key not in first and self.real.exists(path):
                 self.real.remove(path)

@@ -118,6 +118,10 @@ class MountedFiles(GuestFiles):
         if self.exists(path):
             raise EngineFailed(f"Cannot remove '{path}': it is still there.")
 
+    def settle(self) -> None:
+        """Have the machine write what it holds in memory."""
+        self._handle.sync()
+
     def _put(self, place: str, content: bytes | Path) -> None:
         if isinstance(content, Path):
             self._handle.upload(str(content), place)
