@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from imageport.compose.contract import Change
 from imageport.compose.guest import BOOT_MOUNT, WINDOWS_MOUNT, Guest
+from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import (
     BOOT_STORE_HIVE,
     UEFI,
@@ -14,12 +15,14 @@ from imageport.compose.hives.registry import (
     boot_store_path,
     hive_path,
 )
+from imageport.compose.hives.soundness import hive_problem
 from imageport.compose.recorder import key_path
 from imageport.compose.survey import Survey, boot_volume_files
 from imageport.compose.uefi_disk import convert_disk, shrink_windows
 from imageport.compose.volumes.guest_files import GuestFiles, PendingFiles
 from imageport.compose.volumes.mounted_files import MountedFiles
 from imageport.compose.volumes.new_volume import NewVolume
+from imageport.errors import EngineFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,24 @@ def keep_hives(
     """Write the hives' copies out and hand over those that changed, each to its own volume.
 
     ``firmware`` is what will start the disk: by it the boot store has its place.
+
+    Raises:
+        EngineFailed: a copy is not sound as it was written; nothing has reached the disk.
     """
     for name, hive in registry.hives.items():
         hive.commit()
         is_changed = any(change.path.startswith(key_path(name, "")) for change in changes)
         if not is_changed and name not in registry.replayed:
             continue
+        _check(name, hive)
         if name == BOOT_STORE_HIVE:
             assert boot is not None  # noqa: S101 - that hive was read from there
             boot.rewrite(boot_store_path(firmware), hive.path)
         else:
             windows.rewrite(hive_path(name), hive.path)
+
+
+def _check(name: str, hive: Hive) -> None:
+    """Look at a copy as libhivex wrote it: it was sound before, so what is wrong now is new."""
+    if problem := hive_problem(hive.path.read_bytes()):
+        raise EngineFailed(f"Cannot rewrite hive '{name}': {problem.rstrip('.')}.")
