@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imageport.compose.contract import Action, EngineOptions
-from imageport.compose.verdict.evidence import guest_path
+from imageport.compose.guest_paths import guest_path
 from imageport.compose.volumes.descriptors import Access
 
 FIRST_BOOT = "Windows/ImageportFirstBoot"

@@ -57,3 +57,11 @@ def test_the_engine_imports_the_standard_library_and_guestfs_only() -> None:
             words = line.split()
             if len(words) > 1 and words[0] in {"import", "from"} and line[0] != " ":
                 assert words[1].split(".")[0] in allowed, f"{path}: {line}"
+
+
+def test_nothing_that_looks_or_changes_imports_the_verdict() -> None:
+    """A verdict judges what steps made; what both need has a module of its own."""
+    engine = ROOT / "src/imageport/compose"
+    for folder in ("drivers", "guest_facts", "hives", "steps", "volumes"):
+        for path in (engine / folder).rglob("*.py"):
+            assert "imageport.compose.verdict" not in path.read_text(), path

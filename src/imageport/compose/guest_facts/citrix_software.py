@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imageport.compose.guest_paths import guest_path
 from imageport.compose.hives.registry import Registry, service_path
-from imageport.compose.verdict.evidence import guest_path
 from imageport.compose.volumes.file_version import file_version
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import EngineFailed

@@ -7,10 +7,11 @@ from imageport.compose.boot_store import BootEntry, default_entry
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
+from imageport.compose.guest_paths import guest_path
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, boot_store_path, service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.all_steps import is_source_service
-from imageport.compose.verdict.evidence import Check, Evidence, Finding, guest_path
+from imageport.compose.verdict.evidence import Check, Evidence, Finding
 from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_problem
 
 BIOS_LOADER = "bootmgr"

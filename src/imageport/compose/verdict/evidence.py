@@ -1,15 +1,15 @@
-"""What a verdict is based on, and how guest paths in the registry lead to files."""
+"""What a verdict is based on."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob, Inspection
-from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.guest_paths import service_binary
+from imageport.compose.hives.registry import Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import Partition, PartitionTable
 
@@ -17,15 +17,6 @@ DISABLED = 4
 """A service's Start."""
 _MAX_NAMED = 12
 """More problems of one kind than this are counted, not listed."""
-_PREFIXES = (
-    (re.compile(r"^\\\?\?\\", re.IGNORECASE), ""),
-    (re.compile(r"^\\systemroot\\", re.IGNORECASE), "Windows\\"),
-    (re.compile(r"^%(systemroot|windir)%\\", re.IGNORECASE), "Windows\\"),
-    (re.compile(r"^%(systemdrive)%\\", re.IGNORECASE), ""),
-    (re.compile(r"^%programfiles%\\", re.IGNORECASE), "Program Files\\"),
-    (re.compile(r"^c:\\", re.IGNORECASE), ""),
-    (re.compile(r"^system32\\", re.IGNORECASE), "Windows\\System32\\"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +48,6 @@ class Finding:
         lines = self.problems or self.facts
         more = len(lines) - _MAX_NAMED
         return "; ".join(lines[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
-
-
-def service_binary(registry: Registry, control_set: str, service: str) -> str:
-    """Return the file that a service runs, as a path from the volume's root."""
-    image = registry.text("SYSTEM", service_path(control_set, service), "ImagePath")
-    if not image:  # Windows' own rule for drivers that name no file
-        return f"Windows/System32/drivers/{service}.sys"
-    return guest_path(image)
-
-
-def guest_path(image_path: str) -> str:
-    r"""Return the file of an ImagePath, without its arguments, from the volume's root.
-
-    ``"C:\Program Files\x\y.exe" -run`` becomes ``Program Files/x/y.exe``.
-    """
-    text = image_path.strip()
-    if text.startswith('"'):
-        text = text[1:].partition('"')[0]
-    else:
-        match = re.match(r"(.*?\.(?:exe|sys|dll|com|efi))(?:\s|$)", text, re.IGNORECASE)
-        text = match[1] if match else text
-    for pattern, replacement in _PREFIXES:
-        text = pattern.sub(replacement.replace("\\", "\\\\"), text)
-    return text.replace("\\", "/").lstrip("/")
 
 
 class When(StrEnum):

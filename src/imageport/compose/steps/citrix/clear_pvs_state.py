@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from imageport.compose.contract import Tier
 from imageport.compose.drivers.class_filters import filter_services
+from imageport.compose.guest_paths import service_binary
 from imageport.compose.hives.registry import Registry, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Facts, Step
@@ -19,7 +20,6 @@ from imageport.compose.steps.citrix.provisioning_state import (
     device_values,
     write_caches,
 )
-from imageport.compose.verdict.evidence import service_binary
 from imageport.compose.volumes.guest_files import GuestFiles
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imageport.compose.contract import Tier
+from imageport.compose.guest_paths import guest_path
 from imageport.compose.hives.registry import Registry, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Facts, Step
@@ -18,7 +19,6 @@ from imageport.compose.steps.citrix.provisioning_state import (
     WORKSTATION,
     dependencies_of,
 )
-from imageport.compose.verdict.evidence import guest_path
 from imageport.compose.volumes.guest_files import GuestFiles
 
 

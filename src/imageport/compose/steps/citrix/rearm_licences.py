@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from imageport.compose.contract import EngineOptions, Tier
 from imageport.compose.first_boot.plan import REARM_OFFICE, REARM_WINDOWS
+from imageport.compose.guest_paths import guest_path
 from imageport.compose.hives.registry import Registry
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.programs import add_powershell_program
-from imageport.compose.verdict.evidence import guest_path
 from imageport.compose.volumes.guest_files import GuestFiles
 
 WINDOWS_PROGRAM, OFFICE_PROGRAM = "rearm-windows", "rearm-office"
