@@ -82,7 +82,14 @@ def test_a_sound_volume_is_not_refused(guest: Any) -> None:
 
 @pytest.mark.parametrize(
     ("start", "found"),
-    [(b"HIBR", ["hibernated"]), (b"hibr", ["hibernated"]), (b"\0\0\0\0", []), (b"", [])],
+    [
+        (b"HIBR", ["hibernated"]),
+        (b"hibr", ["hibernated"]),
+        (b"RSTR", ["hibernated"]),
+        (b"wake", []),
+        (b"\0\0\0\0", []),
+        (b"", []),
+    ],
 )
 def test_a_hibernation_file_counts_by_its_first_bytes(
     guest: Any, start: bytes, found: list[str]

@@ -17,8 +17,9 @@ MIN_FREE_BYTES = 512 * 1024 * 1024
 """First boot installs drivers and writes logs; Windows itself misbehaves below this."""
 ESP_LOADER = "EFI/Boot/bootx64.efi"
 HIBERNATION_FILE = "hiberfil.sys"
-_HIBERNATED = (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR")
-"""First bytes of a hiberfil.sys that holds a session; an unused one begins with zeros."""
+_HIBERNATED = (b"hibr", b"HIBR", b"rstr", b"RSTR")
+"""First bytes of a hiberfil.sys that holds a session, or one half brought back. An unused one
+begins with zeros, one that was brought back whole with ``wake``."""
 _LINUX_CONTENTS = {
     "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "swap", "LVM2_member", "crypto_LUKS",
     "linux_raid_member", "zfs_member",
@@ -29,8 +30,8 @@ _FIRST_SUPPORTED_MAJOR = "10."
 _HINTS = {
     "wrong_disk": "Attach the disk that this job was made for; nothing was written.",
     "dynamic_disk": "Convert the disk to basic in Windows, or make a new basic image.",
-    "needs_uefi": "Set the option convert_to_uefi, or convert the image in Windows (mbr2gpt): "
-    "cloud machines that stream from Provisioning Services boot by UEFI.",
+    "needs_uefi": "Set the option convert_to_uefi, or convert the image in Windows (mbr2gpt). "
+    "Machines that stream from Provisioning Services, and all that Azure makes, boot by UEFI.",
     "no_uefi_conversion": "Correct what is named and start again, or convert the image in Windows "
     "(mbr2gpt /convert /allowFullOS); nothing was written.",
     "bitlocker": "Decrypt the volume in Windows (manage-bde -off C:), shut down, try again.",

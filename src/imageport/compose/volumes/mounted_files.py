@@ -109,6 +109,8 @@ class MountedFiles(GuestFiles):
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder."""
+        if not path.strip("/"):
+            raise EngineFailed("Cannot remove '': it would be the whole volume.")
         place = self._need(path)
         self._handle.rm_rf(place)
         key = path.lower()
