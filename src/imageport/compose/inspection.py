@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from imageport.compose.contract import Inspection
 from imageport.compose.guest_facts.bounded_facts import bounded
 from imageport.compose.guest_facts.citrix_software import citrix_facts
+from imageport.compose.guest_facts.domain import joined_domain
 from imageport.compose.guest_facts.drivers import foreign_drivers
 from imageport.compose.guest_facts.network import network_facts
 from imageport.compose.guest_facts.platform import source_platform, source_tools
@@ -19,9 +17,7 @@ from imageport.compose.guest_facts.windows_release import (
     build_number,
     product_name,
 )
-from imageport.compose.hives.hive import Hive
-from imageport.compose.hives.hive_copies import copy_hive
-from imageport.compose.hives.registry import Registry, hive_path
+from imageport.compose.hives.registry import Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import PartitionTable
 
@@ -49,7 +45,7 @@ def inspect(registry: Registry, files: GuestFiles, table: PartitionTable) -> Ins
         machine_identity_version=citrix.machine_identity_version,
         mcs_io_version=citrix.mcs_io_version,
         provisioned_by=citrix.provisioned_by,
-        domain=_domain(registry, files, current),
+        domain=joined_domain(registry, files, current),
         free_bytes=files.free_bytes(),
         software=tuple(f"{name} {version}".rstrip() for name, version in products),
         drivers=foreign_drivers(registry, current),
@@ -65,27 +61,3 @@ def describe_partitions(table: PartitionTable) -> tuple[str, ...]:
         f"{p.number}: {p.name or p.type_id}, {p.length_bytes} bytes at {p.first_byte}"
         for p in table.partitions
     )
-
-
-def _domain(registry: Registry, files: GuestFiles, current: str) -> str:
-    """Return the domain the machine is joined to, "" when it is in none."""
-    parameters = f"{current}\\Services\\Tcpip\\Parameters"
-    domain = registry.text("SYSTEM", parameters, "NV Domain") or registry.text(
-        "SYSTEM", parameters, "Domain"
-    )
-    return domain if domain and _has_machine_account(files) else ""
-
-
-def _has_machine_account(files: GuestFiles) -> bool:
-    """Say whether the machine's secret exists; its content is not looked at.
-
-    A hive that cannot be read is no reason to call a machine with a domain's name a free one.
-    """
-    if not files.exists(hive_path("SECURITY")):
-        return False
-    with tempfile.TemporaryDirectory() as folder:
-        copy = copy_hive(files, hive_path("SECURITY"), Path(folder) / "SECURITY")
-        if not copy.can_be_opened:
-            return True
-        with Hive(copy.path) as hive:
-            return hive.key("Policy\\Secrets\\$MACHINE.ACC") is not None
