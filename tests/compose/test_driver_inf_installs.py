@@ -98,6 +98,26 @@ def test_the_newest_list_that_fits_is_taken(build: int, install: str) -> None:
     assert [model.position for model in models] == [1, 2, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("manufacturer", "lists", "served"),
+    [
+        ("M,NTamd64.10.0,NTamd64.10.0...20000", "[M.NTamd64.10.0...20000]", [17763]),
+        ("M,NTamd64.10.0,NTamd64.10.0...20000", "", [17763]),
+        ("M,NTamd64.10.0,NTamd64.10.0...30000", "[M.NTamd64.10.0...30000]", [17763, 22631]),
+        ("M,NTamd64.10.0\n%Q%=N,NTamd64.10.0...20000", "[N.NTamd64.10.0...20000]", [17763, 22631]),
+    ],
+)
+def test_an_empty_list_leaves_its_systems_out(
+    manufacturer: str, lists: str, served: list[int]
+) -> None:
+    text = HEAD.replace("M,NTamd64", manufacturer).replace("[M.NTamd64]", "[M.NTamd64.10.0]")
+    assert manufacturer in text
+    inf = parse_inf(f"{text}[Install]\n{lists}\n".encode())
+    assert inf.hardware_ids == ("PCI\\VEN_1111&DEV_2222",)
+    systems = [WindowsVersion(10, 0, build, is_server=False) for build in (17763, 22631)]
+    assert [system.build for system in systems if inf.models_for(system)] == served
+
+
 def test_windows_is_told_from_what_inspection_found() -> None:
     found = WindowsVersion.of("10.0.20348.2340", "Windows Server 2022 Datacenter")
     assert found == WindowsVersion(10, 0, 20348, is_server=True)

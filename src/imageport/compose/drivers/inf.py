@@ -17,6 +17,7 @@ from imageport.compose.drivers.inf_installs import (
 from imageport.compose.drivers.inf_models import (
     AMD64,
     InfModel,
+    ModelList,
     WindowsVersion,
     models_for,
     read_models,
@@ -61,13 +62,18 @@ class DriverInf:
     version: DriverVersion
     is_locked_down: bool
     """PnpLockdown: Windows lets nobody but itself replace the files."""
-    models: tuple[InfModel, ...]
+    model_lists: tuple[ModelList, ...]
     installs: dict[str, InfInstall]
     """By the name that models give, in lower case."""
     source_files: tuple[str, ...]
     """Files of the package relative to the INF, with ``/``."""
     strings: dict[str, str]
     """By lower-case token."""
+
+    @property
+    def models(self) -> tuple[InfModel, ...]:
+        """Return all models, for whatever version of Windows."""
+        return tuple(model for item in self.model_lists for model in item.models)
 
     @property
     def hardware_ids(self) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class DriverInf:
 
     def models_for(self, system: WindowsVersion) -> tuple[InfModel, ...]:
         """Return the models of the lists that a version of Windows takes."""
-        return models_for(self.models, system)
+        return models_for(self.model_lists, system)
 
     def install_of(self, model: InfModel) -> InfInstall:
         """Return what is installed for a model."""
@@ -136,7 +142,8 @@ def parse_inf(data: bytes) -> DriverInf:
     document = InfText(data)
     if document.first("version", "signature").lower() not in {"$windows nt$", "$chicago$"}:
         raise InputError("Bad driver INF: found no signature, needed [Version] Signature.")
-    models = read_models(document)
+    lists = read_models(document)
+    models = [model for item in lists for model in item.models]
     names = dict.fromkeys(model.install.lower() for model in models)
     if len(names) > _MAX_INSTALLS:
         raise InputError(
@@ -152,7 +159,7 @@ def parse_inf(data: bytes) -> DriverInf:
         driver_version=",".join(written_version),
         version=_version(written_version),
         is_locked_down=document.first("version", "pnplockdown") == "1",
-        models=models,
+        model_lists=lists,
         installs={name: read_install(document, spelled[name]) for name in names},
         source_files=tuple(sorted(_source_files(document))),
         strings=document.strings,

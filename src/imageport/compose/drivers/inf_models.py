@@ -93,13 +93,23 @@ class InfModel:
     decoration: Decoration
 
 
-def read_models(document: InfText) -> tuple[InfModel, ...]:
-    """Return the models of all lists for 64-bit x86.
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    """One list of a maker's models; an empty one says that its systems get no driver."""
+
+    manufacturer: str
+    decoration: Decoration
+    models: tuple[InfModel, ...]
+
+
+def read_models(document: InfText) -> tuple[ModelList, ...]:
+    """Return all lists for 64-bit x86.
 
     Raises:
-        InputError: there are none, or too many.
+        InputError: there is no model in them, or too many.
     """
-    models: list[InfModel] = []
+    found: list[ModelList] = []
+    count = 0
     for maker in document.section("manufacturer"):
         base, *decorations = [document.expand(value) for value in maker.values]
         base = base or maker.key
@@ -107,24 +117,29 @@ def read_models(document: InfText) -> tuple[InfModel, ...]:
         lists = [(f"{base}.{text.strip()}", Decoration.read(text)) for text in named]
         for section, decoration in lists if named else [(base, Decoration())]:
             if decoration is not None:
-                models += _list(document, section, maker.key or base, decoration)
-            if len(models) > MAX_IDS:
+                name = maker.key or base
+                models = _list(document, section, name, decoration)
+                found.append(ModelList(name, decoration, tuple(models)))
+                count += len(models)
+            if count > MAX_IDS:
                 raise InputError(f"Bad driver INF: found more than {MAX_IDS} hardware ids.")
-    if not models:
+    if not count:
         raise InputError("Bad driver INF: found no device for 64-bit Windows, needed one.")
-    return tuple(models)
+    return tuple(found)
 
 
-def models_for(models: Sequence[InfModel], system: WindowsVersion) -> tuple[InfModel, ...]:
-    """Return each maker's best list for a system, in the INF's order."""
+def models_for(lists: Sequence[ModelList], system: WindowsVersion) -> tuple[InfModel, ...]:
+    """Return the models of each maker's best list for a system, in the INF's order.
+
+    A list without models is chosen as any other: so a maker leaves systems out.
+    """
     best: dict[str, Decoration] = {}
-    for model in models:
-        known = best.get(model.manufacturer)
-        if model.decoration.fits(system) and (
-            known is None or model.decoration.order > known.order
-        ):
-            best[model.manufacturer] = model.decoration
-    return tuple(model for model in models if best.get(model.manufacturer) == model.decoration)
+    for item in lists:
+        known = best.get(item.manufacturer)
+        if item.decoration.fits(system) and (known is None or item.decoration.order > known.order):
+            best[item.manufacturer] = item.decoration
+    chosen = [item for item in lists if best.get(item.manufacturer) == item.decoration]
+    return tuple(model for item in chosen for model in item.models)
 
 
 def _list(document: InfText, section: str, maker: str, decoration: Decoration) -> list[InfModel]:
