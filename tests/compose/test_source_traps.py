@@ -20,34 +20,15 @@ from imageport.compose.steps.source.source_platform import volume_path
 from imageport.compose.steps.source.winsock_catalog import winsock_entries
 from imageport.sandbox.sample.driver_package import write_package
 from imageport.sandbox.sample.guest_kind import GuestKind, Platform
-from imageport.sandbox.sample.hives import expand, merge_text
-from imageport.sandbox.sample.portable_executable import minimal_pe
+from tests.compose.tool_remains import CATALOGUE, SETS, merge, put_driver, start_of
 
-SETS = ("ControlSet001", "ControlSet002")
 REMOVALS = {step.name for step in STEPS}
-CATALOGUE = "Services\\WinSock2\\Parameters\\Protocol_Catalog9"
 DISKS = "[\\{set}\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}]\n"
 AWS = EngineOptions()
 
 
-def merge(guest: Any, hive: str, text: str) -> None:
-    """Change a hive of the guest; ``{set}`` is merged for every control set."""
-    for name in SETS if "{set}" in text else ("",):
-        merge_text(guest.hive(hive), expand(text.replace("{set}", name)))
-
-
 def removed(guest: Any, options: EngineOptions = AWS) -> list[Change]:
     return [change for change in guest.compose(options) if change.step in REMOVALS]
-
-
-def start_of(guest: Any, service: str) -> int | None:
-    with ExitStack() as stack:
-        return guest.registry(stack).start_of("ControlSet001", service)  # type: ignore[no-any-return]
-
-
-def put_driver(guest: Any, name: str, company: str) -> None:
-    place = guest.windows.root / "Windows/System32/drivers" / name
-    place.write_bytes(minimal_pe(name, "10.0.1.0", company=company))
 
 
 @pytest.mark.parametrize(
