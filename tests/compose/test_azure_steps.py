@@ -285,7 +285,7 @@ def test_an_image_without_its_own_network_driver_is_refused_as_no_package_can_he
         registry = guest.registry(stack)
         inspect(registry, guest.windows, guest.table)
         job = EngineJob(Action.COMPOSE, EngineDisk(""), AZURE)
-        (found,) = driver_refusals(registry, (), job, TARGETS["azure"])
+        (found,) = driver_refusals(registry, guest.windows, (), job, TARGETS["azure"])
     assert found.code == "driver_missing"
     assert "DISM" in found.hint
     assert "VMBUS\\{f8615163" in found.reason
@@ -297,4 +297,5 @@ def test_the_image_as_it_is_has_a_driver_for_azure_and_needs_no_package(
     guest = new_guest()
     with ExitStack() as stack:
         job = EngineJob(Action.COMPOSE, EngineDisk(""), AZURE)
-        assert driver_refusals(guest.registry(stack), (), job, TARGETS["azure"]) == []
+        registry = guest.registry(stack)
+        assert driver_refusals(registry, guest.windows, (), job, TARGETS["azure"]) == []

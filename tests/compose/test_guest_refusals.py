@@ -20,6 +20,7 @@ from imageport.compose.contract import (
     Refusal,
 )
 from imageport.compose.drivers.driver_packages import find_packages
+from imageport.compose.drivers.installed_drivers import STORE, infs_for
 from imageport.compose.hives.registry import copy_hives
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.inspection import inspect
@@ -186,12 +187,24 @@ def test_the_targets_network_adapter_must_get_a_driver(guest: Any) -> None:
     target = TARGETS["aws"]
     with ExitStack() as stack:
         registry = guest.registry(stack)
-        missing = driver_refusals(registry, [], a_job(), target)
+        missing = driver_refusals(registry, guest.windows, [], a_job(), target)
         assert codes(missing) == ["driver_missing"]
         assert "PCI\\VEN_1D0F&DEV_EC20" in missing[0].reason
-        assert driver_refusals(registry, packages, a_job(), target) == []
+        assert driver_refusals(registry, guest.windows, packages, a_job(), target) == []
         installed = a_job(required_nic_ids=("PCI\\VEN_15AD&DEV_07B0",))
-        assert driver_refusals(registry, [], installed, target) == []
+        assert driver_refusals(registry, guest.windows, [], installed, target) == []
+
+
+def test_a_driver_that_is_gone_from_the_store_is_none(guest: Any) -> None:
+    wanted = a_job(required_nic_ids=("PCI\\VEN_15AD&DEV_07B0",))
+    store = guest.windows.root / STORE
+    (package,) = [path for path in store.iterdir() if path.name.startswith("vmxnet3")]
+    package.rename(store / "elsewhere")
+    with ExitStack() as stack:
+        registry = guest.registry(stack)
+        assert infs_for(registry, "PCI\\VEN_15AD&DEV_07B0"), "the database still names it"
+        found = driver_refusals(registry, guest.windows, [], wanted, TARGETS["aws"])
+    assert codes(found) == ["driver_missing"]
 
 
 def test_inspection_tells_what_the_guest_is(guest: Any) -> None:

@@ -101,7 +101,9 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
         found.refusals = with_fast_startup_told(found.refusals, registry)
         found.refusals += guest_refusals(inspection, work.job)
         if work.job.action is not Action.VERIFY:
-            found.refusals += driver_refusals(registry, work.packages, work.job, work.target)
+            found.refusals += driver_refusals(
+                registry, found.windows, work.packages, work.job, work.target
+            )
             found.uefi = plan_conversion(guest, found, work.job)
             facts = _facts(work, inspection, registry, found.windows, found.boot_files)
             facts.uefi = found.uefi

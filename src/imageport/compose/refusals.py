@@ -8,7 +8,7 @@ from dataclasses import replace
 from imageport.compose.cloud_target import TARGETS, CloudTarget
 from imageport.compose.contract import Action, EngineJob, Inspection, Refusal, Software
 from imageport.compose.drivers.driver_packages import DriverPackage
-from imageport.compose.drivers.installed_drivers import infs_for
+from imageport.compose.drivers.installed_drivers import infs_for, stored_package
 from imageport.compose.hives.registry import HiveCopies, Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import PartitionTable
@@ -186,14 +186,21 @@ def guest_refusals(inspection: Inspection, job: EngineJob) -> list[Refusal]:
 
 def driver_refusals(
     registry: Registry,
+    files: GuestFiles,
     packages: Sequence[DriverPackage],
     job: EngineJob,
     target: CloudTarget,
 ) -> list[Refusal]:
-    """Judge whether one of the target's network adapters will have a driver."""
+    """Judge whether one of the target's network adapters will have a driver.
+
+    One whose package is gone from the driver store is none.
+    """
     wanted = job.options.required_nic_ids or target.nic_ids
     for hardware_id in wanted:
-        if infs_for(registry, hardware_id) or any(p.inf.serves(hardware_id) for p in packages):
+        found = infs_for(registry, hardware_id)
+        if any(stored_package(registry, files, hive, inf) for hive, inf in found):
+            return []
+        if any(package.inf.serves(hardware_id) for package in packages):
             return []
     missing = refusal(
         "driver_missing",

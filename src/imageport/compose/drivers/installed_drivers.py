@@ -71,6 +71,15 @@ def package_of(registry: Registry, hive: str, inf_name: str) -> str:
     return next(iter(value.as_texts()), "") if value else ""
 
 
+def stored_package(registry: Registry, files: GuestFiles, hive: str, inf_name: str) -> str:
+    """Return `package_of` where that folder is in the driver store, else "".
+
+    What is gone from there cannot be taken by Windows, whatever the database says of it.
+    """
+    package = package_of(registry, hive, inf_name)
+    return package if package and files.exists(f"{STORE}/{package}") else ""
+
+
 def services_of(registry: Registry, hive: str, package: str) -> list[str]:
     """Return the services that a package's configurations name."""
     key = registry.key(hive, f"{DATABASE}\\DriverPackages\\{package}\\Configurations")
@@ -112,13 +121,10 @@ def oem_infs(files: GuestFiles) -> list[str]:
 def newer_driver(
     registry: Registry, files: GuestFiles, hardware_ids: Collection[str], version: DriverVersion
 ) -> str:
-    """Return an installed driver of a device that Windows would prefer, "" when there is none.
-
-    What is no longer in the driver store cannot be taken by Windows and does not count.
-    """
+    """Return an installed driver of a device that Windows would prefer, "" when there is none."""
     for hive, inf in infs_for(registry, *hardware_ids):
-        store = package_of(registry, hive, inf)
+        store = stored_package(registry, files, hive, inf)
         known = version_of(registry, hive, store) if store else None
-        if known is not None and known > version and files.exists(f"{STORE}/{store}"):
+        if known is not None and known > version:
             return f"{inf} ({known})"
     return ""

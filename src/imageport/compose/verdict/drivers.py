@@ -9,11 +9,11 @@ from imageport.compose.contract import EngineJob
 from imageport.compose.drivers.inf import MAX_INF_BYTES, DriverInf, parse_inf
 from imageport.compose.drivers.inf_models import WindowsVersion
 from imageport.compose.drivers.installed_drivers import (
-    STORE,
     find_installed,
     infs_for,
     package_of,
     services_of,
+    stored_package,
 )
 from imageport.compose.drivers.offline_choice import (
     GuestDrivers,
@@ -162,9 +162,10 @@ def _installed(evidence: Evidence, job: EngineJob, target: CloudTarget) -> Findi
 
 
 def _package_problem(evidence: Evidence, hive: str, inf: str) -> str:
-    package = package_of(evidence.registry, hive, inf)
-    if not package or not evidence.files.exists(f"{STORE}/{package}"):
-        return f"{inf}: its package '{package}' is not in the driver store"
+    package = stored_package(evidence.registry, evidence.files, hive, inf)
+    if not package:
+        named = package_of(evidence.registry, hive, inf)
+        return f"{inf}: its package '{named}' is not in the driver store"
     current = evidence.registry.current_control_set
     for service in services_of(evidence.registry, hive, package):
         problem = startable(evidence, current, (service,))
