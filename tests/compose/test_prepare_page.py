@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from imageport.compose import refusals
+from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import EngineOptions
 from imageport.compose.first_boot.plan import MAX_STEPS
 from imageport.compose.steps.order import STEPS
@@ -50,6 +51,11 @@ def test_the_bounds_and_defaults_are_those_of_the_code() -> None:
     assert defaults["first_boot_attempts"] == str(options.first_boot_attempts)
     assert re.search(rf"less than {refusals.MIN_FREE_BYTES // 2**20} MiB", PAGE)
     assert re.search(rf"more than {MAX_STEPS} steps", PAGE)
+
+
+def test_what_third_generation_machines_need_is_told_by_its_id() -> None:
+    (gvnic,) = [name for name in TARGETS["gcp"].nic_ids if "VEN_1AE0" in name]
+    assert f"`{gvnic}` in `required_nic_ids`" in PAGE
 
 
 GUIDES = {"Azure": 27, "Google Cloud": 17, "AWS": 14}
