@@ -79,7 +79,6 @@ VMWARE = SourcePlatform(
         "vsocklib.dll",
         "vmhgfs.dll",
         "vm3d*",
-        "vmw*.dll",
         "vmx_*",
         "vmGuestLib*.dll",
         "vmci.sys",
