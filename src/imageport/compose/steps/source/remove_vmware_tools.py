@@ -79,6 +79,7 @@ VMWARE = SourcePlatform(
         "vsocklib.dll",
         "vmhgfs.dll",
         "vm3d*",
+        "vmwsu*.dll",
         "vmx_*",
         "vmGuestLib*.dll",
         "vmci.sys",
