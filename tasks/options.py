@@ -66,7 +66,9 @@ class InstallerOptions(_Options):
         "gcp/ counts for that cloud only.",
     )
     arguments: tuple[str, ...] = Field(
-        default=(), description="What the program gets, beside what an MSI is started with."
+        default=(),
+        description="What the program gets, beside what an MSI is started with. No passwords: "
+        "every API client reads run parameters.",
     )
     restart_codes: tuple[str, ...] = Field(
         default=("3010", "1641"),
@@ -137,7 +139,8 @@ class PrepareOptions(_Options):
     vda_reconfigure: tuple[str, ...] = Field(
         default=(),
         title="VDA reconfiguration",
-        description="Arguments for XenDesktopVdaSetup /reconfigure at first boot; empty: not run.",
+        description="Arguments for XenDesktopVdaSetup /reconfigure at first boot; empty: not run. "
+        "No passwords: every API client reads run parameters.",
     )
     rearm: Rearm = Field(
         default=Rearm.AUTO,
