@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass, field
 
 from imageport.compose.hives.registry_value import Value
+from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import InputError
 
 FOLDER = "Windows/ImageportFirstBoot"
+PLAN_FILE = f"{FOLDER}/plan.txt"
 SERVICE = "ImageportFirstBoot"
 HEADER = "imageport-firstboot 1"
 WAIT_DEVICES = "wait-devices"  # SECONDS
@@ -68,6 +70,11 @@ VERBS = (
 CLOSING_VERBS = (RESTORE_SERVICE, RESTORE_VALUE, REMOVE_OVERRIDE, SET_EMS, REMOVE_SERVICE)
 """What ends the first boot, whatever came of the steps before."""
 PROGRAMS = f"{FOLDER}/programs"
+_COUNTS = {RESET_WINSOCK: (0,), RESTORE_SERVICE: (2,), RESTORE_VALUE: (3,), SET_EMS: (2, 3)}
+_COUNTS |= dict.fromkeys(PROGRAM_VERBS, (2,))
+"""How many arguments a verb may have, where that is not one."""
+_MAX_PLAN_BYTES = 64 * 1024
+"""99 steps of a few names each; the guest may have changed it."""
 MAX_STEPS = 99
 """A step's number has two digits in the plan, in the script and in the result."""
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.()+\-\\:]{1,200}")
@@ -164,7 +171,8 @@ def parse_plan(data: bytes) -> FirstBootPlan:
     plan = FirstBootPlan(_number(lines[1], "deadline"), _number(lines[2], "attempts"))
     for line in filter(None, lines[3:]):
         words = line.split(" ")
-        if len(words) < 3 or words[1] not in {"required", "optional"} or words[2] not in VERBS:
+        is_known = len(words) > 2 and words[1] in {"required", "optional"} and words[2] in VERBS
+        if not is_known or len(words) - 3 not in _COUNTS.get(words[2], (1,)):
             raise InputError(f"Bad first-boot plan: found line '{line[:80]}'.")
         plan.add(words[2], *words[3:], required=words[1] == "required")
     if len(plan.steps) > MAX_STEPS:
@@ -172,8 +180,18 @@ def parse_plan(data: bytes) -> FirstBootPlan:
     return plan
 
 
+def read_plan(files: GuestFiles) -> FirstBootPlan:
+    """Read the guest's plan.txt.
+
+    Raises:
+        InputError: it is none.
+        EngineFailed: it is not there.
+    """
+    return parse_plan(files.read(PLAN_FILE, _MAX_PLAN_BYTES))
+
+
 def _number(line: str, key: str) -> int:
     name, _, text = line.partition(" ")
-    if name != key or not text.isdigit():
+    if name != key or not re.fullmatch(r"[0-9]{1,9}", text):
         raise InputError(f"Bad first-boot plan: found '{line[:40]}', needed '{key} NUMBER'.")
     return int(text)

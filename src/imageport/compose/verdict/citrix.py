@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob, EngineOptions, Installer, Software
-from imageport.compose.first_boot.plan import FOLDER, INSTALL_PACKAGE, PROGRAMS, parse_plan
+from imageport.compose.first_boot.plan import INSTALL_PACKAGE, PROGRAMS, read_plan
 from imageport.compose.installers import (
     brings,
     installed_version,
@@ -112,7 +112,7 @@ def installers(evidence: Evidence, job: EngineJob, _target: CloudTarget) -> Find
     """Each installer that first boot has to run is there, and in its plan."""
     finding = Finding()
     needed = [i for i in job.options.installers if is_needed(evidence.inspection, i)]
-    steps = parse_plan(evidence.files.read(f"{FOLDER}/plan.txt", 65536)).steps if needed else []
+    steps = read_plan(evidence.files).steps if needed else []
     planned = {step.arguments[0] for step in steps if step.verb == INSTALL_PACKAGE}
     for installer in needed:
         name = program_name(installer)

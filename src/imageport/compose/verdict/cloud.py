@@ -14,7 +14,7 @@ from imageport.compose.boot_store import (
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.installed_drivers import infs_for
-from imageport.compose.first_boot.plan import FOLDER, SET_EMS, parse_plan
+from imageport.compose.first_boot.plan import SET_EMS, read_plan
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import BOOT_STORE_HIVE
 from imageport.compose.steps.boot.bring_disks_online import (
@@ -28,7 +28,6 @@ from imageport.compose.verdict.evidence import Check, Evidence, Finding
 
 _AUTOMATIC_LOGON = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
 _DOTNET = "Microsoft\\NET Framework Setup\\NDP\\v4\\Full"
-_MAX_PLAN_BYTES = 64 * 1024
 _AGENT_SERVICES = ("RdAgent", "WindowsAzureGuestAgent")
 
 
@@ -121,8 +120,8 @@ def _console(store: Hive) -> set[str]:
 
 def _kept(evidence: Evidence) -> set[str]:
     """Return the switches that first boot was to put back."""
-    plan = parse_plan(evidence.files.read(f"{FOLDER}/plan.txt", _MAX_PLAN_BYTES))
-    return {step.arguments[2] for step in plan.steps if step.verb == SET_EMS and step.arguments[2:]}
+    steps = read_plan(evidence.files).steps
+    return {step.arguments[2] for step in steps if step.verb == SET_EMS and step.arguments[2:]}
 
 
 def automatic_logon(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:

@@ -23,12 +23,11 @@ from imageport.compose.drivers.offline_choice import (
 )
 from imageport.compose.drivers.package_layout import PackageLayout
 from imageport.compose.drivers.package_state import missing_parts
-from imageport.compose.first_boot.plan import ADD_DRIVER, FOLDER, parse_plan
+from imageport.compose.first_boot.plan import ADD_DRIVER, FOLDER, PLAN_FILE, read_plan
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, When, startable
 from imageport.compose.volumes.descriptors import who_else_may_write
 
 _BOOT_DATABASE = "SYSTEM"
-_PLAN = f"{FOLDER}/plan.txt"
 _SERVICES = "S-1-5-80-"
 """Identities of services; Windows gives its installer (TrustedInstaller) everything it installs."""
 
@@ -141,9 +140,9 @@ def _layout(
 
 def _staged(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
     r"""Yield (PACKAGE\INF, the INF's content) of each package that first boot adds."""
-    if not evidence.files.exists(_PLAN):
+    if not evidence.files.exists(PLAN_FILE):
         return
-    for step in parse_plan(evidence.files.read(_PLAN, 65536)).steps:
+    for step in read_plan(evidence.files).steps:
         if step.verb == ADD_DRIVER:
             path = f"{FOLDER}/drivers/{step.arguments[0]}".replace("\\", "/")
             yield step.arguments[0], evidence.files.read(path, MAX_INF_BYTES)

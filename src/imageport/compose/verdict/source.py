@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob
-from imageport.compose.first_boot.plan import FOLDER, RESET_WINSOCK, parse_plan
+from imageport.compose.first_boot.plan import PLAN_FILE, RESET_WINSOCK, read_plan
 from imageport.compose.hives.registry import service_path
 from imageport.compose.step import Facts
 from imageport.compose.steps.source.all_steps import PLATFORMS, is_source_service
@@ -78,12 +78,9 @@ def _winsock(evidence: Evidence, control_set: str, libraries: set[str]) -> Itera
 
 
 def _will_reset(evidence: Evidence) -> bool:
-    path = f"{FOLDER}/plan.txt"
-    if not evidence.files.exists(path):
+    if not evidence.files.exists(PLAN_FILE):
         return False
-    return any(
-        step.verb == RESET_WINSOCK for step in parse_plan(evidence.files.read(path, 65536)).steps
-    )
+    return any(step.verb == RESET_WINSOCK for step in read_plan(evidence.files).steps)
 
 
 CHECKS = (Check("source_removed", source_removed),)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from imageport.compose.contract import EngineOptions, Refusal, Tier
 from imageport.compose.first_boot.plan import (
     FOLDER,
+    PLAN_FILE,
     PROGRAMS,
     REMOVE_SERVICE,
     SERVICE,
@@ -107,7 +108,7 @@ class AddFirstBoot(Step):
         plan.attempts = context.options.first_boot_attempts
         sets = context.registry.control_sets
         access = Access.ADMINISTRATORS_ONLY
-        context.recorder.add_file(f"{FOLDER}/plan.txt", plan.render(), access)
+        context.recorder.add_file(PLAN_FILE, plan.render(), access)
         context.recorder.add_file(f"{FOLDER}/firstboot.cmd", render_script(plan, sets), access)
         context.recorder.add_file(UNDO_FILE, render_undo(plan.held), access)
         _add_programs(context, plan)
