@@ -15,7 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imageport.compose.contract import Action, EngineOptions
-from imageport.compose.first_boot.plan import FOLDER, Held, parse_plan
+from imageport.compose.first_boot.plan import (
+    ADD_DRIVER,
+    FOLDER,
+    PLAN_FILE,
+    REMOVE_SERVICE,
+    RESTORE_SERVICE,
+    SERVICE,
+    FirstBootPlan,
+    Held,
+    parse_plan,
+)
 from imageport.compose.first_boot.undo import (
     UNDO_FILE,
     EarlierBoot,
@@ -124,6 +134,30 @@ def test_a_finished_first_boot_makes_room_for_the_next(guest: Any) -> None:
     assert "BrokerAgent" not in str(plan.steps)
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "earlier"),
+    [
+        (("failed 2", "ok", "ok"), EarlierBoot.FINISHED),
+        (("failed 2", "failed 1", "ok"), EarlierBoot.UNKNOWN),  # the broker agent is held still
+        (("failed 2", "ok"), EarlierBoot.UNKNOWN),
+    ],
+)
+def test_a_first_boot_that_failed_is_over_once_it_has_put_all_back(
+    guest: Any, outcomes: tuple[str, ...], earlier: EarlierBoot
+) -> None:
+    plan = FirstBootPlan()
+    plan.add(ADD_DRIVER, "ena\\ena.inf")
+    plan.add(RESTORE_SERVICE, "BrokerAgent", "2")
+    plan.add(REMOVE_SERVICE, SERVICE)
+    folder = guest.windows.root / FOLDER
+    folder.mkdir()
+    lines = [f"step.{number:02d}={text}" for number, text in enumerate(outcomes, 1)]
+    (folder / "result.txt").write_text("\n".join(["state=failed", *lines]))
+    assert earlier_boot(guest.windows) is EarlierBoot.UNKNOWN  # nobody knows what it had to do
+    (folder / "plan.txt").write_bytes(plan.render())
+    assert earlier_boot(guest.windows) is earlier
+
+
 def _foreign(folder: Path) -> None:
     (folder / "notes.txt").write_bytes(b"somebody's\r\n")
 
@@ -197,6 +231,8 @@ GOOD = {"hive": "SYSTEM", "key": "Select", "name": "Default", "before": None}
         {**GOOD, "before": {"kind": "4", "data": "00"}},
         {**GOOD, "before": {"kind": 4, "data": "0g"}},
         {**GOOD, "before": {"kind": 4}},
+        {**GOOD, "before": {"kind": -1, "data": "00"}},
+        {**GOOD, "before": {"kind": 1 << 32, "data": "00"}},
         {"hive": "SYSTEM"},
         "SYSTEM",
         None,
@@ -239,3 +275,40 @@ def test_the_verdict_tells_why_first_boot_failed_and_how_often_it_restarted(gues
     assert "first boot is failed (deadline in step 01 wait-devices)" in item.evidence
     result.write_bytes(b"state=done\r\nattempts=1\r\nrestarts=2\r\n")
     assert "no_trace" not in guest.judge(Action.VERIFY)
+
+
+def test_a_boot_that_failed_tells_each_step_once_and_which_optional_ones_failed(guest: Any) -> None:
+    guest.compose()
+    steps = parse_plan((guest.windows.root / PLAN_FILE).read_bytes()).steps
+    assert not steps[0].required
+    lines = [f"step.{step.number:02d}={'ok' if step.number > 2 else 'failed 7'}" for step in steps]
+    result = guest.windows.root / FOLDER / "result.txt"
+    result.write_text("\n".join(["state=failed", "reason=step-02", *lines]))
+    item = guest.judge(Action.VERIFY)["first_boot_done"]
+    assert item.evidence == (
+        f"first boot is failed (step-02); optional step 01 {steps[0].verb}: failed 7; "
+        f"step 02 {steps[1].verb}: failed 7"
+    )
+
+
+def put_back(guest: Any, held: list[Held]) -> None:
+    text = "Windows Registry Editor Version 5.00\n\n"
+    for item in held:
+        assert item.before is not None
+        text += f'[\\{item.key}]\n"{item.name}"=dword:{item.before.as_number():08x}\n\n'
+    file = guest.scratch / "back.reg"
+    file.write_text(text)
+    subprocess.run(["hivexregedit", "--merge", guest.hive("SYSTEM"), file], check=True)
+
+
+def test_what_is_held_still_in_another_control_set_is_no_restored_service(guest: Any) -> None:
+    guest.compose()
+    undo = parse_undo((guest.windows.root / UNDO_FILE).read_bytes())
+    held = [item for item in undo if item.hive == "SYSTEM"]
+    assert {item.key.partition("\\")[0] for item in held} == set(SETS)
+    put_back(guest, [item for item in held if item.key.startswith(SETS[0])])
+    item = guest.judge(Action.VERIFY)["services_restored"]
+    assert not item.passed
+    assert f"{SETS[1]}\\Services\\BrokerAgent Start is not REG_DWORD 2 again" in item.evidence
+    put_back(guest, held)
+    assert guest.judge(Action.VERIFY)["services_restored"].passed

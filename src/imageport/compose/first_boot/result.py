@@ -41,10 +41,6 @@ class FirstBootResult:
             "log": self.log_tail,
         }
 
-    def failed_steps(self) -> list[str]:
-        """Return ``NN: outcome`` of every step that did not end well."""
-        return [f"{number}: {text}" for number, text in sorted(self.steps.items()) if text != "ok"]
-
 
 def read_first_boot(files: GuestFiles) -> FirstBootResult:
     """Read what there is; nothing there is a result too."""

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from imageport.compose.first_boot.plan import FOLDER, Held
-from imageport.compose.first_boot.result import read_first_boot
+from imageport.compose.first_boot.plan import CLOSING_VERBS, FOLDER, Held, read_plan
+from imageport.compose.first_boot.result import FirstBootResult, read_first_boot
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.guest_files import GuestFiles
-from imageport.errors import InputError
+from imageport.errors import ImageportError, InputError
 
 UNDO_FILE = f"{FOLDER}/undo.json"
 _SCHEMA = 1
@@ -24,6 +24,8 @@ _MAX_BYTES = 256 * 1024
 _MAX_VALUES = 500
 """A plan has 99 steps, and images have two or three control sets."""
 _HIVES = {"SYSTEM", "SOFTWARE", "DRIVERS", "BCD"}
+_MAX_KIND = 0xFFFFFFFF
+"""A value's type has 32 bits in a hive."""
 
 
 class EarlierBoot(StrEnum):
@@ -33,9 +35,9 @@ class EarlierBoot(StrEnum):
     COMPOSED = "composed"
     """Composed and never booted: what it holds can be put back exactly."""
     FINISHED = "finished"
-    """Booted to the end, which put back what was held."""
+    """Booted to the end, which says that it put back what was held."""
     UNKNOWN = "unknown"
-    """A boot that broke off, or a folder that somebody else made."""
+    """A boot that broke off or could not put back what was held, or somebody else's folder."""
 
 
 def render_undo(held: Sequence[Held]) -> bytes:
@@ -85,16 +87,32 @@ def earlier_boot(files: GuestFiles) -> EarlierBoot:
         return EarlierBoot.NONE
     if not files.is_folder(FOLDER):
         return EarlierBoot.UNKNOWN
-    state = read_first_boot(files).state
-    if state in {"done", "failed"}:
+    result = read_first_boot(files)
+    if result.state == "done" or (result.state == "failed" and _is_put_back(files, result)):
         return EarlierBoot.FINISHED
-    if state != "not-run" or not files.exists(UNDO_FILE):
-        return EarlierBoot.UNKNOWN
+    if result.state == "not-run" and _has_undo(files):
+        return EarlierBoot.COMPOSED
+    return EarlierBoot.UNKNOWN
+
+
+def _has_undo(files: GuestFiles) -> bool:
+    if not files.exists(UNDO_FILE):
+        return False
     try:
         read_undo(files)
     except InputError:
-        return EarlierBoot.UNKNOWN
-    return EarlierBoot.COMPOSED
+        return False
+    return True
+
+
+def _is_put_back(files: GuestFiles, result: FirstBootResult) -> bool:
+    """Say whether a boot that failed did all that ends one; without its plan nobody knows."""
+    try:
+        steps = read_plan(files).steps
+    except ImageportError:
+        return False
+    closing = [step for step in steps if step.verb in CLOSING_VERBS]
+    return all(result.steps.get(f"{step.number:02d}") == "ok" for step in closing)
 
 
 def _rendered(value: Value | None) -> dict[str, Any] | None:
@@ -109,6 +127,6 @@ def _held(value: Any) -> Held:
     if before is None:
         return Held(hive, key, name, None)
     kind, data = before["kind"], before["data"]
-    if not isinstance(kind, int) or not isinstance(data, str):
+    if not isinstance(kind, int) or not 0 <= kind <= _MAX_KIND or not isinstance(data, str):
         raise ValueError(f"no content of value '{name:.40}'")
     return Held(hive, key, name, Value(kind, bytes.fromhex(data)))

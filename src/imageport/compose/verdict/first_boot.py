@@ -9,19 +9,19 @@ from imageport.compose.first_boot.plan import (
     RESTORE_SERVICE,
     RESTORE_VALUE,
     SERVICE,
-    FirstBootPlan,
-    parse_plan,
+    Held,
+    read_plan,
 )
 from imageport.compose.first_boot.programs import needed_programs
 from imageport.compose.first_boot.result import read_first_boot
 from imageport.compose.first_boot.script import IMAGE_PATH
-from imageport.compose.first_boot.undo import UNDO_FILE
+from imageport.compose.first_boot.undo import UNDO_FILE, read_undo
 from imageport.compose.hives.registry import service_path
 from imageport.compose.verdict.evidence import Check, Evidence, Finding, When
 from imageport.compose.volumes.guest_files import GuestFiles
 
 _AUTOMATIC = 2
-_MAX_PLAN_BYTES = 64 * 1024
+_HIVE = "SYSTEM"
 
 
 def first_boot_facts(files: GuestFiles) -> dict[str, str]:
@@ -32,7 +32,7 @@ def first_boot_facts(files: GuestFiles) -> dict[str, str]:
 def ready(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """The service, its script and its plan are in place."""
     finding = Finding()
-    plan = _plan(evidence.files)
+    plan = read_plan(evidence.files)
     needed = [f"{FOLDER}/firstboot.cmd", UNDO_FILE, *needed_programs(plan)]
     missing = [path for path in needed if not evidence.files.exists(path)]
     finding.problems += [f"{path.removeprefix(FOLDER + '/')} is missing" for path in missing]
@@ -56,21 +56,22 @@ def done(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     if result.state != "done":
         because = f" ({result.reason})" if result.reason else ""
         finding.problems.append(f"first boot is {result.state}{because}")
-        finding.problems += [f"step {line}" for line in result.failed_steps()]
-    for step in _plan(evidence.files).steps:
+    for step in read_plan(evidence.files).steps:
         outcome = result.steps.get(f"{step.number:02d}", "not reported")
+        what = f"step {step.number:02d} {step.verb}: {outcome}"
         if step.required and outcome != "ok":
-            finding.problems.append(f"step {step.number:02d} {step.verb}: {outcome}")
-        elif outcome != "ok":
-            finding.facts.append(f"optional step {step.number:02d} {step.verb}: {outcome}")
+            finding.problems.append(what)
+        elif outcome != "ok":  # of a boot that failed it is told too, unless it never came to it
+            has_failed = result.state != "done" and outcome != "not reported"
+            (finding.problems if has_failed else finding.facts).append(f"optional {what}")
     return finding
 
 
 def services_restored(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
-    """What was held for the one boot is as it was before."""
+    """What was held for the one boot is as it was before, in every control set."""
     finding = Finding()
     current = evidence.registry.current_control_set
-    for step in _plan(evidence.files).steps:
+    for step in read_plan(evidence.files).steps:
         if step.verb == RESTORE_SERVICE:
             name, wanted = step.arguments
             found = evidence.registry.start_of(current, name)
@@ -79,7 +80,26 @@ def services_restored(evidence: Evidence, _job: EngineJob, _target: CloudTarget)
             key, name, wanted = step.arguments
             value = evidence.registry.number("SYSTEM", f"{current}\\{key}", name)
             _note(finding, name, value, wanted.removeprefix("dword:"))
+    if not finding.problems:
+        finding.problems += [_still(item) for item in _still_held(evidence)]
     return finding
+
+
+def _still_held(evidence: Evidence) -> list[Held]:
+    """Return what is not as it was before, in whichever control set; a key that went is at rest."""
+    registry = evidence.registry
+    return [
+        item
+        for item in read_undo(evidence.files)
+        if item.hive == _HIVE
+        and registry.key(_HIVE, item.key) is not None
+        and registry.value(_HIVE, item.key, item.name) != item.before
+    ]
+
+
+def _still(item: Held) -> str:
+    before = item.before.render() if item.before else "absent"
+    return f"{item.key} {item.name} is not {before} again"
 
 
 def service_removed(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
@@ -105,10 +125,6 @@ def _note(finding: Finding, what: str, found: int | None, wanted: str) -> None:
         finding.facts.append(f"{what} is {wanted} again")
     else:
         finding.problems.append(f"{what} is {text}, needed {wanted}")
-
-
-def _plan(files: GuestFiles) -> FirstBootPlan:
-    return parse_plan(files.read(f"{FOLDER}/plan.txt", _MAX_PLAN_BYTES))
 
 
 CHECKS = (
