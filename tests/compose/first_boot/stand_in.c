@@ -1,8 +1,8 @@
 /* The program that stands in for every Windows program that first boot calls.
  *
  * It notes its command line in calls.txt beside itself, runs NAME.cmd beside itself with the same
- * arguments, if there is one, and ends with its exit code. As ping.exe it is only a clock: "-n N"
- * takes N times 20 ms.
+ * arguments, if there is one, and ends with its exit code. As ping.exe it notes nothing, for it is
+ * a clock: "-n N" takes N times 20 ms.
  */
 typedef unsigned short wide;
 typedef unsigned int u32;
@@ -63,13 +63,14 @@ void API start(void) {
     while (name && self[name - 1] != '\\') name--;
     folder[name] = 0;
     if ((self[name] | 32) == 'p' && (self[name + 1] | 32) == 'i' && self[name + 4] == '.') {
+        const wide *number = rest;
         u32 seconds = 0;
-        while (*rest && !(*rest >= '0' && *rest <= '9')) rest++;
-        while (*rest >= '0' && *rest <= '9') seconds = seconds * 10 + (*rest++ - '0');
+        while (*number && !(*number >= '0' && *number <= '9')) number++;
+        while (*number >= '0' && *number <= '9') seconds = seconds * 10 + (*number++ - '0');
         WINDOWS->Sleep(seconds * 20);
-        WINDOWS->ExitProcess(0);
+    } else {
+        note(folder, self + name, rest);
     }
-    note(folder, self + name, rest);
     wide *end = append(script, self) - 4;
     append(end, L".cmd");
     if (WINDOWS->GetFileAttributesW(script) == 0xffffffff) WINDOWS->ExitProcess(0);

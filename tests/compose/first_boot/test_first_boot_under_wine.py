@@ -31,10 +31,18 @@ SERVICES = "HKLM\\SYSTEM\\ControlSet001\\Services"
 @pytest.fixture(autouse=True)
 def held(windows: WineWindows) -> None:
     """What composing has left: a service that is held, and first boot's own."""
-    for name in SETS:
-        key = f"HKLM\\SYSTEM\\{name}\\Services"
-        windows.reg("add", f"{key}\\BrokerAgent", "/v", "Start", "/t", "REG_DWORD", "/d", "4", "/f")
-        windows.reg("add", f"{key}\\ImageportFirstBoot", "/v", "Start", "/d", "2", "/f")
+    hold(windows)
+
+
+def hold(windows: WineWindows) -> None:
+    values = {"BrokerAgent": "00000004", "ImageportFirstBoot": "00000002"}
+    windows.import_reg(
+        "".join(
+            f'[HKEY_LOCAL_MACHINE\\SYSTEM\\{name}\\Services\\{service}]\n"Start"=dword:{start}\n\n'
+            for name in SETS
+            for service, start in values.items()
+        )
+    )
 
 
 def a_plan(deadline_seconds: int = 1200, attempts: int = 2) -> FirstBootPlan:
@@ -50,8 +58,12 @@ def start_of(windows: WineWindows, service: str) -> str:
 
 def has_ended_well(windows: WineWindows) -> bool:
     """Whether what was held is back and the service gone, by the registry itself."""
-    is_gone = windows.reg("query", f"{SERVICES}\\ImageportFirstBoot") == ""
-    return start_of(windows, "BrokerAgent") == "0x2" and is_gone
+    for name in SETS:
+        text = windows.reg("query", f"HKLM\\SYSTEM\\{name}\\Services", "/s")
+        broker = text.partition("\\Services\\BrokerAgent")[2].partition("HKEY_")[0]
+        if not broker.rstrip().endswith("0x2") or "\\ImageportFirstBoot" in text:
+            return False
+    return True
 
 
 def test_a_plan_is_done_in_its_order_and_told_on_disk_and_serial_port(windows: WineWindows) -> None:
@@ -106,7 +118,7 @@ def test_a_restart_that_a_program_needs_is_no_attempt_and_nothing_is_done_twice(
     windows: WineWindows,
 ) -> None:
     plan = a_plan(attempts=1)
-    plan.add(RESET_WINSOCK, "catalogue")
+    plan.add(RESET_WINSOCK)
     plan.add(INSTALL_PACKAGE, "pvs", "60")
     plan.add(REARM_WINDOWS, "rearm", "60")
     note = '>>"%~dp0ran.txt" echo {0}\n'
@@ -136,6 +148,8 @@ def test_a_required_step_that_fails_is_tried_again_after_a_restart(windows: Wine
     assert windows.read("result.txt") == ""
     assert start_of(windows, "BrokerAgent") == "0x4"  # it is still held
     assert windows.serial()[-1] == "imageport-firstboot: step 02 install-package failed 1603"
+    for name in ("taken.txt", "watch.txt"):  # of a watch whose machine was then cut off
+        (windows.folder / name).write_bytes(b"x\r\n")
     assert windows.boot() == "/s"
     assert windows.read("programs/ran.txt").split() == ["first", "second", "second", "third"]
     assert windows.read("result.txt").splitlines()[:5] == [
@@ -154,8 +168,24 @@ def test_what_never_works_ends_after_its_attempts_with_the_reason(windows: WineW
     lines = windows.read("result.txt").splitlines()
     assert lines[:4] == ["state=failed", "reason=step-01", "attempts=2", "restarts=0"]
     assert lines[4:] == ["step.01=failed 2", "step.03=ok", "step.04=ok"]
-    assert windows.serial()[-1] == "imageport-firstboot: failed step-01"
+    assert windows.serial()[-1] == "imageport-firstboot: failed step-01 add-driver code 2"
     assert windows.read("programs/ran.txt") == ""  # nothing is built on what failed
+    assert has_ended_well(windows)
+
+
+@pytest.mark.parametrize("end", ["done", "failed earlier"])
+def test_a_machine_that_was_cut_off_after_its_result_ends_once_more(
+    windows: WineWindows, end: str
+) -> None:
+    plan = a_plan()
+    plan.add(ADD_DRIVER, "ena\\ena.inf")
+    windows.prepare(plan)
+    result = f"state={end.removesuffix(' earlier')}\r\nattempts=1\r\n"
+    (windows.folder / "result.txt").write_bytes(result.encode())
+    assert windows.boot() == "/s"
+    assert windows.calls("pnputil") == []
+    assert windows.read("result.txt").split() == result.split()
+    assert windows.serial()[-1] == f"imageport-firstboot: {end}"
     assert has_ended_well(windows)
 
 
@@ -248,5 +278,22 @@ def test_a_system_that_is_still_starting_is_asked_again_to_shut_down(windows: Wi
     refuses = 'if exist "%~dp0asked.txt" exit 0\n>"%~dp0asked.txt" echo x\nexit /b 21\n'
     (windows.system / "asked.txt").unlink(missing_ok=True)
     windows.answer("shutdown", refuses)
+    windows.answer("ping", "exit /b 1\n")  # it is no clock here
     assert windows.boot(ends=2) == "/s"
     assert windows.calls("shutdown") == ["shutdown /s /f /t 0"] * 2
+    assert "waitfor /t 15 Imageportrun" in windows.calls("waitfor")
+
+
+def test_the_deadline_leaves_a_machine_alone_that_is_about_to_restart(windows: WineWindows) -> None:
+    plan = a_plan(deadline_seconds=60)
+    plan.add(ADD_DRIVER, "ena\\ena.inf")
+    windows.prepare(plan)
+    windows.answer("pnputil", "exit /b 2\n")
+    windows.answer("shutdown", "exit /b 21\n")
+    (windows.folder / "elapsed.txt").write_bytes(b"60\r\n")
+    (windows.folder / "restart.txt").write_bytes(b"01\r\n")  # so the deadline has come already
+    assert windows.boot(ends=6) == "/r"
+    assert int(windows.read("elapsed.txt")) > 60
+    assert set(windows.calls("shutdown")) == {"shutdown /r /f /t 0"}
+    assert windows.read("taken.txt") == ""
+    assert start_of(windows, "BrokerAgent") == "0x4"

@@ -29,9 +29,9 @@ FOLDER = "drive_c/windows/ImageportFirstBoot"
 SETS = ("ControlSet001", "ControlSet002")
 _STANDING_IN = (
     "pnputil.exe", "ping.exe", "shutdown.exe", "mode.com", "sc.exe", "netsh.exe", "bcdedit.exe",
-    "msiexec.exe", "WindowsPowerShell/v1.0/powershell.exe",
+    "msiexec.exe", "waitfor.exe", "WindowsPowerShell/v1.0/powershell.exe",
 )  # fmt: skip
-_OWN_PROGRAMS = "ping.exe,shutdown.exe,sc.exe,netsh.exe,msiexec.exe,powershell.exe=n"
+_OWN_PROGRAMS = "ping.exe,shutdown.exe,sc.exe,netsh.exe,msiexec.exe,waitfor.exe,powershell.exe=n"
 _NO_EXTRAS = "mscoree,mshtml=;winemenubuilder.exe=d"
 _LEFT_RUNNING = {b"cmd.exe", b"ping.exe", b"powershell.exe", b"msiexec.exe"}
 _START_SECONDS = 60.0
@@ -126,6 +126,13 @@ class WineWindows:
     def reg(self, *arguments: str) -> str:
         """Run Wine's reg.exe; "" when it says that there is no such key or value."""
         return self._wine("reg", *arguments, check=False)
+
+    def import_reg(self, text: str) -> None:
+        """Put keys and values into the registry, at the cost of one program."""
+        file = self.prefix / "drive_c/import.reg"
+        lines = f"Windows Registry Editor Version 5.00\n\n{text}".replace("\n", "\r\n")
+        file.write_bytes(lines.encode("ascii"))
+        self._wine("reg", "import", "C:\\import.reg")
 
     def _ends(self) -> list[str]:
         return self.calls("shutdown")

@@ -118,7 +118,7 @@ def test_a_required_step_that_fails_is_tried_again_and_then_reported(
     disk = edited(lambda volume: write_plan(volume, steps))
     boot = play(disk, "")
     assert boot.outcome == "shutdown"
-    assert "imageport-firstboot: failed step-02 add-driver" in boot.console_text
+    assert "imageport-firstboot: failed step-02 add-driver code 2" in boot.console_text
     with windows_of(disk, tmp_path) as (volume, _):
         assert result_of(volume)[:3] == ["state=failed", "reason=step-02", "attempts=2"]
         service = system_hive(volume).key("ControlSet001\\Services\\ImageportFirstBoot")

@@ -142,11 +142,10 @@ class FirstBoot:
         return ""
 
     def _named(self, plan: Plan, reason: str) -> str:
-        """Return the reason with the step that it names."""
+        """Return the reason, with verb and code of the step that it names."""
         for step in plan.steps:
             if reason == f"step-{step.number}":
-                what = f"{step.verb} {step.argument}".rstrip()
-                return f"{reason} {what} code {self._codes[step.number]}"
+                return f"{reason} {step.verb} code {self._codes[step.number]}"
         return reason
 
     def _count_of_attempts(self) -> int:

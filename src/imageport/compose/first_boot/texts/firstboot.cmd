@@ -11,20 +11,22 @@ set "RESULT=%HERE%result.tmp"
 set "HOW=/s"
 set "FAILED=0"
 set "REASON=none"
+set "WHY="
+set "ROLE=%~1"
 rem @settings
 if /i "%~1"=="run" goto run
 if /i "%~1"=="watch" goto watch
 if /i "%~1"=="program" goto program
 rem Here runs the service's own process. A restart that a step asked for is no new attempt.
-if exist "%HERE%result.txt" exit /b 0
 set "START=attempt"
 if exist "%HERE%restart.txt" set "START=continue"
-del /q "%HERE%restart.txt" >nul 2>&1
+del /q "%HERE%restart.txt" "%HERE%leaving.txt" "%HERE%taken.txt" >nul 2>&1
 start "" /b "%SYS%\cmd.exe" /d /c ""%HERE%firstboot.cmd" watch %START%"
 start "" /b "%SYS%\cmd.exe" /d /c ""%HERE%firstboot.cmd" run %START%"
 exit /b 0
 
 :run
+if exist "%HERE%result.txt" goto once_more
 set "ATTEMPTS=0"
 set "RESTARTS=0"
 if exist "%HERE%attempts.txt" set /p ATTEMPTS=<"%HERE%attempts.txt"
@@ -66,6 +68,15 @@ set "REASON=restarts"
 >>"%LOG%" echo %DATE% %TIME% no restart left
 goto restore
 
+:once_more
+rem It was over, and the machine was cut off before Windows had written the registry out: what ends
+rem it is done again. The result stays as it is.
+"%SYS%\find.exe" "state=done" "%HERE%result.txt" >nul 2>&1
+if not errorlevel 1 goto restore
+set "FAILED=1"
+set "REASON=earlier"
+goto restore
+
 :give_up
 set "FAILED=1"
 set "REASON=attempts"
@@ -78,7 +89,7 @@ if "%FAILED%"=="0" goto say_done
 >"%RESULT%" echo state=failed
 >>"%RESULT%" echo reason=%REASON%
 >>"%RESULT%" type "%STEPS%"
->COM1 echo imageport-firstboot: failed %REASON%
+>COM1 echo imageport-firstboot: failed %REASON%%WHY%
 goto finish
 
 :say_done
@@ -90,12 +101,14 @@ goto finish
 if not exist "%HERE%result.txt" move "%RESULT%" "%HERE%result.txt" >nul
 
 :power
+rem The watch looks at this: a machine that is about to restart is not to be ended meanwhile.
+if "%HOW%"=="/r" >"%HERE%leaving.txt" echo restart
 rem A system that is still starting refuses to shut down: asked again for some minutes.
 set "TRIES=20"
 :power_again
 "%SYS%\shutdown.exe" %HOW% /f /t 0 >nul 2>&1
 if not errorlevel 1 exit /b 0
-"%SYS%\ping.exe" -n 16 127.0.0.1 >nul
+call :idle 15
 set /a TRIES-=1
 if %TRIES% GTR 0 goto power_again
 exit /b 1
@@ -104,19 +117,30 @@ exit /b 1
 rem The watch has taken over.
 exit /b 1
 
+:idle
+rem %1 seconds. ping is the clock that works without a console and without a network. Where it does
+rem not work, it comes back at once, and the deadline must not: then waitfor waits, for nothing.
+set /a ECHOES=%~1+1
+"%SYS%\ping.exe" -n %ECHOES% 127.0.0.1 >nul 2>&1
+if not errorlevel 1 exit /b 0
+"%SYS%\waitfor.exe" /t %~1 Imageport%ROLE% >nul 2>&1
+exit /b 0
+
 :watch
-rem ping is the clock that works without a console and without a network.
 set "ELAPSED=0"
 if "%~2"=="attempt" goto watch_round
 if exist "%HERE%elapsed.txt" set /p ELAPSED=<"%HERE%elapsed.txt"
 rem Nobody sees how long the restart took: a minute stands for it.
 set /a ELAPSED+=60
 :watch_round
-"%SYS%\ping.exe" -n 11 127.0.0.1 >nul
+call :idle 10
 if exist "%HERE%result.txt" exit /b 0
 set /a ELAPSED+=10
 >"%HERE%elapsed.txt" echo %ELAPSED%
 if %ELAPSED% LSS %DEADLINE% goto watch_round
+rem It is about to restart: asked for twenty times, every 15 s, and then some time to go down.
+set /a LAST=%DEADLINE%+400
+if exist "%HERE%leaving.txt" if %ELAPSED% LSS %LAST% goto watch_round
 rem Whatever hangs holds the log open, and cmd runs nothing whose output it cannot open: so this
 rem has files of its own. What was held is put back here too.
 set "LOG=%HERE%watch.txt"
@@ -127,6 +151,7 @@ set "CURRENT=none"
 if exist "%HERE%current.txt" set /p CURRENT=<"%HERE%current.txt"
 set "FAILED=1"
 set "REASON=deadline in step %CURRENT%"
+>"%HERE%taken.txt" echo %CURRENT%
 >>"%LOG%" echo %DATE% %TIME% deadline of %DEADLINE% s passed in step %CURRENT%
 copy /y "%HERE%steps.txt" "%STEPS%" >nul 2>&1
 goto restore
@@ -150,14 +175,16 @@ if "%CODE%"=="0" goto end_ok
 if /i not "%NEED%"=="required" goto end_over
 set "FAILED=1"
 set "NEXT=steps_over"
-if "%REASON%"=="none" set "REASON=step-%NUMBER%"
+if not "%REASON%"=="none" goto end_over
+set "REASON=step-%NUMBER%"
+set "WHY= %VERB% code %CODE%"
 goto end_over
 :end_ok
 >>"%STEPS%" echo step.%NUMBER%=ok
 >>"%DONE%" echo %NUMBER%
 >COM1 echo imageport-firstboot: step %NUMBER% %VERB% ok %CODE%
 :end_over
-if exist "%HERE%watch.txt" set "NEXT=stop"
+if exist "%HERE%taken.txt" set "NEXT=stop"
 exit /b 0
 
 :beside
@@ -167,7 +194,7 @@ del /q "%HERE%code-%NUMBER%.txt" >nul 2>&1
 start "" /b "%SYS%\cmd.exe" /d /c ""%HERE%firstboot.cmd" program %NUMBER% %~1 %~3"
 set /a ROUNDS=%~2/5+1
 :beside_round
-"%SYS%\ping.exe" -n 6 127.0.0.1 >nul
+call :idle 5
 if exist "%HERE%code-%NUMBER%.txt" goto beside_over
 set /a ROUNDS-=1
 if %ROUNDS% GTR 0 goto beside_round
@@ -197,7 +224,7 @@ rem PowerShell cannot run here. The device installation service runs only while 
 >>"%LOG%" echo %DATE% %TIME% waiting by PowerShell ended with %CODE%, by the service now
 set /a ROUNDS=%~1/5+1
 :wait_round
-"%SYS%\ping.exe" -n 6 127.0.0.1 >nul
+call :idle 5
 set /a ROUNDS-=1
 if %ROUNDS% LEQ 0 goto wait_over
 "%SYS%\sc.exe" query DeviceInstall 2>nul | "%SYS%\find.exe" "RUNNING" >nul
