@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from imageport.sandbox.guest_player.disk import DATA_TYPE, extract, read_table, write_back
@@ -40,6 +41,53 @@ def edit_windows(disk: Path, work: Path, edit: Edit) -> Path:
     write_back(image, disk, part)
     image.unlink()
     return disk
+
+
+@contextmanager
+def windows_of(disk: Path, work: Path) -> Iterator[tuple[WindowsVolume, Path]]:
+    """The Windows volume of a raw disk as it is, mounted, and the file that holds it."""
+    table = read_table(disk)
+    assert table is not None
+    (part,) = [one for one in table.partitions if one.kind == DATA_TYPE]
+    image = work / "after.ntfs"
+    extract(disk, part, image)
+    with mounted(image) as volume:
+        yield volume, image
+
+
+def set_values(key: str, **values: tuple[int, bytes]) -> Edit:
+    """An edit that sets values of one key of SYSTEM."""
+
+    def edit(volume: WindowsVolume) -> None:
+        system = system_hive(volume)
+        system.set(key, values)
+        system.flush()
+
+    return edit
+
+
+def delete_key(key: str, hive: str = "SYSTEM") -> Edit:
+    """An edit that deletes a key with all below."""
+
+    def edit(volume: WindowsVolume) -> None:
+        found = volume.find(f"Windows\\System32\\config\\{hive}")
+        assert found is not None
+        changed = Hive(found)
+        changed.delete(key)
+        changed.flush()
+
+    return edit
+
+
+def remove_file(path: str) -> Edit:
+    """An edit that removes a file."""
+
+    def edit(volume: WindowsVolume) -> None:
+        found = volume.find(path)
+        assert found is not None
+        found.unlink()
+
+    return edit
 
 
 def system_hive(volume: WindowsVolume) -> Hive:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from imageport.sandbox.guest_player.boot_rules import MACHINES, load_rules
-from imageport.sandbox.guest_player.disk import DATA_TYPE, extract, read_table
 from imageport.sandbox.guest_player.play import play
 from imageport.sandbox.guest_player.programs import PlayerError
-from imageport.sandbox.guest_player.registry import Hive, dword, number, text
+from imageport.sandbox.guest_player.registry import dword, number, text
 from imageport.sandbox.guest_player.vm_agent import PackageError, package_version
-from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
+from imageport.sandbox.guest_player.volume import WindowsVolume
 from imageport.sandbox.sample.build import build_raw_sample
 from imageport.sandbox.sample.disk_image import clone_sparse
 from imageport.sandbox.sample.driver_package import write_ena_package
@@ -25,9 +23,13 @@ from tests.sandbox.guest_player.ready_windows import (
     PLAN,
     SETS,
     Edit,
+    delete_key,
     edit_windows,
     make_ready,
+    remove_file,
+    set_values,
     system_hive,
+    windows_of,
     write_plan,
 )
 
@@ -71,81 +73,41 @@ def edited_for_azure(azure_disk: Path, tmp_path: Path) -> Callable[[Edit], Path]
     return lambda edit: edit_windows(azure_disk, tmp_path, edit)
 
 
-@contextmanager
-def windows_of(disk: Path, work: Path) -> Iterator[WindowsVolume]:
-    table = read_table(disk)
-    assert table is not None
-    (part,) = [one for one in table.partitions if one.kind == DATA_TYPE]
-    image = work / "after.ntfs"
-    extract(disk, part, image)
-    with mounted(image) as volume:
-        yield volume
-
-
-def _set(key: str, **values: tuple[int, bytes]) -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        system = system_hive(volume)
-        system.set(key, values)
-        system.flush()
-
-    return edit
-
-
-def _delete(key: str, hive: str = "SYSTEM") -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        found = volume.find(f"Windows\\System32\\config\\{hive}")
-        assert found is not None
-        changed = Hive(found)
-        changed.delete(key)
-        changed.flush()
-
-    return edit
-
-
-def _remove(path: str) -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        found = volume.find(path)
-        assert found is not None
-        found.unlink()
-
-    return edit
-
-
 BROKEN: dict[str, tuple[str, Edit, str]] = {
     "VMBus overridden": (
         "azure",
-        _set(f"{SERVICES}\\vmbus\\StartOverride", **{"0": number(3)}),
+        set_values(f"{SERVICES}\\vmbus\\StartOverride", **{"0": number(3)}),
         "vmbus: StartOverride\\0 is 3",
     ),
     "storvsc on demand": (
         "azure",
-        _set(f"{SERVICES}\\storvsc", Start=number(3)),
+        set_values(f"{SERVICES}\\storvsc", Start=number(3)),
         "storvsc: Start is 3, needed 0",
     ),
-    "storvsc gone": ("azure", _delete(f"{SERVICES}\\storvsc"), "storvsc: no such service"),
+    "storvsc gone": ("azure", delete_key(f"{SERVICES}\\storvsc"), "storvsc: no such service"),
     "storvsc's file gone": (
         "azure",
-        _remove("Windows\\System32\\drivers\\storvsc.sys"),
+        remove_file("Windows\\System32\\drivers\\storvsc.sys"),
         "storvsc: no file",
     ),
     "storvsc not in database": (
         "azure",
-        _delete("DriverDatabase\\DeviceIds\\VMBUS\\{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}"),
+        delete_key("DriverDatabase\\DeviceIds\\VMBUS\\{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}"),
         "no driver in the database for VMBUS\\{ba6163d9",
     ),
     "VMBus not in database": (
         "azure",
-        _delete("DriverDatabase\\DeviceIds\\ACPI\\VMBus"),
+        delete_key("DriverDatabase\\DeviceIds\\ACPI\\VMBus"),
         "no driver in the database for ACPI\\VMBus",
     ),
     "PCI on VMBus on demand": (
         "azure-nvme",
-        _set(f"{SERVICES}\\vpci", Start=number(3)),
+        set_values(f"{SERVICES}\\vpci", Start=number(3)),
         "vpci: Start is 3, needed 0",
     ),
     "NVMe overridden": (
         "azure-nvme",
-        _set(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)}),
+        set_values(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)}),
         "stornvme: StartOverride\\0 is 3",
     ),
 }
@@ -168,16 +130,18 @@ def test_windows_does_not_come_up(fault: str, edited_for_azure: Callable[[Edit],
 @pytest.mark.parametrize(
     ("machine", "edit"),
     [
-        ("azure", _set(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)})),
+        ("azure", set_values(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)})),
         pytest.param(
-            "azure", _set(f"{SERVICES}\\vpci", Start=number(3)), marks=pytest.mark.slow
+            "azure", set_values(f"{SERVICES}\\vpci", Start=number(3)), marks=pytest.mark.slow
         ),
         pytest.param(
-            "azure-nvme", _set(f"{SERVICES}\\storvsc", Start=number(3)), marks=pytest.mark.slow
+            "azure-nvme",
+            set_values(f"{SERVICES}\\storvsc", Start=number(3)),
+            marks=pytest.mark.slow,
         ),
         pytest.param("azure-nvme", lambda _: None, marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_what_the_other_disks_need_does_not_matter(
     machine: str, edit: Edit, edited_for_azure: Callable[[Edit], Path]
 ):
@@ -192,7 +156,7 @@ def test_a_ready_windows_installs_the_agent_and_shuts_down(azure_disk: Path, tmp
     assert "imageport-firstboot: done" in boot.console_text
     assert "no driver" not in boot.console_text
     assert "offline" not in boot.console_text
-    with windows_of(azure_disk, tmp_path) as volume:
+    with windows_of(azure_disk, tmp_path) as (volume, _):
         system = system_hive(volume)
         bound = system.subtree(f"ControlSet001\\Enum\\{NETVSC}")
         assert "netvsc" in {text(key, "service") for key in bound.values()}
@@ -221,7 +185,7 @@ def test_an_installer_that_is_none_fails_its_optional_step_only(
     disk = edited_for_azure(other)
     boot = play(disk, "", platform="azure")
     assert (boot.outcome, "imageport-firstboot: done" in boot.console_text) == ("shutdown", True)
-    with windows_of(disk, tmp_path) as volume:
+    with windows_of(disk, tmp_path) as (volume, _):
         assert b"step.02=failed 1620" in (volume.read(f"{FOLDER}\\result.txt") or b"")
         assert system_hive(volume).key(f"{SERVICES}\\RdAgent") is None
         assert not volume.exists("WindowsAzure")
@@ -231,8 +195,8 @@ def test_a_machine_without_its_network_driver_says_so(
     edited_for_azure: Callable[[Edit], Path],
 ):
     def strip(volume: WindowsVolume) -> None:
-        _delete(f"DriverDatabase\\DeviceIds\\{NETVSC}", "DRIVERS")(volume)
-        _set(f"{SERVICES}\\partmgr\\Parameters", SanPolicy=number(2))(volume)
+        delete_key(f"DriverDatabase\\DeviceIds\\{NETVSC}", "DRIVERS")(volume)
+        set_values(f"{SERVICES}\\partmgr\\Parameters", SanPolicy=number(2))(volume)
 
     boot = play(edited_for_azure(strip), "", platform="azure")
     assert "no driver for Microsoft Hyper-V Network Adapter" in boot.console_text

@@ -14,38 +14,16 @@ from imageport.sandbox.guest_player.volume import WindowsVolume
 from imageport.sandbox.sample.build import build_raw_sample
 from imageport.sandbox.sample.programs import run
 from imageport.sandbox.sample.recipe import ESP, Variant
-from tests.sandbox.guest_player.ready_windows import Edit, system_hive
+from tests.sandbox.guest_player.ready_windows import (
+    Edit,
+    delete_key,
+    remove_file,
+    set_values,
+)
 
 SERVICES = "ControlSet001\\Services"
 DISK_CLASS = "ControlSet001\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}"
 NO_BOOT_DEVICE = "0x0000007B INACCESSIBLE_BOOT_DEVICE"
-
-
-def _set(key: str, **values: tuple[int, bytes]) -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        system = system_hive(volume)
-        system.set(key, values)
-        system.flush()
-
-    return edit
-
-
-def _delete(key: str) -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        system = system_hive(volume)
-        system.delete(key)
-        system.flush()
-
-    return edit
-
-
-def _remove(path: str) -> Edit:
-    def edit(volume: WindowsVolume) -> None:
-        found = volume.find(path)
-        assert found is not None
-        found.unlink()
-
-    return edit
 
 
 def _leave_dirty(name: str) -> Edit:
@@ -60,27 +38,27 @@ def _leave_dirty(name: str) -> Edit:
 
 BROKEN: dict[str, tuple[Edit, str]] = {
     "override": (
-        _set(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)}),
+        set_values(f"{SERVICES}\\stornvme\\StartOverride", **{"0": number(3)}),
         NO_BOOT_DEVICE,
     ),
-    "not at boot": (_set(f"{SERVICES}\\stornvme", Start=number(3)), NO_BOOT_DEVICE),
-    "service gone": (_delete(f"{SERVICES}\\disk"), NO_BOOT_DEVICE),
-    "file gone": (_remove("Windows\\System32\\drivers\\stornvme.sys"), NO_BOOT_DEVICE),
+    "not at boot": (set_values(f"{SERVICES}\\stornvme", Start=number(3)), NO_BOOT_DEVICE),
+    "service gone": (delete_key(f"{SERVICES}\\disk"), NO_BOOT_DEVICE),
+    "file gone": (remove_file("Windows\\System32\\drivers\\stornvme.sys"), NO_BOOT_DEVICE),
     "not in database": (
-        _delete("DriverDatabase\\DeviceIds\\PCI\\CC_010802"),
+        delete_key("DriverDatabase\\DeviceIds\\PCI\\CC_010802"),
         NO_BOOT_DEVICE,
     ),
-    "filter gone": (_delete(f"{SERVICES}\\EhStorClass"), NO_BOOT_DEVICE),
+    "filter gone": (delete_key(f"{SERVICES}\\EhStorClass"), NO_BOOT_DEVICE),
     "filter unknown": (
-        _set(DISK_CLASS, UpperFilters=strings("partmgr", "vendorflt")),
+        set_values(DISK_CLASS, UpperFilters=strings("partmgr", "vendorflt")),
         NO_BOOT_DEVICE,
     ),
-    "other driver's file gone": (_remove("Windows\\System32\\drivers\\vmci.sys"), "0xc0000098"),
-    "kernel gone": (_remove("Windows\\System32\\ntoskrnl.exe"), "0xc000000f"),
-    "loader gone": (_remove("Windows\\System32\\winload.efi"), "0xc000000f"),
+    "other driver's file gone": (remove_file("Windows\\System32\\drivers\\vmci.sys"), "0xc0000098"),
+    "kernel gone": (remove_file("Windows\\System32\\ntoskrnl.exe"), "0xc000000f"),
+    "loader gone": (remove_file("Windows\\System32\\winload.efi"), "0xc000000f"),
     "SYSTEM dirty": (_leave_dirty("SYSTEM"), "0x00000074 BAD_SYSTEM_CONFIG_INFO"),
     "DRIVERS dirty": (_leave_dirty("DRIVERS"), "0xC0000218"),
-    "control set gone": (_set("Select", Default=number(7)), "0x00000074"),
+    "control set gone": (set_values("Select", Default=number(7)), "0x00000074"),
 }
 
 
@@ -115,13 +93,13 @@ def test_a_boot_store_that_names_another_disk_finds_no_windows(disk: Path, tmp_p
 
 
 def test_a_driver_without_image_path_is_looked_for_by_its_name(edited: Callable[[Edit], Path]):
-    boot = play(edited(_set(f"{SERVICES}\\nameless", Start=number(0), Type=number(1))), "")
+    boot = play(edited(set_values(f"{SERVICES}\\nameless", Start=number(0), Type=number(1))), "")
     assert "nameless.sys" in boot.console_text
 
 
 def test_a_driver_named_through_systemroot_is_found(edited: Callable[[Edit], Path]):
     path = string("\\SystemRoot\\System32\\drivers\\stornvme.sys", 2)
-    boot = play(edited(_set(f"{SERVICES}\\stornvme", ImagePath=path)), "")
+    boot = play(edited(set_values(f"{SERVICES}\\stornvme", ImagePath=path)), "")
     assert boot.outcome == "shutdown"
 
 

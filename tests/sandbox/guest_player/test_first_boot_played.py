@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from imageport.sandbox.guest_player.disk import DATA_TYPE, extract, read_table
 from imageport.sandbox.guest_player.play import play
 from imageport.sandbox.guest_player.registry import Hive, dword, is_clean, text, texts
-from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
+from imageport.sandbox.guest_player.volume import WindowsVolume
 from tests.sandbox.guest_player.ready_windows import (
     FOLDER,
     PLAN,
@@ -19,21 +17,11 @@ from tests.sandbox.guest_player.ready_windows import (
     administrators_only,
     set_access,
     system_hive,
+    windows_of,
     write_plan,
 )
 
 ENA = "PCI\\VEN_1D0F&DEV_EC20"
-
-
-@contextmanager
-def windows_of(disk: Path, work: Path) -> Iterator[tuple[WindowsVolume, Path]]:
-    table = read_table(disk)
-    assert table is not None
-    (part,) = [one for one in table.partitions if one.kind == DATA_TYPE]
-    image = work / "after.ntfs"
-    extract(disk, part, image)
-    with mounted(image) as volume:
-        yield volume, image
 
 
 def result_of(volume: WindowsVolume) -> list[str]:
