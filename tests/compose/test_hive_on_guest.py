@@ -13,7 +13,8 @@ from imageport.sandbox.sample.build import build_raw_sample
 from imageport.sandbox.sample.driver_package import write_ena_package
 from imageport.sandbox.sample.recipe import DISK_GUID, WINDOWS, Variant
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
+# In the long form: folders prove the same but for the file system, and each launch costs a minute.
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_a_disk_with_a_hive_behind_its_logs_is_composed(tmp_path: Path) -> None:
