@@ -23,7 +23,8 @@ from imageport.sandbox.sample.disk_image import clone_sparse, data_ranges
 from imageport.sandbox.sample.recipe import DISK_GUID, WINDOWS, Variant
 from imageport.sandbox.sample.vm_agent_package import FILE_NAME, write_vm_agent_package
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
+# In the long form: the end-to-end test composes, boots and verifies for Azure in the short one.
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OPTIONS = EngineOptions(
     cloud="azure",
