@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,12 @@ _STANDING_IN = (
 )  # fmt: skip
 _OWN_PROGRAMS = "ping.exe,shutdown.exe,sc.exe,netsh.exe,msiexec.exe,waitfor.exe,powershell.exe=n"
 _NO_EXTRAS = "mscoree,mshtml=;winemenubuilder.exe=d"
-_LEFT_RUNNING = {b"cmd.exe", b"ping.exe", b"powershell.exe", b"msiexec.exe"}
+_LEFT_RUNNING = {
+    b"cmd.exe", b"ping.exe", b"powershell.exe", b"msiexec.exe", b"waitfor.exe", b"shutdown.exe",
+    b"start.exe",  # Wine's "start" is a program, which may not have come to its work yet
+}  # fmt: skip
 _START_SECONDS = 60.0
+_SCRIPT = "C:\\windows\\ImageportFirstBoot\\firstboot.cmd"
 
 
 def missing_tool() -> str:
@@ -99,14 +104,21 @@ class WineWindows:
         That is the case once shutdown was called so many times.
         """
         before = len(self._ends()) + ends - 1
-        self._wine("cmd", "/d", "/c", "C:\\windows\\ImageportFirstBoot\\firstboot.cmd")
+        self._wine("cmd", "/d", "/c", _SCRIPT)
+        self.wait_until(lambda: len(self._ends()) > before)
+        self.end_programs()  # what the end of a machine does to all that still runs
+        return self._ends()[before].split()[1]
+
+    def watch(self) -> None:
+        """Start what keeps the deadline, alone, as after a restart that a step asked for."""
+        self._wine("cmd", "/d", "/c", f"start /b cmd /d /c {_SCRIPT} watch continue")
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something that first boot does."""
         until = time.monotonic() + _START_SECONDS
-        while len(self._ends()) <= before and time.monotonic() < until:
+        while not is_so():
+            assert time.monotonic() < until, f"{_START_SECONDS:.0f} s: {self.read('log.txt')}"
             time.sleep(0.05)
-        made = self._ends()[before:]
-        self._end_programs()  # what the end of a machine does to all that still runs
-        assert made, f"no end after {_START_SECONDS:.0f} s: {self.read('log.txt')}"
-        return made[0].split()[1]
 
     def calls(self, *names: str) -> list[str]:
         """Return what was called, in order, as command lines; those of some programs only."""
@@ -156,7 +168,7 @@ class WineWindows:
     def _server(self, option: str) -> None:
         subprocess.run(["wineserver", option], env=self._environment(), check=False, timeout=60)
 
-    def _end_programs(self) -> None:
+    def end_programs(self) -> None:
         """End what first boot has started and left running, by process id."""
         mine = f"WINEPREFIX={self.prefix}".encode()
         for process in Path("/proc").glob("[0-9]*"):
