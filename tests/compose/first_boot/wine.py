@@ -111,7 +111,9 @@ class WineWindows:
 
     def watch(self) -> None:
         """Start what keeps the deadline, alone, as after a restart that a step asked for."""
-        self._wine("cmd", "/d", "/c", f"start /b cmd /d /c {_SCRIPT} watch continue")
+        # Wine's "start" leaves any code behind; whether it did start is seen by what it does.
+        line = f"start /b cmd /d /c {_SCRIPT} watch continue"
+        self._wine("cmd", "/d", "/c", line, check=False)
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         """Wait for something that first boot does."""
