@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +14,15 @@ from imageport.compose.hives.registry import hive_path
 from imageport.compose.steps.citrix.point_vda_at_controllers import PointVdaAtControllers
 from imageport.sandbox.guest_player.installers import program_of, run_installer
 from imageport.sandbox.guest_player.registry import Hive
-from imageport.sandbox.guest_player.volume import WindowsVolume
 from imageport.sandbox.sample.guest_kind import GuestKind, Platform, Provisioning
 from imageport.sandbox.sample.hives import merge_text, with_parents
 from imageport.sandbox.sample.installer_package import sha256_of, write_installer
+from tests.sandbox.guest_player.plain_volume import PlainVolume
 
 PROGRAMS = "Windows/ImageportFirstBoot/programs"
 PVS = EngineOptions(rearm="off")
 MCS = EngineOptions(provisioning="mcs", rearm="off")
 NEW = "2407.0.0.10"
-
-
-class PlainVolume(WindowsVolume):
-    """A volume on a file system that knows no descriptors."""
-
-    @staticmethod
-    def _inherit(folder: Path, child: Path) -> None:
-        """Hand nothing down."""
 
 
 def bring(guest: Any, software: str, arguments: tuple[str, ...], version: str = NEW) -> Installer:

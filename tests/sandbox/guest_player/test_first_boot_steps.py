@@ -10,10 +10,10 @@ from imageport.sandbox.guest_player.command_files import Machine, run_command_fi
 from imageport.sandbox.guest_player.first_boot import FirstBoot, parse_plan
 from imageport.sandbox.guest_player.plan_steps import FOLDER, Hives
 from imageport.sandbox.guest_player.registry import Hive, strings
-from imageport.sandbox.guest_player.volume import WindowsVolume
 from imageport.sandbox.sample.hives import make_hive
 from imageport.sandbox.sample.installer_package import write_installer
 from imageport.sandbox.sample.windows_registry import make_boot_store
+from tests.sandbox.guest_player.plain_volume import PlainVolume
 
 SYSTEM = """[HKEY_LOCAL_MACHINE\\SYSTEM\\Select]
 "Current"=dword:00000001
@@ -27,14 +27,6 @@ INSTALL = (
     'if "%CODE%"=="1641" exit /b 3010\nexit /b %CODE%\n'
 )
 SCRIPT = '@echo off\n"%SystemRoot%\\System32\\cscript.exe" x.vbs\nexit /b 0\n'
-
-
-class PlainVolume(WindowsVolume):
-    """A volume on a file system that knows no descriptors."""
-
-    @staticmethod
-    def _inherit(folder: Path, child: Path) -> None:
-        """Hand nothing down."""
 
 
 class Guest:

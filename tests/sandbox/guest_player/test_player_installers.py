@@ -11,9 +11,9 @@ from imageport.compose.volumes.file_version import read_version
 from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.installers import program_of, run_installer
 from imageport.sandbox.guest_player.registry import Hive
-from imageport.sandbox.guest_player.volume import WindowsVolume
 from imageport.sandbox.sample.hives import make_hive
 from imageport.sandbox.sample.installer_package import FILE_NAMES, write_installer
+from tests.sandbox.guest_player.plain_volume import PlainVolume
 
 SET = "ControlSet001"
 SYSTEM = """[HKEY_LOCAL_MACHINE\\SYSTEM\\ControlSet001]
@@ -31,14 +31,6 @@ SILENT = {
     "machine_identity": "/qn /norestart",
     "mcs_io": "/qn",
 }
-
-
-class PlainVolume(WindowsVolume):
-    """A volume on a file system that knows no descriptors."""
-
-    @staticmethod
-    def _inherit(folder: Path, child: Path) -> None:
-        """Hand nothing down."""
 
 
 class Machine:
