@@ -75,7 +75,7 @@ class SiteEngine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> SiteEngine:
     made = SiteEngine()
-    monkeypatch.setattr("imageport.workflow.compose_at_site.run_site_engine", made)
+    monkeypatch.setattr("imageport.workflow.site_job.run_site_engine", made)
     # Its sources, which somebody may be writing, have no part in these tests.
     for module in ("compose_at_site", "prepare"):
         monkeypatch.setattr(f"imageport.workflow.{module}.engine_id", lambda: "stand-in")

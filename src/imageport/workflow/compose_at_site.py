@@ -15,13 +15,11 @@ from typing import Any
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.compose.build_engine import engine_id
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport
-from imageport.compose.site_engine import overlay_over, run_site_engine
+from imageport.compose.site_engine import overlay_over
 from imageport.errors import SourceChanged, StateError
 from imageport.formats.gpt import read_layout
 from imageport.formats.overlay_disk import OverlayDisk
-from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES
-from imageport.payload import unpacked_payload
 from imageport.state.records import Generation
 from imageport.transfer.pipeline import Doubt
 from imageport.workflow.checkpoints import Checkpoint
@@ -30,6 +28,7 @@ from imageport.workflow.engine_outcome import require_ok
 from imageport.workflow.facts import composed_key, opened_source, options_key
 from imageport.workflow.place import Workplace
 from imageport.workflow.preflight import payload_sha256
+from imageport.workflow.site_job import run_at_site
 from imageport.workflow.upload import Content, bring_up, current_upload
 
 
@@ -41,11 +40,6 @@ class SiteComposing:
     choices: PrepareChoices
     payload: Path | None = None
     """A zip of the operator's files."""
-
-    @property
-    def options_key(self) -> str:
-        """Return the identity of what the engine would do."""
-        return options_key(self.choices, payload_sha256(self.payload), engine_id())
 
 
 def compose_and_upload(
@@ -73,7 +67,8 @@ def compose_and_upload(
             raise SourceChanged(
                 f"Cannot compose '{vdisk}': its content is not the one that preflight saw."
             )
-        wanted = composing.options_key
+        payload_digest = payload_sha256(composing.payload)
+        wanted = options_key(composing.choices, payload_digest, engine_id())
         key = composed_key(facts.source_key, wanted)
         content = Content(facts.image, key, keep_parent)
         with place.holding(facts.image) as lease:
@@ -84,7 +79,7 @@ def compose_and_upload(
                 return found
             held = replace(place, cancelled=place.asked_under(lease))
             with overlay_over(disk, key=key) as overlay:
-                report = _composed(held, overlay, disk, composing)
+                report = _composed(held, overlay, composing, payload_digest)
                 require_ok(report, facts.image)
                 details = {
                     "engine": EnginePlace.SITE.value,
@@ -98,24 +93,16 @@ def compose_and_upload(
 
 
 def _composed(
-    place: Workplace, overlay: OverlayDisk, disk: VirtualDisk, composing: SiteComposing
+    place: Workplace, overlay: OverlayDisk, composing: SiteComposing, payload_digest: str
 ) -> EngineReport:
     job = EngineJob(
         action=Action.COMPOSE,
-        disk=EngineDisk(path="", disk_guid=read_layout(disk).disk_guid),
+        disk=EngineDisk(path="", disk_guid=read_layout(overlay).disk_guid),
         options=composing.choices.engine,
         run=place.run,
-        payload_sha256=payload_sha256(composing.payload),
+        payload_sha256=payload_digest,
     )
-    with unpacked_payload(composing.payload) as folder:
-        return run_site_engine(
-            overlay,
-            job,
-            payload=folder,
-            deadline_seconds=composing.choices.engine_deadline_seconds,
-            events=place.events,
-            cancelled=place.cancelled,
-        )
+    return run_at_site(place, overlay, job, composing.choices, composing.payload)
 
 
 class _Touched:

@@ -9,15 +9,14 @@ from pathlib import Path
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.cloud import CostLine
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineReport, Inspection
-from imageport.compose.site_engine import run_site_engine
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, ExtentState
-from imageport.payload import unpacked_payload
 from imageport.progress import Stage
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.facts import opened_source
 from imageport.workflow.place import Workplace
 from imageport.workflow.preflight_outcome import require_startable
+from imageport.workflow.site_job import run_at_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +104,7 @@ def _plan(
         run=place.run,
         payload_sha256=payload_sha256(payload),
     )
-    with unpacked_payload(payload) as folder:
-        return run_site_engine(
-            disk,
-            job,
-            payload=folder,
-            deadline_seconds=choices.engine_deadline_seconds,
-            events=place.events,
-            cancelled=place.cancelled,
-        )
+    return run_at_site(place, disk, job, choices, payload)
 
 
 def _guest_line(report: EngineReport) -> str:
