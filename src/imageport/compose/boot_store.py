@@ -21,7 +21,7 @@ from imageport.compose.recorder import Recorder
 
 BOOT_MANAGER = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}"
 EMS_SETTINGS = "{0ce4991b-e6b3-4b16-b23c-5e0d9250e5d9}"
-OS_LOADER_TYPE, RESUME_TYPE, MEMORY_TEST_TYPE = 0x10200003, 0x10200004, 0x10200005
+OS_LOADER_TYPE = 0x10200003
 """``Type`` of an object's description."""
 BACKUP_ENDING = ".imageport-backup"
 IGNORE_ALL_FAILURES = 1
@@ -41,12 +41,10 @@ class Element(StrEnum):
     APPLICATION_PATH = "12000002"
     DESCRIPTION = "12000004"
     INHERITED = "14000006"
-    RECOVERY_SEQUENCE = "14000008"
     RECOVERY_ENABLED = "16000009"
     BOOT_EMS = "16000020"
     """EMS of a boot application; of {emssettings}: of all that inherit it."""
     EMS_PORT = "15000022"
-    EMS_BAUD_RATE = "15000023"
     OS_DEVICE = "21000001"
     SYSTEM_ROOT = "22000002"
     DEFAULT_ENTRY = "23000003"
@@ -157,11 +155,6 @@ def flag(on: bool) -> Value:
 def number(value: int) -> Value:
     """Return an integer's data."""
     return Value(Kind.BINARY, struct.pack("<Q", value))
-
-
-def device(data: bytes) -> Value:
-    """Return a device's data, as `partition_device` makes it."""
-    return Value(Kind.BINARY, data)
 
 
 def set_element(recorder: Recorder, identifier: str, number: str, value: Value) -> None:

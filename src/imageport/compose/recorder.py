@@ -136,7 +136,17 @@ class Recorder:
 
     def replace_file(self, path: str, content: bytes | Path) -> None:
         """Put new content into a file that is there, in place: its descriptor stays."""
-        self._replace(self.files, path, content, _shown_file(path))
+        size = self.files.size_bytes(path)
+        is_as_long = size == (
+            len(content) if isinstance(content, bytes) else content.stat().st_size
+        )
+        # A file of another size differs without being read whole.
+        before = _digest(self.files, path) if is_as_long else _told(self.files, path, size)
+        after = content_digest(content)
+        if before == after:
+            return
+        self.files.rewrite(path, content)
+        self._note("file", _shown_file(path), "", before, after)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it; what is not there is no change."""
@@ -163,10 +173,6 @@ class Recorder:
         files.add_file(path, content, Access.USERS_READ)
         self._note("file", _shown_boot_file(path), "", "", content_digest(content))
 
-    def replace_boot_file(self, path: str, content: bytes | Path) -> None:
-        """Put new content into a file of that volume, in place."""
-        self._replace(self._boot(), path, content, _shown_boot_file(path))
-
     def note_replays(self) -> None:
         """Note the hives that were brought up to date when they were opened."""
         for name, copy in self.registry.replayed.items():
@@ -177,19 +183,6 @@ class Recorder:
     def note_disk(self, what: str, before: str, after: str) -> None:
         """Note a change of the disk itself: its partition table, a volume's size."""
         self._note("disk", what, "", before, after)
-
-    def _replace(self, files: GuestFiles, path: str, content: bytes | Path, shown_as: str) -> None:
-        """Replace what differs; a file of another size does so without being read whole."""
-        size = files.size_bytes(path)
-        is_as_long = size == (
-            len(content) if isinstance(content, bytes) else content.stat().st_size
-        )
-        before = _digest(files, path) if is_as_long else _told(files, path, size)
-        after = content_digest(content)
-        if before == after:
-            return
-        files.rewrite(path, content)
-        self._note("file", shown_as, "", before, after)
 
     def _boot(self) -> GuestFiles:
         if self.boot_files is None:

@@ -82,10 +82,6 @@ class GuestFiles(ABC):
             else:
                 yield path
 
-    def has_file_in(self, folder: str, name: str) -> bool:
-        """Say whether a folder holds a name; cheap for many names of one folder."""
-        return name.lower() in {known.lower() for known in self.names(folder)}
-
 
 @dataclass(frozen=True, slots=True)
 class Addition:
