@@ -59,10 +59,11 @@ def prepare(
         ResourceGone: U was deleted outside.
     """
     uploaded = place.state.catalogue.get(uploaded_id)
-    key = options_key(choices, payload_sha256(payload), engine_id())
+    payload_digest = payload_sha256(payload)
+    key = options_key(choices, payload_digest, engine_id())
     with place.holding(uploaded.image) as lease:
         held = dataclasses.replace(place, cancelled=place.asked_under(lease))
-        preparation = _Preparation(held, uploaded, choices, payload, key)
+        preparation = _Preparation(held, uploaded, choices, payload, payload_digest, key)
         found = find_current(place, uploaded.image, composed_from(uploaded), key)
         if found is not None:
             preparation.tidy_up()
@@ -112,6 +113,7 @@ class _Preparation:
     uploaded: Generation
     choices: PrepareChoices
     payload: Path | None
+    payload_digest: str
     key: str
 
     def run(self) -> Generation:
@@ -191,7 +193,7 @@ class _Preparation:
             disk=EngineDisk(path="", disk_guid=disk.disk_guid),
             options=self.choices.engine,
             run=self.place.run,
-            payload_sha256=payload_sha256(self.payload),
+            payload_sha256=self.payload_digest,
         )
         report = self.place.cloud.run_engine(
             disk,
