@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineRepo
 from imageport.compose.report_page import report_markdown
 from imageport.compose.site_engine import overlay_over, run_site_engine
 from imageport.compose.steps.order import recommended_names
-from imageport.errors import ImageportError, InputError, NameTaken
+from imageport.errors import InputError, NameTaken
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, VhdxFileTarget
 from imageport.formats.gpt import read_layout
 from imageport.formats.virtual_disk import VirtualDisk
@@ -104,13 +103,10 @@ def _written(disk: VirtualDisk, target: FileTarget, events: EventSink) -> None:
         verify=VerifyLevel.FULL,
         events=events,
         stage="write",
+        may_go_on=lambda _error: False,
     )
     try:
         transfer(disk, target, request)
-    except BaseException:
-        with contextlib.suppress(ImageportError):  # the first error is the one to report
-            target.abort()
-        raise
     finally:
         target.close()
 
