@@ -68,8 +68,7 @@ def run_site_engine(
             overlay has no room; its own error, so that it is retried or mended.
         MissingTool: this machine has no distribution Python.
     """
-    writable = job.may_write and not isinstance(disk, Path)
-    if writable and not isinstance(disk, OverlayDisk):
+    if job.may_write and not isinstance(disk, Path | OverlayDisk):
         what = "compose" if job.action is Action.COMPOSE else "take our folder off"
         raise InputError(f"Cannot {what} a read-only disk: give an overlay, or a copy's path.")
     if not PYTHON.exists():
