@@ -16,9 +16,7 @@ class Agreement:
     allocation: bool = False
 
 
-def negotiate(
-    wire: Wire, size_bytes: int, flags: nbd.TransmissionFlag = nbd.EXPORT_FLAGS
-) -> Agreement:
+def negotiate(wire: Wire, size_bytes: int, flags: nbd.TransmissionFlag) -> Agreement:
     """Talk until transmission starts; `PeerGone` when the client leaves instead."""
     return _Negotiation(wire, size_bytes, flags).run()
 
