@@ -42,8 +42,13 @@ Path(sys.argv[2]).write_text(json.dumps(report))
 
 def build_stand_in(path: Path) -> BuiltEngine:
     """Build it as `imageport.compose.build_engine.build_engine` builds the real one."""
+    return build_of(MAIN, path)
+
+
+def build_of(main: str, path: Path) -> BuiltEngine:
+    """Build an engine that is one program."""
     source = path.parent / "stand-in"
     source.mkdir()
-    (source / "__main__.py").write_text(MAIN)
+    (source / "__main__.py").write_text(main)
     zipapp.create_archive(source, path)
     return BuiltEngine(path, hashlib.sha256(path.read_bytes()).hexdigest(), "stand-in")

@@ -7,11 +7,10 @@ variable STAND_IN_MODE.
 
 from __future__ import annotations
 
-import hashlib
-import zipapp
 from pathlib import Path
 
 from imageport.compose.build_engine import BuiltEngine
+from tests.clouds.stand_in_engine import build_of
 
 MAIN = """
 import json, os, subprocess, sys, time
@@ -48,8 +47,4 @@ Path(sys.argv[2]).write_text(json.dumps(report))
 
 def build_stand_in(path: Path) -> BuiltEngine:
     """Build it as `imageport.compose.build_engine.build_engine` builds the real one."""
-    source = path.parent / "stand-in"
-    source.mkdir()
-    (source / "__main__.py").write_text(MAIN)
-    zipapp.create_archive(source, path)
-    return BuiltEngine(path, hashlib.sha256(path.read_bytes()).hexdigest(), "stand-in")
+    return build_of(MAIN, path)
