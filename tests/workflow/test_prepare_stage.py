@@ -152,9 +152,8 @@ def test_a_boot_that_hangs_ends_the_run_with_its_console_and_leaves_nothing(site
     assert site.kept(GenerationRole.PREPARED) == []
 
 
-def test_a_failed_verdict_ends_the_run_before_the_boot(site: SmallSite):
-    item = VerdictItem(name="boot_drivers", passed=False, evidence="nvme: Start=3")
-    report = EngineReport(action=Action.COMPOSE, ok=False, verdict=(item,))
+def boots_after(site: SmallSite, report: EngineReport) -> list[str]:
+    """Let the engine report this; return where the disks that are booted get noted."""
     booted: list[str] = []
 
     def boot(volume: MemoryVolume) -> BootOutcome:
@@ -162,6 +161,13 @@ def test_a_failed_verdict_ends_the_run_before_the_boot(site: SmallSite):
         return BootOutcome(stopped_by_itself=True, seconds=0.0, console_text="")
 
     site.behaviour = MemoryBehaviour(run_job=lambda *_: report, boot=boot)
+    return booted
+
+
+def test_a_failed_verdict_ends_the_run_before_the_boot(site: SmallSite):
+    item = VerdictItem(name="boot_drivers", passed=False, evidence="nvme: Start=3")
+    report = EngineReport(action=Action.COMPOSE, ok=False, verdict=(item,))
+    booted = boots_after(site, report)
     with pytest.raises(VerdictFailed, match="nvme: Start=3"):
         site.prepared(site.uploaded())
     assert booted == []
@@ -170,13 +176,7 @@ def test_a_failed_verdict_ends_the_run_before_the_boot(site: SmallSite):
 
 def test_an_image_that_boots_by_bios_is_refused_before_its_boot(site: SmallSite):
     report = EngineReport(Action.COMPOSE, ok=True, inspection=Inspection(firmware="bios"))
-    booted: list[str] = []
-
-    def boot(volume: MemoryVolume) -> BootOutcome:
-        booted.append(volume.id)
-        return BootOutcome(stopped_by_itself=True, seconds=0.0, console_text="")
-
-    site.behaviour = MemoryBehaviour(run_job=lambda *_: report, boot=boot)
+    booted = boots_after(site, report)
     with pytest.raises(InputError, match="it boots by BIOS, the machine of the one boot by UEFI"):
         site.prepared(site.uploaded())
     assert booted == []
