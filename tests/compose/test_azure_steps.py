@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from imageport.compose.steps.order import (
 from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.azure_faults import break_for_azure
 from imageport.sandbox.sample.driver_package import write_cloud_packages
+from imageport.sandbox.sample.hives import merge_text
 from imageport.sandbox.sample.recipe import Variant
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,13 +38,6 @@ SERVICES = "HKLM\\SYSTEM\\{set}\\Services"
 def broken(guest: Any, variant: Variant) -> Any:
     break_for_azure(guest.hive("SYSTEM").parent, variant)
     return guest
-
-
-def merge(hive: Path, text: str) -> None:
-    source = hive.with_suffix(".test.reg")
-    source.write_text("Windows Registry Editor Version 5.00\n\n" + text, encoding="utf-8")
-    subprocess.run(["hivexregedit", "--merge", hive, source], check=True, capture_output=True)
-    source.unlink()
 
 
 def line(change: Change) -> str:
@@ -156,7 +149,7 @@ def test_a_driver_that_only_old_systems_have_is_set_to_start_where_it_is(guest: 
     idle = '[\\ControlSet001\\Services\\intelide]\n"Start"=dword:00000003\n\n'
     override = '[\\ControlSet001\\Services\\atapi\\StartOverride]\n"0"=dword:00000003\n\n'
     gone = "[-\\ControlSet002\\Services\\atapi]\n"
-    merge(guest.hive("SYSTEM"), idle + override + gone)
+    merge_text(guest.hive("SYSTEM"), idle + override + gone)
     changes = guest.compose(AZURE)
     found = {(c.path, c.name, c.after) for c in changes}
     where = "HKLM\\SYSTEM\\ControlSet001\\Services"
@@ -167,7 +160,7 @@ def test_a_driver_that_only_old_systems_have_is_set_to_start_where_it_is(guest: 
 
 
 def test_first_boot_removes_the_overrides_that_it_leaves_itself(guest: Any) -> None:
-    merge(guest.hive("SYSTEM"), "[-\\ControlSet001\\Services\\atapi]\n")
+    merge_text(guest.hive("SYSTEM"), "[-\\ControlSet001\\Services\\atapi]\n")
     guest.compose(AZURE)
     plan = guest.windows.read("Windows/ImageportFirstBoot/plan.txt", 4096).decode()
     drivers = re.findall(r"required remove-override (\w+)", plan)
@@ -177,7 +170,7 @@ def test_first_boot_removes_the_overrides_that_it_leaves_itself(guest: Any) -> N
 
 def test_an_override_under_pci_goes_too_as_images_from_hyper_v_have_it(guest: Any) -> None:
     override = '[\\ControlSet002\\Services\\pci\\StartOverride]\n"0"=dword:00000003\n'
-    merge(guest.hive("SYSTEM"), override)
+    merge_text(guest.hive("SYSTEM"), override)
     for cloud in TARGETS:
         changes = guest.changes(EngineOptions(cloud=cloud), apply=False)
         found = [c.path for c in changes if "\\pci\\" in c.path]
@@ -187,7 +180,7 @@ def test_an_override_under_pci_goes_too_as_images_from_hyper_v_have_it(guest: An
 def test_a_proxy_of_services_goes_and_is_shown_as_its_digest_only(guest: Any) -> None:
     key = "\\Microsoft\\Windows\\CurrentVersion\\Internet Settings\\Connections"
     data = ",".join(f"{byte:02x}" for byte in b"\x18\0\0\0http=proxy.corp.example:3128")
-    merge(guest.hive("SOFTWARE"), f'[{key[:-12]}]\n\n[{key}]\n"WinHttpSettings"=hex:{data}\n')
+    merge_text(guest.hive("SOFTWARE"), f'[{key[:-12]}]\n\n[{key}]\n"WinHttpSettings"=hex:{data}\n')
     options = EngineOptions(cloud="azure", recommended=("no_winhttp_proxy",))
     (change,) = [c for c in guest.compose(options) if c.step == "no_winhttp_proxy"]
     assert change.name == "WinHttpSettings"
@@ -216,7 +209,7 @@ def test_preparing_twice_comes_to_the_same_as_once(guest: Any, cloud: str) -> No
     shutil.rmtree(folder)  # as after a boot whose traces were taken away
     hive = guest.hive("SYSTEM")
     for name in SETS:
-        merge(hive, f"[-\\{name}\\Services\\ImageportFirstBoot]\n")
+        merge_text(hive, f"[-\\{name}\\Services\\ImageportFirstBoot]\n")
     again = guest.changes(options, apply=False)
     assert [change for change in again if "ImageportFirstBoot" not in change.path] == []
 
@@ -272,7 +265,7 @@ def test_an_image_without_the_power_scheme_is_refused_only_when_it_is_asked_for(
     guest: Any,
 ) -> None:
     scheme = "Control\\Power\\User\\PowerSchemes\\8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c"
-    merge(guest.hive("SYSTEM"), f"[-\\ControlSet002\\{scheme}]\n")
+    merge_text(guest.hive("SYSTEM"), f"[-\\ControlSet002\\{scheme}]\n")
     with ExitStack() as stack:
         registry = guest.registry(stack)
         chosen = EngineOptions(cloud="azure", recommended=("high_performance",))

@@ -11,19 +11,17 @@ import pytest
 from imageport.compose.contract import EngineOptions
 from imageport.compose.first_boot.plan import FOLDER
 from imageport.compose.steps.first_boot.add_first_boot import AddFirstBoot
+from imageport.sandbox.sample.hives import merge_text
 
 SETS = ("ControlSet001", "ControlSet002")
 
 
 def set_starts(hive: Path, service: str, starts: tuple[int, int]) -> None:
-    text = "Windows Registry Editor Version 5.00\n\n" + "".join(
+    text = "".join(
         f'[\\{name}\\Services\\{service}]\n"Start"=dword:{start:08x}\n\n'
         for name, start in zip(SETS, starts, strict=True)
     )
-    file = hive.with_name("edit.reg")
-    file.write_text(text)
-    subprocess.run(["hivexregedit", "--merge", hive, file], check=True)
-    file.unlink()
+    merge_text(hive, text)
 
 
 def starts(hive: Path, service: str) -> list[str]:

@@ -37,6 +37,7 @@ from imageport.compose.hives.registry_value import Value
 from imageport.compose.steps.first_boot.add_first_boot import MakeFirstBootFolder
 from imageport.compose.steps.order import option_refusals, recommended_names
 from imageport.errors import EngineFailed, InputError
+from imageport.sandbox.sample.hives import merge_text
 
 HIVES = ("SYSTEM", "SOFTWARE", "DRIVERS")
 SETS = ("ControlSet001", "ControlSet002")
@@ -292,13 +293,11 @@ def test_a_boot_that_failed_tells_each_step_once_and_which_optional_ones_failed(
 
 
 def put_back(guest: Any, held: list[Held]) -> None:
-    text = "Windows Registry Editor Version 5.00\n\n"
+    text = ""
     for item in held:
         assert item.before is not None
         text += f'[\\{item.key}]\n"{item.name}"=dword:{item.before.as_number():08x}\n\n'
-    file = guest.scratch / "back.reg"
-    file.write_text(text)
-    subprocess.run(["hivexregedit", "--merge", guest.hive("SYSTEM"), file], check=True)
+    merge_text(guest.hive("SYSTEM"), text)
 
 
 def test_what_is_held_still_in_another_control_set_is_no_restored_service(guest: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from imageport.compose.refusals import (
     with_fast_startup_told,
 )
 from imageport.compose.volumes.partition_table import PartitionTable
+from imageport.sandbox.sample.hives import merge_text
 
 GUID = "6d0f7a52-3c1e-4b8f-9a47-5e2d10c4b7a1"
 LDM = "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"
@@ -222,8 +222,6 @@ def test_inspection_tells_what_the_guest_is(guest: Any) -> None:
 
 
 def test_a_machine_without_its_account_is_in_no_domain(guest: Any) -> None:
-    text = guest.scratch / "x.reg"
-    text.write_text("Windows Registry Editor Version 5.00\n\n[-\\Policy\\Secrets\\$MACHINE.ACC]\n")
-    subprocess.run(["hivexregedit", "--merge", guest.hive("SECURITY"), text], check=True)
+    merge_text(guest.hive("SECURITY"), "[-\\Policy\\Secrets\\$MACHINE.ACC]")
     with ExitStack() as stack:
         assert inspect(guest.registry(stack), guest.windows, guest.table).domain == ""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +11,9 @@ import pytest
 from imageport.compose.contract import Action, EngineOptions
 from imageport.compose.guest_paths import guest_path
 from imageport.compose.volumes.descriptors import Access
+from imageport.sandbox.sample.hives import merge_text
 
 FIRST_BOOT = "Windows/ImageportFirstBoot"
-
-
-def merge(hive: Path, text: str) -> None:
-    """Change a hive with libhivex' own program."""
-    source = hive.with_suffix(".test.reg")
-    source.write_text("Windows Registry Editor Version 5.00\n\n" + text, encoding="utf-8")
-    subprocess.run(["hivexregedit", "--merge", hive, source], check=True, capture_output=True)
-    source.unlink()
 
 
 def test_a_composed_image_passes_every_item(guest: Any) -> None:
@@ -39,12 +30,13 @@ def test_an_image_as_it_was_fails_where_composing_would_help(guest: Any) -> None
 
 
 def _break_start(guest: Any) -> None:
-    merge(guest.hive("SYSTEM"), '[\\ControlSet002\\Services\\stornvme]\n"Start"=dword:00000003\n')
+    place = "[\\ControlSet002\\Services\\stornvme]"
+    merge_text(guest.hive("SYSTEM"), f'{place}\n"Start"=dword:00000003')
 
 
 def _break_override(guest: Any) -> None:
     place = "[\\ControlSet001\\Services\\stornvme\\StartOverride]"
-    merge(guest.hive("SYSTEM"), f'{place}\n"0"=dword:00000003\n')
+    merge_text(guest.hive("SYSTEM"), f'{place}\n"0"=dword:00000003\n')
 
 
 def _break_driver_file(guest: Any) -> None:
@@ -52,13 +44,13 @@ def _break_driver_file(guest: Any) -> None:
 
 
 def _break_database(guest: Any) -> None:
-    merge(guest.hive("SYSTEM"), "[-\\DriverDatabase\\DeviceIds\\PCI\\CC_010802]\n")
+    merge_text(guest.hive("SYSTEM"), "[-\\DriverDatabase\\DeviceIds\\PCI\\CC_010802]\n")
 
 
 def _break_filter(guest: Any) -> None:
     place = "[\\ControlSet001\\Control\\Class\\{4d36e97b-e325-11ce-bfc1-08002be10318}]"
     data = ",".join(f"{byte:02x}" for byte in "vmgone\0\0".encode("utf-16-le"))
-    merge(guest.hive("SYSTEM"), f'{place}\n"UpperFilters"=hex(7):{data}\n')
+    merge_text(guest.hive("SYSTEM"), f'{place}\n"UpperFilters"=hex(7):{data}\n')
 
 
 def _break_loader(guest: Any) -> None:
@@ -71,7 +63,7 @@ def _break_winload(guest: Any) -> None:
 
 def _break_boot_store(guest: Any) -> None:
     place = "Objects\\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\\Elements\\23000003"
-    merge(guest.esp.root / "EFI/Microsoft/Boot/BCD", f"[-\\{place}]\n")
+    merge_text(guest.esp.root / "EFI/Microsoft/Boot/BCD", f"[-\\{place}]\n")
 
 
 def _break_identity(guest: Any) -> None:
@@ -94,13 +86,14 @@ def _break_depth(guest: Any) -> None:
 
 
 def _break_pvs(guest: Any) -> None:
-    merge(guest.hive("SYSTEM"), '[\\ControlSet001\\Services\\BNDevice]\n"Start"=dword:00000004\n')
+    place = "[\\ControlSet001\\Services\\BNDevice]"
+    merge_text(guest.hive("SYSTEM"), f'{place}\n"Start"=dword:00000004')
 
 
 def _break_dependency(guest: Any) -> None:
     data = ",".join(f"{byte:02x}" for byte in "PvsVmAgent\0\0".encode("utf-16-le"))
     place = "[\\ControlSet001\\Services\\LanmanWorkstation]"
-    merge(guest.hive("SYSTEM"), f'{place}\n"DependOnService"=hex(7):{data}\n')
+    merge_text(guest.hive("SYSTEM"), f'{place}\n"DependOnService"=hex(7):{data}\n')
 
 
 def _break_descriptor(guest: Any) -> None:
@@ -110,14 +103,14 @@ def _break_descriptor(guest: Any) -> None:
 
 def _break_network_driver(guest: Any) -> None:
     gone = "[-\\DriverDatabase\\DeviceIds\\PCI\\VEN_1D0F&DEV_EC2{}]\n"
-    merge(guest.hive("DRIVERS"), gone.format(0) + "\n" + gone.format(1))
+    merge_text(guest.hive("DRIVERS"), gone.format(0) + "\n" + gone.format(1))
     place = guest.windows.root / FIRST_BOOT / "plan.txt"
     lines = [line for line in place.read_bytes().split(b"\r\n") if b"add-driver" not in line]
     place.write_bytes(b"\r\n".join(lines))
 
 
 def _break_service(guest: Any) -> None:
-    merge(guest.hive("SYSTEM"), "[-\\ControlSet002\\Services\\ImageportFirstBoot]\n")
+    merge_text(guest.hive("SYSTEM"), "[-\\ControlSet002\\Services\\ImageportFirstBoot]\n")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +149,7 @@ def test_loose_ends_that_windows_forgives_are_told_but_do_not_fail(guest: Any) -
     data = ",".join(f"{byte:02x}" for byte in "IRENUM\0\0".encode("utf-16-le"))
     infrared = "[\\ControlSet001\\Control\\Class\\{6bdd1fc5-810f-11d0-bec7-08002be2092f}]"
     maker = '[\\ControlSet001\\Services\\3ware]\n"Type"=dword:00000001\n"Start"=dword:00000000\n'
-    merge(
+    merge_text(
         guest.hive("SYSTEM"),
         f'{infrared}\n"UpperFilters"=hex(7):{data}\n\n{maker}"ErrorControl"=dword:00000001\n',
     )
