@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 from imageport.compose.drivers.installed_drivers import DATABASE
 from imageport.compose.drivers.package_layout import PackageLayout
-from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
-
-_DISABLED = 4
 
 
 def missing_parts(
@@ -62,7 +60,7 @@ def _missing_services(registry: Registry, layout: PackageLayout) -> Iterator[str
             start = registry.start_of(control_set, service.name)
             if start is None:
                 yield f"service {service.name} in {control_set}"
-            elif start == _DISABLED and service.start != _DISABLED:
+            elif start == DISABLED and service.start != DISABLED:
                 yield f"service {service.name} in {control_set}: it is disabled"
             elif not registry.text("SYSTEM", path, "ImagePath"):
                 yield f"value ImagePath of HKLM\\SYSTEM\\{path}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.hive_copies import copy_hive
-from imageport.compose.hives.registry import Registry, hive_path
+from imageport.compose.hives.registry import Registry, hive_path, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.guest_files import GuestFiles
 
@@ -32,7 +32,7 @@ class _Membership:
 
 def joined_domain(registry: Registry, files: GuestFiles, current: str) -> str:
     """Return the domain's DNS name, else its NetBIOS name or `UNKNOWN_DOMAIN`; "" in none."""
-    parameters = f"{current}\\Services\\Tcpip\\Parameters"
+    parameters = f"{service_path(current, 'Tcpip')}\\Parameters"
     suffix = registry.text("SYSTEM", parameters, "NV Domain") or registry.text(
         "SYSTEM", parameters, "Domain"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
 
 _POLICIES = "Policies\\Microsoft\\Windows"
@@ -140,6 +140,6 @@ def _overriding(registry: Registry) -> Iterator[str]:
 def _scanners(registry: Registry, current: str) -> Iterator[str]:
     for service, product in _SCANNERS.items():
         start = registry.start_of(current, service)
-        if start is not None and start < 4:
-            place = f"HKLM\\SYSTEM\\{current}\\Services\\{service}"
+        if start is not None and start < DISABLED:
+            place = f"HKLM\\SYSTEM\\{service_path(current, service)}"
             yield f"{place} Start={start}: {product} may hold up programs and drivers"

@@ -22,6 +22,8 @@ BOOT_STORE_HIVE = "BCD"
 """The name that the boot configuration data, a hive of its own, has in `Registry.hives`."""
 UEFI = "uefi"
 """`PartitionTable.firmware` of a disk that boots by UEFI; any other word means BIOS."""
+DISABLED = 4
+"""A service's Start: it never runs. Lower numbers start it, the lower the earlier."""
 _CONTROL_SET = re.compile(r"ControlSet\d{3}", re.IGNORECASE)
 
 

@@ -11,12 +11,11 @@ from imageport.compose.guest_paths import guest_path
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, boot_store_path, service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.all_steps import is_source_service
-from imageport.compose.verdict.evidence import Check, Evidence, Finding
+from imageport.compose.verdict.evidence import Check, Evidence, Finding, startable
 from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_problem
 
 BIOS_LOADER = "bootmgr"
 """On the active partition; the code of its boot sector starts it."""
-_DISABLED = 4
 _KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
 _COMPANIONS = (("intelide", "pciidex"), ("atapi", "ataport"))
 """(driver, library that it is linked to): without the second's file the first does not load."""
@@ -105,20 +104,12 @@ def class_filters_resolve(evidence: Evidence, _job: EngineJob, _target: CloudTar
     for control_set in evidence.registry.control_sets:
         for device_class, service in class_filters(evidence.registry, control_set):
             count += 1
-            start = evidence.registry.start_of(control_set, service)
-            path = evidence.binary_of(control_set, service)
-            problem = ""
-            if start is None:
-                problem = "does not exist"
-            elif start == _DISABLED:
-                problem = "is disabled"
-            elif not evidence.files.exists(path):
-                problem = f"lacks its file {path}"
-            if not problem:
+            obstacle = startable(evidence, control_set, (service,))
+            if obstacle is None:
                 continue
             matters = device_class.lower() in _CLASSES_TO_BOOT or is_source_service(service)
             where = finding.problems if matters else finding.facts
-            where.append(f"{control_set}: {service} of {device_class} {problem}")
+            where.append(f"{control_set}: {service} of {device_class} {obstacle.reason}")
     finding.facts.insert(0, f"{count} class filters looked at")
     return finding
 

@@ -16,13 +16,12 @@ from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.installed_drivers import infs_for
 from imageport.compose.first_boot.plan import SET_EMS, read_plan
 from imageport.compose.hives.hive import Hive
-from imageport.compose.hives.registry import BOOT_STORE_HIVE
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, DISABLED
 from imageport.compose.steps.boot.bring_disks_online import (
     ONLINE_ALL,
     BringDisksOnline,
     san_policy,
 )
-from imageport.compose.steps.boot.enable_dvd_drive import DISABLED
 from imageport.compose.steps.boot.quiet_serial_port import KEEP, ON, console_port, switch_word
 from imageport.compose.verdict.evidence import Check, Evidence, Finding
 

@@ -9,12 +9,10 @@ from enum import StrEnum
 from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob, Inspection
 from imageport.compose.guest_paths import service_binary
-from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry import DISABLED, Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.partition_table import Partition, PartitionTable
 
-DISABLED = 4
-"""A service's Start."""
 _MAX_NAMED = 12
 """More problems of one kind than this are counted, not listed."""
 
@@ -87,9 +85,14 @@ class Unstartable:
     path: str = ""
     """Of the file that it lacks."""
 
+    @property
+    def reason(self) -> str:
+        """Return what is wrong with it, without its name."""
+        return f"{self.obstacle} {self.path}".rstrip()
+
     def __str__(self) -> str:
         """Return what is wrong in words."""
-        return f"service {self.service} {self.obstacle} {self.path}".rstrip()
+        return f"service {self.service} {self.reason}"
 
 
 def startable(evidence: Evidence, control_set: str, names: tuple[str, ...]) -> Unstartable | None:

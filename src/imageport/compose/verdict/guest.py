@@ -8,9 +8,15 @@ from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import EngineJob
 from imageport.compose.first_boot.plan import FOLDER
 from imageport.compose.guest_facts.network import static_ipv6
-from imageport.compose.hives.registry import EDITED_HIVES, hive_header, hive_path, service_path
+from imageport.compose.hives.registry import (
+    DISABLED,
+    EDITED_HIVES,
+    hive_header,
+    hive_path,
+    service_path,
+)
 from imageport.compose.steps.source.all_steps import is_source_service
-from imageport.compose.verdict.evidence import DISABLED, Check, Evidence, Finding
+from imageport.compose.verdict.evidence import Check, Evidence, Finding
 from imageport.compose.volumes.descriptors import (
     ADMINISTRATORS,
     SYSTEM,

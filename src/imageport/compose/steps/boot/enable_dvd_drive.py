@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imageport.compose.contract import Tier
-from imageport.compose.hives.registry import service_path
+from imageport.compose.hives.registry import DISABLED, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Step
 
-DISABLED = 4
 _SYSTEM_START = 1
 
 

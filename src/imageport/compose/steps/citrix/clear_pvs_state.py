@@ -7,12 +7,11 @@ from typing import ClassVar
 from imageport.compose.contract import Tier
 from imageport.compose.drivers.class_filters import filter_services
 from imageport.compose.guest_paths import service_binary
-from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.provisioning_state import (
     DEVICE_SERVICE,
-    DISABLED,
     FILE_SYSTEM_FILTER,
     NETWORK_STACKS,
     PERSONALITY,

@@ -10,11 +10,10 @@ from typing import ClassVar
 
 from imageport.compose.contract import Tier
 from imageport.compose.guest_paths import guest_path
-from imageport.compose.hives.registry import Registry, service_path
+from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.citrix.provisioning_state import (
-    DISABLED,
     IDENTITY_AGENT,
     WORKSTATION,
     dependencies_of,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 
-from imageport.compose.hives.registry import Registry
+from imageport.compose.hives.registry import DISABLED, Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 
-DISABLED = 4
-"""A service's Start."""
 DEVICE_SERVICE = "BNDevice"
 NETWORK_STACKS = ("bnistack", "bnistack6")
 FILE_SYSTEM_FILTER = "CFsDep2"

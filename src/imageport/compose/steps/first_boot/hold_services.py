@@ -6,11 +6,10 @@ from typing import ClassVar
 
 from imageport.compose.contract import Tier
 from imageport.compose.first_boot.plan import RESTORE_SERVICE, RESTORE_VALUE
-from imageport.compose.hives.registry import service_path
+from imageport.compose.hives.registry import DISABLED, service_path
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.step import Context, Step
 
-_DISABLED = 4
 _HELD = ("BrokerAgent", "CcmExec", "ccmsetup", "wuauserv", "UsoSvc")
 """Broker registration, SCCM and its installer, Windows Update and its orchestrator. WaaSMedicSvc,
 which repairs the latter two, stays: its key may be closed to first boot, which would have to put it
@@ -31,13 +30,13 @@ class HoldServices(Step):
         current = context.registry.current_control_set
         for service in _HELD:
             before = context.registry.start_of(current, service)
-            if before is None or before == _DISABLED:
+            if before is None or before == DISABLED:
                 continue
             held = _alike(context, service, before)
             context.plan.add(RESTORE_SERVICE, service, str(before), control_sets=held)
             for control_set in held:
                 path = service_path(control_set, service)
-                context.hold("SYSTEM", path, "Start", Value.dword(_DISABLED))
+                context.hold("SYSTEM", path, "Start", Value.dword(DISABLED))
         self._hold_machine_password(context, current)
 
     @staticmethod
