@@ -12,7 +12,7 @@ import pytest
 from imageport.compose.contract import Action, EngineOptions, Installer
 from imageport.compose.hives.registry import hive_path
 from imageport.compose.steps.citrix.point_vda_at_controllers import PointVdaAtControllers
-from imageport.sandbox.guest_player.installers import program_of, run_installer
+from imageport.sandbox.guest_player.installers import Machine, program_of, run_installer
 from imageport.sandbox.guest_player.registry import Hive
 from imageport.sandbox.sample.guest_kind import GuestKind, Platform, Provisioning
 from imageport.sandbox.sample.hives import merge_text, with_parents
@@ -40,8 +40,8 @@ def install(guest: Any, program: str) -> str:
     root = guest.windows.root
     system, software = (Hive(root / hive_path(name)) for name in ("SYSTEM", "SOFTWARE"))
     place = f"{PROGRAMS}/{path}".replace("/", "\\")
-    volume = PlainVolume(root)
-    code = run_installer(volume, system, software, "ControlSet001", place, arguments)
+    machine = Machine(PlainVolume(root), system, software, "ControlSet001")
+    code = run_installer(machine, place, arguments)
     system.flush()
     software.flush()
     return code

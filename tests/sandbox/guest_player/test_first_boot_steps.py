@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imageport.sandbox.guest_player.command_files import Machine, run_command_file
+from imageport.sandbox.guest_player.command_files import run_command_file
 from imageport.sandbox.guest_player.first_boot import FirstBoot, parse_plan
+from imageport.sandbox.guest_player.installers import Machine
 from imageport.sandbox.guest_player.plan_steps import FOLDER, Hives
 from imageport.sandbox.guest_player.registry import Hive, strings
 from imageport.sandbox.sample.hives import make_hive

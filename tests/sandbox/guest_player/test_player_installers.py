@@ -9,7 +9,7 @@ import pytest
 
 from imageport.compose.volumes.file_version import read_version
 from imageport.sandbox.guest_player import registry
-from imageport.sandbox.guest_player.installers import program_of, run_installer
+from imageport.sandbox.guest_player.installers import Machine, program_of, run_installer
 from imageport.sandbox.guest_player.registry import Hive
 from imageport.sandbox.sample.hives import make_hive
 from imageport.sandbox.sample.installer_package import FILE_NAMES, write_installer
@@ -33,7 +33,7 @@ SILENT = {
 }
 
 
-class Machine:
+class Guest:
     """A volume and its two hives."""
 
     def __init__(self, root: Path) -> None:
@@ -42,24 +42,23 @@ class Machine:
         make_hive(config / "SYSTEM", "HKEY_LOCAL_MACHINE\\SYSTEM", [SYSTEM])
         make_hive(config / "SOFTWARE", "HKEY_LOCAL_MACHINE\\SOFTWARE", [SOFTWARE])
         self.root = root
-        self.volume = PlainVolume(root)
-        self.system, self.software = Hive(config / "SYSTEM"), Hive(config / "SOFTWARE")
+        hives = Hive(config / "SYSTEM"), Hive(config / "SOFTWARE")
+        self.machine = Machine(PlainVolume(root), *hives, SET)
 
     def run(self, path: Path, arguments: str) -> str:
-        self.volume.write(path.name, path.read_bytes())
-        hives = self.system, self.software
-        code = run_installer(self.volume, *hives, SET, path.name, arguments)
-        self.system.flush()
-        self.software.flush()
+        self.machine.volume.write(path.name, path.read_bytes())
+        code = run_installer(self.machine, path.name, arguments)
+        self.machine.system.flush()
+        self.machine.software.flush()
         return code
 
     def service(self, name: str) -> registry.Key | None:
-        return self.system.key(f"{SET}\\Services\\{name}")
+        return self.machine.system.key(f"{SET}\\Services\\{name}")
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "c")
+def guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
@@ -72,42 +71,41 @@ def machine(tmp_path: Path) -> Machine:
     ],
 )
 def test_an_installer_leaves_services_and_files_of_its_version(
-    machine: Machine, tmp_path: Path, software: str, service: str, file: str
+    guest: Guest, tmp_path: Path, software: str, service: str, file: str
 ) -> None:
     installer = write_installer(tmp_path / "payload", software, "2407.0.0.10", exit_code=3010)
     assert installer.name == FILE_NAMES[software]
-    assert machine.run(installer, SILENT[software]) == "3010"
-    assert machine.service(service)
-    found = read_version((machine.root / file).read_bytes())
+    assert guest.run(installer, SILENT[software]) == "3010"
+    assert guest.service(service)
+    found = read_version((guest.root / file).read_bytes())
     assert found is not None
     assert found.version == "2407.0.0.10"
 
 
 def test_the_identity_agent_joins_what_the_workstation_service_waits_for(
-    machine: Machine, tmp_path: Path
+    guest: Guest, tmp_path: Path
 ) -> None:
     installer = write_installer(tmp_path, "machine_identity", "7.41.0.1")
-    before = registry.texts(machine.service("LanmanWorkstation"), "dependonservice")
+    before = registry.texts(guest.service("LanmanWorkstation"), "dependonservice")
     for _ in range(2):
-        assert machine.run(installer, "/qn") == "0"
-    after = registry.texts(machine.service("LanmanWorkstation"), "dependonservice")
+        assert guest.run(installer, "/qn") == "0"
+    after = registry.texts(guest.service("LanmanWorkstation"), "dependonservice")
     assert after == [*before, "PvsVmAgent"]
 
 
-def test_an_installer_that_asks_somebody_never_ends(machine: Machine, tmp_path: Path) -> None:
+def test_an_installer_that_asks_somebody_never_ends(guest: Guest, tmp_path: Path) -> None:
     installer = write_installer(tmp_path, "pvs_target", "2407.0.0.10")
-    assert machine.run(installer, "/norestart") == "timeout"
-    assert machine.service("BNDevice") is None
+    assert guest.run(installer, "/norestart") == "timeout"
+    assert guest.service("BNDevice") is None
 
 
-def test_what_is_no_installer_is_not_run(machine: Machine, tmp_path: Path) -> None:
+def test_what_is_no_installer_is_not_run(guest: Guest, tmp_path: Path) -> None:
     program, package = tmp_path / "a.exe", tmp_path / "a.msi"
     program.write_bytes(b"MZ nothing behind it")
     package.write_bytes(write_installer(tmp_path, "mcs_io", "1.2.3.4").read_bytes()[:600])
-    assert machine.run(program, "/s") == "193"
-    assert machine.run(package, "/qn") == "1620"
-    hives = machine.system, machine.software
-    assert run_installer(machine.volume, *hives, SET, "none.msi", "/qn") == "1619"
+    assert guest.run(program, "/s") == "193"
+    assert guest.run(package, "/qn") == "1620"
+    assert run_installer(guest.machine, "none.msi", "/qn") == "1619"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ of the sample is carried out (`installers`), anything else only said in the log.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from imageport.sandbox.guest_player.installers import program_of, run_installer
-from imageport.sandbox.guest_player.registry import Hive
+from imageport.sandbox.guest_player.installers import Machine, program_of, run_installer
 from imageport.sandbox.guest_player.volume import WindowsVolume
 
 NO_PROGRAM = "9009"
@@ -26,16 +24,6 @@ _FOLDERS = {
     "%programfiles%": "Program Files",
     "%programdata%": "ProgramData",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where programs run: the volume, two hives and the control set that was booted."""
-
-    volume: WindowsVolume
-    system: Hive
-    software: Hive
-    control_set: str
 
 
 def run_command_file(machine: Machine, folder: str, name: str) -> tuple[str, str]:
@@ -62,10 +50,7 @@ def run_command_file(machine: Machine, folder: str, name: str) -> tuple[str, str
     if installer is None:
         return "0", "not played"
     path, arguments = installer
-    code = run_installer(
-        machine.volume, machine.system, machine.software, machine.control_set,
-        f"{folder}\\{path}", arguments,
-    )  # fmt: skip
+    code = run_installer(machine, f"{folder}\\{path}", arguments)
     answer, is_done = _answer(text, code)
     if marker and is_done:
         machine.volume.write(marker, b"done\r\n")

@@ -31,6 +31,16 @@ _PROGRAM = re.compile(r'"%~dp0([^"%]+\.(?:exe|msi))"([^\r\n]*)', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """Where programs run: the volume, two hives and the control set that was booted."""
+
+    volume: WindowsVolume
+    system: Hive
+    software: Hive
+    control_set: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Setup:
     silent: str
     exit_code: str
@@ -49,16 +59,9 @@ def program_of(command_file: bytes) -> tuple[str, str] | None:
     return match[1], match[2].replace("%%", "%").strip()
 
 
-def run_installer(
-    volume: WindowsVolume,
-    system: Hive,
-    software: Hive,
-    control_set: str,
-    path: str,
-    arguments: str,
-) -> str:
+def run_installer(machine: Machine, path: str, arguments: str) -> str:
     """Install what the file at ``path`` carries and return the exit code."""
-    data = volume.read(path)
+    data = machine.volume.read(path)
     if data is None:
         return NO_FILE
     try:
@@ -68,11 +71,11 @@ def run_installer(
     if setup.silent.lower() not in arguments.lower().split(" "):
         return WAITS
     for name, content in setup.files.items():
-        volume.write(name.replace("/", "\\"), content)
+        machine.volume.write(name.replace("/", "\\"), content)
     for key, lines in setup.keys.items():
         hive, _, below = key.partition("\\")
-        target = system if hive == "SYSTEM" else software
-        place = f"{control_set}\\{below}" if hive == "SYSTEM" else below
+        target = machine.system if hive == "SYSTEM" else machine.software
+        place = f"{machine.control_set}\\{below}" if hive == "SYSTEM" else below
         target.set(place, dict(_value(target, place, line) for line in lines))
     return setup.exit_code
 

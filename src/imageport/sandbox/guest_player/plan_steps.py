@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from imageport.sandbox.guest_player import registry
 from imageport.sandbox.guest_player.boot_switches import BootSwitches
-from imageport.sandbox.guest_player.command_files import Machine, run_command_file
+from imageport.sandbox.guest_player.command_files import run_command_file
 from imageport.sandbox.guest_player.driver_install import DriverSetup
+from imageport.sandbox.guest_player.installers import Machine
 from imageport.sandbox.guest_player.registry import Hive
 from imageport.sandbox.guest_player.vm_agent import install_vm_agent
 from imageport.sandbox.guest_player.volume import WindowsVolume
