@@ -16,11 +16,10 @@ from imageport.errors import InputError, ShareFull
 from imageport.formats._cluster_map import CLUSTER_BYTES, ClusterMap, ClusterState
 from imageport.formats._extent_map import ExtentMap
 from imageport.formats._extent_merge import merged
-from imageport.formats.virtual_disk import VirtualDisk
+from imageport.formats.virtual_disk import VirtualDisk, zero_pieces
 from imageport.model import Extent, ExtentState
 from imageport.storage.byte_file import WritableFile
 
-_PIECE_BYTES = 1024 * 1024
 _ZEROS = bytes(CLUSTER_BYTES)
 
 
@@ -98,7 +97,8 @@ class OverlayDisk(VirtualDisk):
             elif state is ClusterState.WRITTEN:
                 yield from self._file.read_many(pairs)
             else:
-                yield from _zero_pieces(pairs)
+                for offset, length in pairs:
+                    yield from zero_pieces(offset, length)
 
     def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
         """Write all of ``data``; `ShareFull` when this machine has no room for it."""
@@ -230,9 +230,3 @@ def _clusters_of(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         stop = min(end, (index + 1) * CLUSTER_BYTES)
         yield index, start, stop
         start = stop
-
-
-def _zero_pieces(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-    for offset, length in ranges:
-        for start in range(offset, offset + length, _PIECE_BYTES):
-            yield start, bytes(min(_PIECE_BYTES, offset + length - start))

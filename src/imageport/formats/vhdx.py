@@ -13,12 +13,10 @@ from imageport.formats._extent_merge import allocated_extents, merged
 from imageport.formats._vhdx_bat import check_entries, load_entries
 from imageport.formats._vhdx_structure import load
 from imageport.formats.disk_file import DiskFile
-from imageport.model import MIB, Extent, ExtentState
+from imageport.formats.virtual_disk import PIECE_BYTES, zero_pieces
+from imageport.model import Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
-
-_PIECE_BYTES = MIB
-_ZERO_PIECE = bytes(_PIECE_BYTES)
 
 
 class _Segment(NamedTuple):
@@ -146,13 +144,15 @@ class VhdxDisk(DiskFile):
         waiting: deque[_Segment] = deque()
         for _, data in self._file.read_many(self._file_ranges(ranges, waiting)):
             while waiting[0].place < 0:
-                yield from _zeros(waiting.popleft())
+                hole = waiting.popleft()
+                yield from zero_pieces(hole.offset, hole.length)
             segment = waiting.popleft()
             yield segment.offset, data
             if len(data) < segment.length:  # a server may answer in smaller pieces
                 waiting.appendleft(segment.behind(len(data)))
         while waiting:
-            yield from _zeros(waiting.popleft())
+            hole = waiting.popleft()
+            yield from zero_pieces(hole.offset, hole.length)
 
     def _file_ranges(
         self, ranges: Iterable[tuple[int, int]], waiting: deque[_Segment]
@@ -163,8 +163,8 @@ class VhdxDisk(DiskFile):
                 if segment.place < 0:
                     waiting.append(segment)
                     continue
-                for start in range(0, segment.length, _PIECE_BYTES):
-                    count = min(_PIECE_BYTES, segment.length - start)
+                for start in range(0, segment.length, PIECE_BYTES):
+                    count = min(PIECE_BYTES, segment.length - start)
                     piece = _Segment(segment.offset + start, count, segment.place + start)
                     waiting.append(piece)
                     yield piece.place, piece.length
@@ -186,9 +186,3 @@ class VhdxDisk(DiskFile):
             offset += count
         if zeros_from < end:
             yield _Segment(zeros_from, end - zeros_from, -1)
-
-
-def _zeros(segment: _Segment) -> Iterator[tuple[int, bytes]]:
-    end = segment.offset + segment.length
-    for start in range(segment.offset, end, _PIECE_BYTES):
-        yield start, _ZERO_PIECE[: end - start]

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from imageport.model import Extent
+from imageport.model import MIB, Extent
+
+PIECE_BYTES = MIB
+"""Most that `VirtualDisk.read_many` yields at once."""
+_ZERO_PIECE = bytes(PIECE_BYTES)
 
 
 class VirtualDisk(ABC):
@@ -42,10 +46,9 @@ class VirtualDisk(ABC):
 
         ``ranges`` ascend and do not overlap; pieces are at most 1 MiB.
         """
-        piece_bytes = 1024 * 1024
         for offset, length in ranges:
-            for start in range(offset, offset + length, piece_bytes):
-                count = min(piece_bytes, offset + length - start)
+            for start in range(offset, offset + length, PIECE_BYTES):
+                count = min(PIECE_BYTES, offset + length - start)
                 yield start, self.read_at(start, count)
 
     @abstractmethod
@@ -73,3 +76,10 @@ class VirtualDisk(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def zero_pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield a range of zeros as `VirtualDisk.read_many` does."""
+    end = offset_bytes + length_bytes
+    for start in range(offset_bytes, end, PIECE_BYTES):
+        yield start, _ZERO_PIECE[: end - start]
