@@ -1,12 +1,22 @@
-"""A client of the NBD view that sends whatever a test wants."""
+"""Clients of the NBD view: the tools that will use it, and one that sends what a test wants."""
 
 from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+from pathlib import Path
 from typing import Self
 
 from imageport.formats.nbd_view import NbdView
+
+
+def run(*command: str | Path) -> str:
+    """Run a tool and return what it printed."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 class NbdClient:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from nbd_client import NbdClient
+from nbd_client import NbdClient, run
 from vhdx_bytes import SIZE, expected
 
 from imageport.errors import InputError, SourceChanged
@@ -36,13 +36,6 @@ def disk(folder: LocalFolder, sound_vhdx: bytes) -> Iterator[VhdxDisk]:
 def view(disk: VhdxDisk, tmp_path: Path) -> Iterator[NbdView]:
     with NbdView(disk, tmp_path / "s") as served:
         yield served
-
-
-def run(*command: str | Path) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_nbdinfo_sees_a_read_only_disk_of_the_right_size(view: NbdView) -> None:

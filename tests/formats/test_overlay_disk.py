@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nbd_client import NbdClient
+from nbd_client import NbdClient, run
 from vhdx_bytes import SIZE, expected, small_vhdx
 
 from imageport.errors import InputError, ShareFull, SourceChanged
@@ -217,13 +217,6 @@ def served(tmp_path: Path) -> Iterator[tuple[OverlayDisk, NbdView]]:
     ):
         yield disk, view
     assert (tmp_path / "base.vhdx").read_bytes() == VHDX
-
-
-def run(*command: str | Path) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_nbdinfo_sees_a_disk_that_can_be_written(served: tuple[OverlayDisk, NbdView]) -> None:
