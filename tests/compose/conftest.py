@@ -40,7 +40,7 @@ from imageport.compose.volumes.partition_table import (
     PartitionTable,
 )
 from imageport.sandbox.sample import recipe
-from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.driver_package import write_cloud_packages, write_ena_package
 from imageport.sandbox.sample.guest_kind import Firmware, GuestKind
 from imageport.sandbox.sample.portable_executable import minimal_pe
 from imageport.sandbox.sample.windows_files import guest_files
@@ -83,6 +83,12 @@ class FolderGuest:
     table: PartitionTable = TABLE
     notes: list[StepNote] = field(default_factory=list)
     _runs: int = field(default=0)
+
+    def bring_packages_of(self, cloud: str) -> None:
+        """Fill the payload with a cloud's driver packages, and with nothing else."""
+        shutil.rmtree(self.payload)
+        self.payload.mkdir()
+        write_cloud_packages(cloud, self.payload)
 
     def hive(self, name: str) -> Path:
         return self.windows.root / hive_path(name)

@@ -25,7 +25,6 @@ from imageport.compose.steps.order import (
 )
 from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.azure_faults import break_for_azure
-from imageport.sandbox.sample.driver_package import write_cloud_packages
 from imageport.sandbox.sample.hives import merge_text
 from imageport.sandbox.sample.recipe import Variant
 
@@ -59,9 +58,7 @@ def lines(changes: list[Change]) -> list[str]:
 
 @pytest.mark.parametrize("cloud", sorted(TARGETS))
 def test_the_changes_are_those_of_the_golden_list(guest: Any, cloud: str) -> None:
-    shutil.rmtree(guest.payload)
-    guest.payload.mkdir()
-    write_cloud_packages(cloud, guest.payload)
+    guest.bring_packages_of(cloud)
     changes = guest.changes(EngineOptions(cloud=cloud), apply=False)
     path = GOLDEN / f"{cloud}_changes.txt"
     if os.environ.get("IMAGEPORT_WRITE_GOLDEN"):  # after a change that is meant; review the diff

@@ -14,7 +14,6 @@ import pytest
 
 from imageport.compose.contract import Action, EngineOptions
 from imageport.compose.hives.hive import Hive, Key
-from imageport.sandbox.sample.driver_package import write_cloud_packages
 from imageport.sandbox.sample.guest_kind import (
     Firmware,
     GuestKind,
@@ -59,15 +58,6 @@ def options_for(kind: GuestKind, cloud: str) -> EngineOptions:
     return EngineOptions(cloud=cloud, provisioning=provisioning, list_of_ddcs=("ddc.new.example",))
 
 
-def prepared_for(guest: Any, cloud: str) -> Any:
-    for folder in guest.payload.iterdir():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    write_cloud_packages(cloud, guest.payload)
-    return guest
-
-
 def content(guest: Any) -> dict[str, str]:
     """Every file by digest and every key of the hives by its values; hives not by bytes."""
     found: dict[str, str] = {}
@@ -96,7 +86,8 @@ def _keys(key: Key, path: str) -> dict[str, str]:
 def test_a_guest_is_ready_after_composing_and_composing_again_changes_nothing(
     new_guest: Maker, kind: GuestKind, cloud: str
 ) -> None:
-    guest = prepared_for(new_guest(kind), cloud)
+    guest = new_guest(kind)
+    guest.bring_packages_of(cloud)
     options = options_for(kind, cloud)
     planned = guest.changes(options, apply=False)
     assert guest.compose(options) == planned
