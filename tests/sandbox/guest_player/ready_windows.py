@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imageport.sandbox.guest_player.disk import DATA_TYPE, extract, read_table, write_back
+from imageport.sandbox.guest_player.disk import (
+    DATA_TYPE,
+    Partition,
+    extract,
+    read_table,
+    write_back,
+)
 from imageport.sandbox.guest_player.registry import Hive, number, string
 from imageport.sandbox.guest_player.volume import WindowsVolume, mounted
 
@@ -31,9 +37,7 @@ Edit = Callable[[WindowsVolume], None]
 
 def edit_windows(disk: Path, work: Path, edit: Edit) -> Path:
     """Change the Windows volume of a raw disk."""
-    table = read_table(disk)
-    assert table is not None
-    (part,) = [one for one in table.partitions if one.kind == DATA_TYPE]
+    part = _windows_part(disk)
     image = work / "edited.ntfs"
     extract(disk, part, image)
     with mounted(image) as volume:
@@ -46,13 +50,17 @@ def edit_windows(disk: Path, work: Path, edit: Edit) -> Path:
 @contextmanager
 def windows_of(disk: Path, work: Path) -> Iterator[tuple[WindowsVolume, Path]]:
     """The Windows volume of a raw disk as it is, mounted, and the file that holds it."""
+    image = work / "after.ntfs"
+    extract(disk, _windows_part(disk), image)
+    with mounted(image) as volume:
+        yield volume, image
+
+
+def _windows_part(disk: Path) -> Partition:
     table = read_table(disk)
     assert table is not None
     (part,) = [one for one in table.partitions if one.kind == DATA_TYPE]
-    image = work / "after.ntfs"
-    extract(disk, part, image)
-    with mounted(image) as volume:
-        yield volume, image
+    return part
 
 
 def set_values(key: str, **values: tuple[int, bytes]) -> Edit:
@@ -70,9 +78,7 @@ def delete_key(key: str, hive: str = "SYSTEM") -> Edit:
     """An edit that deletes a key with all below."""
 
     def edit(volume: WindowsVolume) -> None:
-        found = volume.find(f"Windows\\System32\\config\\{hive}")
-        assert found is not None
-        changed = Hive(found)
+        changed = hive_of(volume, hive)
         changed.delete(key)
         changed.flush()
 
@@ -90,10 +96,14 @@ def remove_file(path: str) -> Edit:
     return edit
 
 
-def system_hive(volume: WindowsVolume) -> Hive:
-    found = volume.find("Windows\\System32\\config\\SYSTEM")
+def hive_of(volume: WindowsVolume, name: str) -> Hive:
+    found = volume.find(f"Windows\\System32\\config\\{name}")
     assert found is not None
     return Hive(found)
+
+
+def system_hive(volume: WindowsVolume) -> Hive:
+    return hive_of(volume, "SYSTEM")
 
 
 def administrators_only(*more: tuple[int, str]) -> bytes:

@@ -15,6 +15,7 @@ from tests.sandbox.guest_player.ready_windows import (
     SETS,
     Edit,
     administrators_only,
+    hive_of,
     set_access,
     system_hive,
     windows_of,
@@ -29,9 +30,7 @@ def result_of(volume: WindowsVolume) -> list[str]:
 
 
 def drivers_hive(volume: WindowsVolume) -> Hive:
-    found = volume.find("Windows\\System32\\config\\DRIVERS")
-    assert found is not None
-    return Hive(found)
+    return hive_of(volume, "DRIVERS")
 
 
 def test_a_ready_windows_does_its_plan_and_shuts_down(disk: Path, tmp_path: Path):
