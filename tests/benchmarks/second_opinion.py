@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from imageport.sandbox.guest_player.descriptors import EVERYBODY, audited
@@ -34,7 +34,7 @@ class Prepared:
     hives: dict[str, Path]
     descriptors: dict[str, bool]
     """Of added files: may Users, or everybody, change it?"""
-    control_sets: tuple[str, ...] = field(default=())
+    control_sets: tuple[str, ...]
 
     def system(self) -> Hive:
         return Hive(self.hives["SYSTEM"])

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 
 from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Action, Change, EngineDisk, EngineJob, EngineOptions, Tier
-from imageport.compose.inspection import inspect
 from imageport.compose.refusals import disk_refusals, driver_refusals
 from imageport.compose.steps.order import (
     STEPS,
@@ -31,7 +29,6 @@ from imageport.sandbox.sample.recipe import Variant
 GOLDEN = Path(__file__).parent / "golden"
 SETS = ("ControlSet001", "ControlSet002")
 AZURE = EngineOptions(cloud="azure")
-SERVICES = "HKLM\\SYSTEM\\{set}\\Services"
 
 
 def broken(guest: Any, variant: Variant) -> Any:
@@ -288,7 +285,6 @@ def test_an_image_without_its_own_network_driver_is_refused_as_no_package_can_he
     broken(guest, Variant.WITHOUT_NETVSC)
     with ExitStack() as stack:
         registry = guest.registry(stack)
-        inspect(registry, guest.windows, guest.table)
         job = EngineJob(Action.COMPOSE, EngineDisk(""), AZURE)
         (found,) = driver_refusals(registry, guest.windows, (), job, TARGETS["azure"])
     assert found.code == "driver_missing"
@@ -296,10 +292,7 @@ def test_an_image_without_its_own_network_driver_is_refused_as_no_package_can_he
     assert "VMBUS\\{f8615163" in found.reason
 
 
-def test_the_image_as_it_is_has_a_driver_for_azure_and_needs_no_package(
-    new_guest: Callable[[], Any],
-) -> None:
-    guest = new_guest()
+def test_the_image_as_it_is_has_a_driver_for_azure_and_needs_no_package(guest: Any) -> None:
     with ExitStack() as stack:
         job = EngineJob(Action.COMPOSE, EngineDisk(""), AZURE)
         registry = guest.registry(stack)
