@@ -21,7 +21,7 @@ from imageport.sandbox.guest_player.volume import WindowsVolume
 _DIRECTORIES = {"10": "Windows", "11": "Windows\\System32", "12": "Windows\\System32\\drivers"}
 _STORE = "Windows\\System32\\DriverStore\\FileRepository"
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
-FILE_NOT_FOUND, PATH_NOT_FOUND = "2", "3"
+FILE_NOT_FOUND = "2"
 _BOOT_START = 0
 
 
