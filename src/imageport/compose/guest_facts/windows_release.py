@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import struct
 
 from imageport.compose.hives.registry import Registry
 from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.pe_header import X64, pe_machine
 from imageport.errors import EngineFailed
 
 WINDOWS_NT = "Microsoft\\Windows NT\\CurrentVersion"
@@ -15,7 +15,7 @@ _FIRST_BUILD_OF_11 = 22000
 _SERVER_RELEASES = {14393: "2016", 17763: "2019", 20348: "2022", 26100: "2025"}
 """By build; a server's ProductName may lack the year, or keep the one it was upgraded from."""
 _SERVER_NAME = re.compile(r"Windows Server(?: \d{4}(?: R2)?)?")
-_MACHINES = {0x8664: "x86_64", 0x014C: "i386", 0xAA64: "arm64"}
+_MACHINES = {X64: "x86_64", 0x014C: "i386", 0xAA64: "arm64"}
 """PE machine types. Reference: PE format, COFF file header."""
 _NAMED_MACHINES = {"AMD64": "x86_64", "X86": "i386", "ARM64": "arm64"}
 """The same as Windows names them in PROCESSOR_ARCHITECTURE."""
@@ -52,14 +52,5 @@ def architecture(registry: Registry, files: GuestFiles, current: str) -> str:
         place = f"{current}\\Control\\Session Manager\\Environment"
         named = registry.text("SYSTEM", place, "PROCESSOR_ARCHITECTURE")
         return _NAMED_MACHINES.get(named.upper(), named)
-    return _pe_machine(head)
-
-
-def _pe_machine(head: bytes) -> str:
-    if len(head) < 64 or head[:2] != b"MZ":
-        return ""
-    (at,) = struct.unpack_from("<I", head, 60)
-    if at + 6 > len(head) or head[at : at + 4] != b"PE\0\0":
-        return ""
-    (machine,) = struct.unpack_from("<H", head, at + 4)
-    return _MACHINES.get(machine, f"machine {machine:#06x}")
+    machine = pe_machine(head)
+    return "" if machine is None else _MACHINES.get(machine, f"machine {machine:#06x}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imageport.compose.volumes.guest_files import GuestFiles
+from imageport.compose.volumes.pe_header import SIGNATURE, pe_header_place
 from imageport.errors import EngineFailed
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -62,10 +63,8 @@ def file_version(files: GuestFiles, path: str) -> FileVersion | None:
 
 
 def _version_resource(data: bytes) -> bytes | None:
-    if data[:2] != b"MZ":
-        return None
-    (header,) = struct.unpack_from("<I", data, 60)
-    if data[header : header + 4] != b"PE\0\0":
+    header = pe_header_place(data)
+    if header is None or data[header : header + 4] != SIGNATURE:
         return None
     count, optional_size = struct.unpack_from("<H12xH", data, header + 6)
     optional = header + 24
