@@ -6,6 +6,7 @@ memory. ``plan`` stops there; ``compose`` then applies the very same list to the
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -154,16 +155,20 @@ class PendingFiles(GuestFiles):
         content = self._content(path)
         if content is None:
             return self._there(path).read(path, limit_bytes)
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        return data[:limit_bytes]
+        if isinstance(content, bytes):
+            return content[:limit_bytes]
+        with content.open("rb") as file:  # an installer is no smaller than memory may be
+            return file.read(limit_bytes)
 
     def download(self, path: str, to: Path) -> None:
         """Copy what is there or to come."""
         content = self._content(path)
         if content is None:
             self._there(path).download(path, to)
+        elif isinstance(content, bytes):
+            to.write_bytes(content)
         else:
-            to.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            shutil.copyfile(content, to)
 
     def descriptor(self, path: str) -> bytes:
         """Return the descriptor there or to come."""
