@@ -14,6 +14,7 @@ from typing import Any
 
 from imageport.compose.first_boot.plan import CLOSING_VERBS, FOLDER, Held, read_plan
 from imageport.compose.first_boot.result import FirstBootResult, read_first_boot
+from imageport.compose.hives.registry import BOOT_STORE_HIVE, EDITED_HIVES
 from imageport.compose.hives.registry_value import Value
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.errors import ImageportError, InputError
@@ -23,7 +24,7 @@ _SCHEMA = 1
 _MAX_BYTES = 256 * 1024
 _MAX_VALUES = 500
 """A plan has 99 steps, and images have two or three control sets."""
-_HIVES = {"SYSTEM", "SOFTWARE", "DRIVERS", "BCD"}
+_HIVES = {*EDITED_HIVES, BOOT_STORE_HIVE}
 _MAX_KIND = 0xFFFFFFFF
 """A value's type has 32 bits in a hive."""
 
