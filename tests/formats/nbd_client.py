@@ -20,9 +20,10 @@ def run(*command: str | Path) -> str:
 
 
 class NbdClient:
-    """The oldest dialect: option 1, simple replies."""
+    """The oldest dialect: option 1, simple replies; the view must say whether it can be written."""
 
-    def __init__(self, view: NbdView) -> None:
+    def __init__(self, view: NbdView, *, writable: bool = False) -> None:
+        self._flags = 1 if writable else 3  # has flags, and read-only
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(20)
         self._path = view.uri.split("socket=")[1]
@@ -33,7 +34,7 @@ class NbdClient:
         self._socket.sendall(struct.pack(">I8sII", 1, b"IHAVEOPT", 1, 0))
         size, flags = struct.unpack(">QH", self.receive(10))
         assert size > 0
-        assert flags & 1
+        assert flags & 3 == self._flags
         assert self.receive(124) == bytes(124)
         return self
 

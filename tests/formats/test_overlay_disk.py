@@ -292,7 +292,7 @@ def test_senseless_writes_get_an_error_and_the_session_goes_on(
 ) -> None:
     disk, view = served
     payload = bytes([7]) * length if command == 1 else b""
-    with NbdClient(view) as client:
+    with NbdClient(view, writable=True) as client:
         assert client.request(command, offset, length, payload, flags=flags) == error
         assert client.request(0, 0, 512) == 0
         assert client.receive(512) == expected()[:512]
@@ -303,9 +303,9 @@ def test_a_client_that_leaves_in_the_middle_of_a_write_harms_nobody(
     served: tuple[OverlayDisk, NbdView],
 ) -> None:
     disk, view = served
-    with NbdClient(view) as client:
+    with NbdClient(view, writable=True) as client:
         client.send(1, 0, 4096, b"half of it")
-    with NbdClient(view) as client:
+    with NbdClient(view, writable=True) as client:
         assert client.request(1, 33 * MIB, 0) == 22
         client.send(1, 0, 33 * MIB, b"")
         assert client.has_left()
