@@ -90,10 +90,10 @@ def keep_hives(
         EngineFailed: a copy is not sound as it was written; nothing has reached the disk.
     """
     for name, hive in registry.hives.items():
-        hive.commit()
         is_changed = any(change.path.startswith(key_path(name, "")) for change in changes)
         if not is_changed and name not in registry.replayed:
             continue
+        hive.commit()
         _check(name, hive)
         if name == BOOT_STORE_HIVE:
             assert boot is not None  # noqa: S101 - that hive was read from there
