@@ -16,8 +16,8 @@ from imageport.compose.hives.base_block import (
     OLD_LOG,
     HiveHeader,
 )
+from imageport.compose.hives.cell_layout import PAGE_BYTES
 
-PAGE_BYTES = 4096
 OLD_PAGE_BYTES = 512
 """What one bit of the old format's vector stands for, whatever the disk's sectors are."""
 _ENTRY = struct.Struct("<4sIIIIIQQ")
