@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from imageport.compose.steps.order import (
     recommended_names,
     step_refusals,
 )
+from imageport.compose.volumes.descriptors import Access, describe
 from imageport.compose.volumes.partition_table import PartitionTable
 from imageport.sandbox.sample.azure_faults import break_for_azure
 from imageport.sandbox.sample.hives import merge_text
@@ -36,10 +38,17 @@ def broken(guest: Any, variant: Variant) -> Any:
     return guest
 
 
+ACCESS = {describe(access.descriptor(is_folder=False)): str(access) for access in Access}
+
+
 def line(change: Change) -> str:
     """One line of a golden list; files that the script's text makes up only by name."""
     after = re.sub(r"^\d+ bytes sha256:.*", "(content)", change.after)
-    before = re.sub(r"^(.{120}).+", r"\1…", change.before)
+    if change.kind == "descriptor":
+        after = ACCESS.get(after, after)
+    before = change.before
+    if len(before) > 120:
+        before = f"{before[:110]}… {hashlib.sha256(before.encode()).hexdigest()[:8]}"
     path = re.sub(r"ControlSet\d{3}", "ControlSet*", change.path)
     return f"{change.step} | {change.kind} | {path} | {change.name} | {before} | {after}"
 
@@ -47,10 +56,16 @@ def line(change: Change) -> str:
 def lines(changes: list[Change]) -> list[str]:
     """A golden list: what every control set gets stands once, with how many there are.
 
-    Descriptors have tests of their own.
+    What was added has its access in the same line.
     """
-    counted = Counter(line(change) for change in changes if change.kind != "descriptor")
-    return [f"{count}x {text}" for text, count in counted.items()]
+    found: list[str] = []
+    for change in changes:
+        if change.kind == "descriptor":
+            assert f" | {change.path} | " in found[-1], "a descriptor follows what it is for"
+            found[-1] += f" | {line(change).rpartition(' | ')[2]}"
+        else:
+            found.append(line(change))
+    return [f"{count}x {text}" for text, count in Counter(found).items()]
 
 
 @pytest.mark.parametrize("cloud", sorted(TARGETS))
