@@ -188,7 +188,6 @@ def test_the_personality_of_an_mcs_image_goes_with_its_mode(mcs_guest: Any) -> N
 
 
 NEEDS_BOWSER = "42,00,6f,00,77,00,73,00,65,00,72,00,00,00"
-NEEDS_AGENT = "50,00,76,00,73,00,56,00,6d,00,41,00,67,00,65,00,6e,00,74,00,00,00"
 
 
 def _never_joined(guest: Any) -> None:

@@ -38,7 +38,6 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
 
 OPTIONS = EngineOptions(drivers=("ena",), convert_to_uefi=True)
 OLD_IDENTITY = f"mbr:{MBR_SIGNATURE:08x}"
-SECTOR = 512
 
 
 def a_job(action: Action, identity: str = OLD_IDENTITY) -> EngineJob:
