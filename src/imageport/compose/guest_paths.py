@@ -1,4 +1,4 @@
-"""How paths that the guest's registry names lead to files of its Windows volume."""
+"""How paths that the guest's registry names lead to files of its Windows volume, and back."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def service_binary(registry: Registry, control_set: str, service: str) -> str:
     if not image:  # Windows' own rule for drivers that name no file
         return f"Windows/System32/drivers/{service}.sys"
     return guest_path(image)
+
+
+def shown_file(path: str) -> str:
+    r"""Return a path of ours, ``Windows/System32``, as Windows writes it: ``\Windows\System32``."""
+    return "\\" + path.replace("/", "\\")
 
 
 def guest_path(image_path: str) -> str:

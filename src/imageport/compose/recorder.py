@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imageport.compose.contract import Change
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, UEFI, Registry
 from imageport.compose.hives.registry_value import Value, printable
@@ -116,7 +117,7 @@ class Recorder:
     def add_folder(self, path: str, access: Access) -> None:
         """Add a folder with its explicit descriptor; its parent exists."""
         self.files.add_folder(path, access)
-        self._note("folder", _shown_file(path), "", "", "folder")
+        self._note("folder", shown_file(path), "", "", "folder")
         self._note_descriptor(path, access, is_folder=True)
 
     def ensure_folder(self, path: str, access: Access) -> None:
@@ -131,7 +132,7 @@ class Recorder:
     def add_file(self, path: str, content: bytes | Path, access: Access) -> None:
         """Add a file with its explicit descriptor."""
         self.files.add_file(path, content, access)
-        self._note("file", _shown_file(path), "", "", content_digest(content))
+        self._note("file", shown_file(path), "", "", content_digest(content))
         self._note_descriptor(path, access, is_folder=False)
 
     def replace_file(self, path: str, content: bytes | Path) -> None:
@@ -146,7 +147,7 @@ class Recorder:
         if before == after:
             return
         self.files.rewrite(path, content)
-        self._note("file", _shown_file(path), "", before, after)
+        self._note("file", shown_file(path), "", before, after)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it; what is not there is no change."""
@@ -158,7 +159,7 @@ class Recorder:
         else:
             kind, before = "file", _told(self.files, path, self.files.size_bytes(path))
         self.files.remove(path)
-        self._note(kind, _shown_file(path), "", before, "")
+        self._note(kind, shown_file(path), "", before, "")
 
     def add_boot_file(self, path: str, content: bytes | Path) -> None:
         """Add a file to the volume that firmware starts from, and the folders it needs."""
@@ -176,7 +177,7 @@ class Recorder:
     def note_replays(self) -> None:
         """Note the hives that were brought up to date when they were opened."""
         for name, copy in self.registry.replayed.items():
-            shown_as = (_shown_boot_file if name == BOOT_STORE_HIVE else _shown_file)(copy.place)
+            shown_as = (_shown_boot_file if name == BOOT_STORE_HIVE else shown_file)(copy.place)
             before = f"sequence {copy.header.sequences}"
             self._note("file", shown_as, "", before, f"{copy.replay}; {content_digest(copy.path)}")
 
@@ -191,7 +192,7 @@ class Recorder:
 
     def _note_descriptor(self, path: str, access: Access, *, is_folder: bool) -> None:
         text = describe(access.descriptor(is_folder=is_folder))
-        self._note("descriptor", _shown_file(path), "", "", text)
+        self._note("descriptor", shown_file(path), "", "", text)
 
     def _note(self, kind: str, path: str, name: str, before: str, after: str) -> None:
         told = shown_path(path), shown_name(path, name) if name else "", before, after
@@ -233,11 +234,7 @@ def _bounded(text: str) -> str:
 
 
 def _shown_boot_file(path: str) -> str:
-    return "boot:" + _shown_file(path)
-
-
-def _shown_file(path: str) -> str:
-    return "\\" + path.replace("/", "\\")
+    return "boot:" + shown_file(path)
 
 
 def _content(key: Key, path: str) -> list[str]:

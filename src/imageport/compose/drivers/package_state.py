@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from imageport.compose.drivers.installed_drivers import DATABASE
 from imageport.compose.drivers.package_layout import PackageLayout
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
 
@@ -33,7 +34,7 @@ def _missing_files(files: GuestFiles, layout: PackageLayout) -> Iterator[str]:
     wanted += [f"{layout.store_folder}/{name}" for name in layout.files]
     for path in wanted:
         if not files.exists(path):
-            yield f"file \\{path}".replace("/", "\\")
+            yield f"file {shown_file(path)}"
 
 
 def _missing_entries(registry: Registry, layout: PackageLayout, hive: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.hives.registry import DISABLED, Registry, service_path
 from imageport.compose.volumes.guest_files import GuestFiles
 
@@ -122,8 +123,7 @@ def _code_integrity(files: GuestFiles) -> Iterator[str]:
     if files.exists(f"{_CODE_INTEGRITY}/SiPolicy.p7b"):
         found.insert(0, f"{_CODE_INTEGRITY}/SiPolicy.p7b")
     for path in found:
-        shown = "\\" + path.replace("/", "\\")
-        yield f"{shown}: application control decides which programs and drivers may run"
+        yield f"{shown_file(path)}: application control decides which programs and drivers may run"
 
 
 def _overriding(registry: Registry) -> Iterator[str]:

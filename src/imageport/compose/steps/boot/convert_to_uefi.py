@@ -24,6 +24,7 @@ from imageport.compose.boot_device import (
 )
 from imageport.compose.boot_store import BOOT_MANAGER, Element, element_text, objects, set_element
 from imageport.compose.contract import EngineOptions, Refusal, Tier
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, UEFI, boot_store_path
 from imageport.compose.hives.registry_value import Kind, Value
@@ -120,13 +121,12 @@ def _boot_files(windows: GuestFiles) -> Iterator[tuple[str, str]]:
 
 def _file_problems(files: GuestFiles) -> Iterator[str]:
     for path in (BOOT_MANAGER_SOURCE, LOADER):
-        shown = "\\" + path.replace("/", "\\")
         if not files.exists(path):
-            yield f"the image has no {shown}"
+            yield f"the image has no {shown_file(path)}"
     if files.exists(BOOT_MANAGER_SOURCE):
         problem = efi_program_problem(files.read(BOOT_MANAGER_SOURCE, HEAD_BYTES))
         if problem:
-            yield f"\\{BOOT_MANAGER_SOURCE} is {problem}".replace("/", "\\")
+            yield f"{shown_file(BOOT_MANAGER_SOURCE)} is {problem}"
 
 
 def _store_problems(facts: Facts) -> Iterator[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imageport.compose.contract import Refusal, Tier
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.refusals import ESP_LOADER, refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.steps.boot.convert_to_uefi import BOOT_MANAGER_SOURCE
@@ -27,7 +28,7 @@ class PlaceFallbackLoader(Step):
 
     def reason(self, facts: Facts) -> str:
         """Return "" where a loader is, and on disks without an EFI partition."""
-        return f"{_shown(ESP_LOADER)} is missing" if _is_missing(facts) else ""
+        return f"{shown_file(ESP_LOADER)} is missing" if _is_missing(facts) else ""
 
     def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Return that there is nothing to take it from."""
@@ -36,7 +37,7 @@ class PlaceFallbackLoader(Step):
         source, why = _source(facts)
         if source is not None:
             return []
-        reason = f"{_shown(ESP_LOADER)} is missing, and {' and '.join(why)}."
+        reason = f"{shown_file(ESP_LOADER)} is missing, and {' and '.join(why)}."
         return [refusal("esp_loader_missing", reason)]
 
     def run(self, context: Context) -> None:
@@ -58,16 +59,12 @@ def _source(facts: Facts) -> tuple[tuple[GuestFiles, str] | None, list[str]]:
     places = (facts.boot_files, BOOT_MANAGER_ON_ESP), (facts.files, BOOT_MANAGER_SOURCE)
     for files, path in places:
         if files is None or not files.exists(path):
-            why.append(f"{_shown(path)} does not exist")
+            why.append(f"{shown_file(path)} does not exist")
             continue
         problem = efi_program_problem(files.read(path, HEAD_BYTES))
         if files.size_bytes(path) > MAX_PROGRAM_BYTES:
             problem = f"larger than {MAX_PROGRAM_BYTES} bytes"
         if not problem:
             return (files, path), []
-        why.append(f"{_shown(path)} is {problem}")
+        why.append(f"{shown_file(path)} is {problem}")
     return None, why
-
-
-def _shown(path: str) -> str:
-    return "\\" + path.replace("/", "\\")

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from imageport.compose.contract import EngineOptions, Refusal, Software, Tier
 from imageport.compose.first_boot.plan import RECONFIGURE_VDA
+from imageport.compose.guest_paths import shown_file
 from imageport.compose.installers import argument_problems, brings
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
@@ -53,7 +54,7 @@ class ReconfigureVda(Step):
         """Refuse where there is no setup program, and no installer brings one."""
         if facts.files.exists(SETUP) or brings(facts.options, Software.VDA):
             return []
-        return [refusal("vda_missing", f"\\{SETUP} is missing.".replace("/", "\\"))]
+        return [refusal("vda_missing", f"{shown_file(SETUP)} is missing.")]
 
     def run(self, context: Context) -> None:
         """Add the program and a required step of the plan."""
