@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imageport.compose.volumes.bitlocker import describe_bitlocker
-from imageport.compose.volumes.ntfs_volume import is_bitlocker
+from imageport.compose.volumes.bitlocker import describe_bitlocker, is_bitlocker
 
 METADATA_AT = (0x100000, 0x200000, 0x300000)
 VOLUME_BYTES = 4 * 1024 * 1024

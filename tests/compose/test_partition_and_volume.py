@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imageport.compose.volumes.bitlocker import is_bitlocker
 from imageport.compose.volumes.ntfs_volume import (
     cleared_dirty_flags,
-    is_bitlocker,
     is_marked_dirty,
     is_ntfs,
 )

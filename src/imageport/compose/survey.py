@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from imageport.compose.contract import EngineJob, Refusal
@@ -16,10 +17,10 @@ from imageport.compose.refusals import (
     refusal,
     volume_refusals,
 )
-from imageport.compose.volumes.bitlocker import describe_bitlocker
+from imageport.compose.volumes.bitlocker import describe_bitlocker, is_bitlocker
 from imageport.compose.volumes.guest_files import GuestFiles
 from imageport.compose.volumes.mounted_files import MountedFiles
-from imageport.compose.volumes.ntfs_volume import is_bitlocker, is_marked_dirty, is_ntfs
+from imageport.compose.volumes.ntfs_volume import is_marked_dirty, is_ntfs
 from imageport.compose.volumes.partition_table import Partition
 from imageport.compose.volumes.uefi_layout import UefiLayout, UefiPlan
 
@@ -101,16 +102,14 @@ def _find_windows(guest: Guest, found: Survey) -> None:
         found.refusals.append(refusal("unknown_guest", f"Windows lies in partitions {numbers}."))
     elif found.windows is None and encrypted:
         found.refusals += [_encrypted(guest, partition) for partition in encrypted]
-    elif found.windows is None and not found.codes & {"dynamic_disk"}:
+    elif found.windows is None and "dynamic_disk" not in found.codes:
         held = contents_by_partition(guest)
         found.refusals.append(refusal("unknown_guest", no_windows_reason(held)))
 
 
 def _encrypted(guest: Guest, partition: Partition) -> Refusal:
-    details = describe_bitlocker(
-        guest.read_partition(partition, 0, 512),
-        lambda offset, length: guest.read_partition(partition, offset, length),
-    )
+    read_at = partial(guest.read_partition, partition)
+    details = describe_bitlocker(read_at(0, 512), read_at)
     reason = f"Partition {partition.number} is BitLocker-encrypted"
     return refusal("bitlocker", f"{reason}; {details}." if details else f"{reason}.")
 
@@ -127,11 +126,8 @@ def contents_by_partition(guest: Guest) -> dict[str, str]:
 
 def _try(guest: Guest, found: Survey, partition: Partition, boot_sector: bytes) -> None:
     """Take the partition as the system's if it is; what is wrong with its volume is noted."""
-    marked = is_marked_dirty(
-        boot_sector, lambda offset, length: guest.read_partition(partition, offset, length)
-    )
     refusals = []
-    if marked:
+    if is_marked_dirty(boot_sector, partial(guest.read_partition, partition)):
         refusals = [refusal("dirty_ntfs", "The volume's dirty flag is set.")]
     elif not guest.writable:  # on a writable disk the driver is asked last, by `write_refusals`
         refusals = _driver_refusals(guest, partition)  # it must not be mounted then

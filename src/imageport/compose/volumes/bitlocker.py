@@ -9,10 +9,9 @@ A volume whose protection is suspended is encrypted all the same; its key lies o
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-ReadAt = Callable[[int, int], bytes]
-"""Reads (offset, length) of the volume."""
+from imageport.compose.volumes.ntfs_volume import ReadAt
 
 SIGNATURE = b"-FVE-FS-"
 _METADATA_AT = 176
@@ -34,6 +33,11 @@ _PROTECTORS = {
     0x0800: "a recovery password",
     0x2000: "a password",
 }
+
+
+def is_bitlocker(boot_sector: bytes) -> bool:
+    """Say whether the volume is encrypted."""
+    return boot_sector[3:11] == SIGNATURE
 
 
 def describe_bitlocker(boot_sector: bytes, read_at: ReadAt) -> str:

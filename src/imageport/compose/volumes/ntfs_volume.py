@@ -1,5 +1,5 @@
 # References: NTFS boot sector; $Volume ($MFT record 3), attribute $VOLUME_INFORMATION (0x70).
-"""What a volume's first bytes tell before anything mounts it: BitLocker, and NTFS' dirty flag."""
+"""What a volume's first bytes tell before anything mounts it: NTFS and its dirty flag."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ _END_OF_ATTRIBUTES = 0xFFFFFFFF
 _DIRTY = 0x0001
 _VOLUME_RECORD = 3
 _FIXUP_SECTOR_BYTES = 512
-
-
-def is_bitlocker(boot_sector: bytes) -> bool:
-    """Say whether the volume is encrypted."""
-    return boot_sector[3:11] == b"-FVE-FS-"
 
 
 def is_ntfs(boot_sector: bytes) -> bool:
