@@ -105,8 +105,7 @@ def _run(guest: Guest, work: _Work, refusals: list[Refusal]) -> EngineReport:
                 registry, found.windows, work.packages, work.job, work.target
             )
             found.uefi = plan_conversion(guest, found, work.job)
-            facts = _facts(work, inspection, registry, found.windows, found.boot_files)
-            facts.uefi = found.uefi
+            facts = _facts(work, found, inspection, registry, found.windows, found.boot_files)
             found.refusals += step_refusals(facts)
         if work.job.action is Action.INSPECT or found.refusals:
             return _refused(work, inspection, found)
@@ -138,6 +137,7 @@ def _first_boot(work: _Work, found: Survey) -> dict[str, str]:
 
 def _facts(
     work: _Work,
+    found: Survey,
     inspection: Inspection,
     registry: Registry,
     files: GuestFiles,
@@ -153,6 +153,7 @@ def _facts(
         payload=work.payload,
         packages=work.packages,
         vm_agent=work.vm_agent,
+        uefi=found.uefi,
         installers=work.installers,
     )
 
@@ -164,8 +165,7 @@ def _compose(
     pending = PendingVolumes.over(found)
     before, inspection = inspection, inspection_after(inspection, found.layout)
     firmware = inspection.firmware
-    facts = _facts(work, inspection, registry, pending.windows, pending.boot)
-    facts.uefi = found.uefi
+    facts = _facts(work, found, inspection, registry, pending.windows, pending.boot)
     context = Context(**{item.name: getattr(facts, item.name) for item in fields(facts)})
     work.log("running the steps")
     notes = run_steps(context)

@@ -101,7 +101,7 @@ def inspection_after(inspection: Inspection, layout: UefiLayout | None) -> Inspe
         return inspection
     return replace(
         inspection,
-        firmware="uefi",
+        firmware=layout.after.firmware,
         disk_guid=layout.after.disk_guid,
         partitions=describe_partitions(layout.after),
     )
