@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import DISABLED, Registry
 from imageport.compose.volumes.guest_files import GuestFiles
 
@@ -39,17 +40,27 @@ def device_values(registry: Registry) -> list[tuple[str, str]]:
 def dependencies_of(registry: Registry, control_set: str, service: str) -> list[str]:
     """Return the services that one does not start without."""
     key = registry.service(control_set, service)
-    value = key.value("DependOnService") if key else None
-    return value.as_texts() if value else []
+    return _needed_by(key) if key else []
 
 
 def dependents(registry: Registry, control_set: str, service: str) -> list[str]:
-    """Return the services that do not start without one; those that are disabled left out."""
+    """Return the services that do not start without one; those that are disabled left out.
+
+    Finding a key by its name takes longer the more there are, so none is looked up here.
+    """
     services = registry.key("SYSTEM", f"{control_set}\\Services")
-    names = [key.name for key in services.children()] if services else []
     return [
-        name
-        for name in names
-        if registry.start_of(control_set, name) not in {None, DISABLED}
-        and service.lower() in map(str.lower, dependencies_of(registry, control_set, name))
+        key.name
+        for key in (services.children() if services else [])
+        if service.lower() in map(str.lower, _needed_by(key)) and _may_start(key)
     ]
+
+
+def _needed_by(service: Key) -> list[str]:
+    value = service.value("DependOnService")
+    return value.as_texts() if value else []
+
+
+def _may_start(service: Key) -> bool:
+    start = service.value("Start")
+    return start is not None and start.as_number() not in {None, DISABLED}
