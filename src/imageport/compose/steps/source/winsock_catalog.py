@@ -52,10 +52,7 @@ def winsock_entries(registry: Registry, control_set: str) -> Iterator[WinsockEnt
     """Yield every provider of one control set, in the catalogues' order."""
     for catalogue in _CATALOGUES:
         for width in _WIDTHS:
-            key = registry.key("SYSTEM", _list_path(control_set, catalogue, width))
-            for child in sorted(key.children() if key else [], key=lambda child: child.name):
-                library = _library(child).rpartition("/")[2]
-                yield WinsockEntry(control_set, catalogue, width, child.name, library)
+            yield from _entries(registry, control_set, catalogue, width)
 
 
 def remove_providers(
@@ -69,11 +66,7 @@ def remove_providers(
     done = True
     for catalogue in _CATALOGUES:
         for width in _WIDTHS:
-            entries = [
-                entry
-                for entry in winsock_entries(registry, control_set)
-                if (entry.catalogue, entry.width) == (catalogue, width)
-            ]
+            entries = _entries(registry, control_set, catalogue, width)
             kept = [entry for entry in entries if entry.library not in libraries]
             if len(kept) == len(entries):
                 continue
@@ -82,6 +75,16 @@ def remove_providers(
             else:
                 done = False
     return done
+
+
+def _entries(
+    registry: Registry, control_set: str, catalogue: str, width: str
+) -> list[WinsockEntry]:
+    key = registry.key("SYSTEM", _list_path(control_set, catalogue, width))
+    return [
+        WinsockEntry(control_set, catalogue, width, child.name, _library(child).rpartition("/")[2])
+        for child in sorted(key.children() if key else [], key=lambda child: child.name)
+    ]
 
 
 def _is_sound(registry: Registry, entries: list[WinsockEntry], kept: list[WinsockEntry]) -> bool:
