@@ -88,8 +88,8 @@ def objects(store: Hive) -> Iterator[tuple[str, int]]:
     """Yield every object's identifier, ``{guid}``, and its type (0 when it has none)."""
     key = store.key("Objects")
     for found in key.children() if key else []:
-        kind = store.value(f"Objects\\{found.name}\\Description", "Type")
-        yield found.name, (kind.as_number() or 0) if kind else 0
+        description = found.child("Description")
+        yield found.name, (description.number("Type") or 0) if description else 0
 
 
 def ems_switches(store: Hive) -> list[tuple[str, Element]]:

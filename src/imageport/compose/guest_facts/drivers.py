@@ -24,7 +24,7 @@ def foreign_drivers(registry: Registry, current: str) -> tuple[str, ...]:
     for hive in DATABASES:
         key = registry.key(hive, f"{DATABASE}\\DriverPackages")
         for package in (key.children() if key else [])[:_MAX_PACKAGES]:
-            inf, maker = _text(package, ""), _text(package, "Provider")
+            inf, maker = package.text(""), package.text("Provider")
             if OEM_INF.fullmatch(inf) and not maker.lower().startswith("microsoft"):
                 version = version_of(registry, hive, package.name)
                 number = ".".join(map(str, version.numbers)) if version else ""
@@ -40,8 +40,3 @@ def _class_name(registry: Registry, current: str, package: Key) -> str:
         return ""
     identity = f"{{{UUID(bytes_le=data)}}}"
     return registry.text("SYSTEM", f"{current}\\Control\\Class\\{identity}", "Class") or identity
-
-
-def _text(key: Key, name: str) -> str:
-    value = key.value(name)
-    return value.as_text() if value else ""

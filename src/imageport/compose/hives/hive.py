@@ -139,6 +139,16 @@ class Key:
         handle = self.hive.call("hivex_node_get_value", self.node, _encoded(name))
         return self._read(handle) if handle else None
 
+    def text(self, name: str) -> str:
+        """Return a text value, "" when missing."""
+        value = self.value(name)
+        return value.as_text() if value else ""
+
+    def number(self, name: str) -> int | None:
+        """Return a DWORD value, None when missing or of another type."""
+        value = self.value(name)
+        return value.as_number() if value else None
+
     def values(self) -> dict[str, Value]:
         """Return all values by name."""
         return {name: self._read(handle) for name, handle in self._handles()}

@@ -81,13 +81,13 @@ class Registry:
 
     def text(self, hive: str, path: str, name: str) -> str:
         """Return a text value, "" when missing."""
-        value = self.value(hive, path, name)
-        return value.as_text() if value else ""
+        key = self.key(hive, path)
+        return key.text(name) if key else ""
 
     def number(self, hive: str, path: str, name: str) -> int | None:
         """Return a DWORD value, None when missing or of another type."""
-        value = self.value(hive, path, name)
-        return value.as_number() if value else None
+        key = self.key(hive, path)
+        return key.number(name) if key else None
 
     def service(self, control_set: str, name: str) -> Key | None:
         """Return a service's key."""

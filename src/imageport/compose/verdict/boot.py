@@ -8,6 +8,7 @@ from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.class_filters import class_filters
 from imageport.compose.guest_paths import guest_path
+from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, boot_store_path, service_path
 from imageport.compose.refusals import ESP_LOADER
 from imageport.compose.steps.source.all_steps import is_source_service
@@ -16,7 +17,8 @@ from imageport.compose.volumes.efi_program import HEAD_BYTES, efi_program_proble
 
 BIOS_LOADER = "bootmgr"
 """On the active partition; the code of its boot sector starts it."""
-_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER = 1, 2
+_DRIVERS = {1, 2}
+"""A service's Type: driver of the kernel, of a file system."""
 _COMPANIONS = (("intelide", "pciidex"), ("atapi", "ataport"))
 """(driver, library that it is linked to): without the second's file the first does not load."""
 _ERROR_SEVERE = 2
@@ -70,14 +72,14 @@ def boot_driver_files(evidence: Evidence, _job: EngineJob, target: CloudTarget) 
     wanted = {*target.boot_drivers, *target.old_boot_drivers}
     count = 0
     for service in services.children() if services else []:
-        name = service.name
-        if evidence.registry.start_of(current, name) != 0 or not _is_driver(evidence, name):
+        if service.number("Start") != 0 or service.number("Type") not in _DRIVERS:
             continue
         count += 1
+        name = service.name
         path = evidence.binary_of(current, name)
         if evidence.files.exists(path):
             continue
-        if name.lower() in wanted or _must_load(evidence, name):
+        if name.lower() in wanted or _must_load(service):
             finding.problems.append(f"{name} starts at boot, its file {path} is missing")
         else:
             finding.facts.append(f"{name} has no file and is passed over")
@@ -160,17 +162,11 @@ def _is_uefi(evidence: Evidence) -> bool:
     return evidence.inspection.firmware == "uefi"
 
 
-def _is_driver(evidence: Evidence, service: str) -> bool:
-    current = evidence.registry.current_control_set
-    kind = evidence.registry.number("SYSTEM", service_path(current, service), "Type")
-    return kind in {_KERNEL_DRIVER, _FILE_SYSTEM_DRIVER}
-
-
-def _must_load(evidence: Evidence, service: str) -> bool:
-    path = service_path(evidence.registry.current_control_set, service)
-    severity = evidence.registry.number("SYSTEM", path, "ErrorControl") or 0
-    override = evidence.registry.number("SYSTEM", f"{path}\\StartOverride", "0") or 0
-    return severity >= _ERROR_SEVERE and override == 0
+def _must_load(service: Key) -> bool:
+    severity = service.number("ErrorControl") or 0
+    override = service.child("StartOverride")
+    is_held = override is not None and override.number("0")
+    return severity >= _ERROR_SEVERE and not is_held
 
 
 def _judge_entry(evidence: Evidence, entry: BootEntry) -> Finding:

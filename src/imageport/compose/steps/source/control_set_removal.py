@@ -19,7 +19,6 @@ from imageport.compose.steps.source.platform_services import (
     PROVIDER_ORDERS,
     filter_places,
     network_providers,
-    text_of,
 )
 from imageport.compose.steps.source.source_platform import SourcePlatform
 
@@ -66,8 +65,8 @@ class ControlSetRemoval:
         """Take the services out of what others depend on, and groups that nobody is left in."""
         services = self.registry.key("SYSTEM", f"{self.control_set}\\Services")
         keys = services.children() if services else []
-        left = {text_of(key, "Group").lower() for key in keys if key.name.lower() not in self.gone}
-        had = {text_of(key, "Group").lower() for key in keys if key.name.lower() in self.gone}
+        left = {key.text("Group").lower() for key in keys if key.name.lower() not in self.gone}
+        had = {key.text("Group").lower() for key in keys if key.name.lower() in self.gone}
         for key in keys:
             if key.name.lower() not in self.gone:
                 path = service_path(self.control_set, key.name)
@@ -94,9 +93,9 @@ class ControlSetRemoval:
         self._delete_children(
             root,
             lambda key: (
-                self.platform.is_maker(text_of(key, ""))
+                self.platform.is_maker(key.text(""))
                 or any(
-                    text_of(child, "").lower() in classes
+                    child.text("").lower() in classes
                     for child in key.children()
                     if child.name.lower() == "clsid"
                 )
@@ -110,12 +109,12 @@ class ControlSetRemoval:
                 f"{service_path(self.control_set, 'EventLog')}\\{log}",
                 lambda key: (
                     key.name.lower() in self.gone
-                    or self.platform.mentions_folder(text_of(key, "EventMessageFile"))
+                    or self.platform.mentions_folder(key.text("EventMessageFile"))
                 ),
             )
         self._delete_children(
             f"{service_path(self.control_set, 'W32Time')}\\TimeProviders",
-            lambda key: self.platform.owns(text_of(key, "DllName")),
+            lambda key: self.platform.owns(key.text("DllName")),
         )
         for mode in ("Minimal", "Network"):
             self._delete_children(
@@ -133,7 +132,7 @@ class ControlSetRemoval:
             f"{device_class.name}\\{instance.name}".lower()
             for device_class in self._children(classes)
             for instance in device_class.children()
-            if text_of(instance, "InfPath").lower() in self.infs
+            if instance.text("InfPath").lower() in self.infs
         }
         for path in list(device_instances(self.registry, self.control_set)):
             service = self.registry.text("SYSTEM", path, "Service").lower()
@@ -144,13 +143,11 @@ class ControlSetRemoval:
             self.recorder.delete_key("SYSTEM", f"{classes}\\{driver}")
         self._delete_children(
             f"{self.control_set}\\Control\\Video",
-            lambda key: any(
-                text_of(child, "Service").lower() in self.gone for child in key.children()
-            ),
+            lambda key: any(child.text("Service").lower() in self.gone for child in key.children()),
         )
         self._delete_children(
             f"{self.control_set}\\Control\\CriticalDeviceDatabase",
-            lambda key: text_of(key, "Service").lower() in self.gone,
+            lambda key: key.text("Service").lower() in self.gone,
         )
 
     def _delete_device(self, path: str) -> None:

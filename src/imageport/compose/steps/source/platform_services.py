@@ -93,21 +93,15 @@ def network_providers(registry: Registry, control_set: str, order: str) -> list[
 
 def binary_of(service: Key) -> str:
     """Return what a service runs, from the volume's root in lower case."""
-    image = text_of(service, "ImagePath")
+    image = service.text("ImagePath")
     if image:
         return volume_path(image)
     return f"windows/system32/drivers/{service.name.lower()}.sys"
 
 
-def text_of(key: Key, name: str) -> str:
-    """Return a text value of a key, "" when it is missing."""
-    value = key.value(name)
-    return value.as_text() if value else ""
-
-
 def _is_of(platform: SourcePlatform, service: Key, files: GuestFiles) -> bool:
     """Say whether a service is the platform's: by folder, or by name or mark and its maker."""
-    if platform.owns(text_of(service, "ImagePath")):
+    if platform.owns(service.text("ImagePath")):
         return True
     is_marked = bool(platform.service_mark) and service.value(platform.service_mark) is not None
     if not is_marked and not matches(service.name, platform.services):

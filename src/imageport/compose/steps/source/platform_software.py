@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from imageport.compose.hives.hive import Key
 from imageport.compose.hives.registry import Registry
 from imageport.compose.recorder import Recorder
-from imageport.compose.steps.source.platform_services import text_of
 from imageport.compose.steps.source.source_platform import SourcePlatform, matches, volume_path
 
 _CURRENT = "Microsoft\\Windows\\CurrentVersion"
@@ -57,7 +56,7 @@ def old_software(registry: Registry, platform: SourcePlatform) -> OldSoftware:
     """Return what SOFTWARE has of a platform's tools."""
     listed, titles, products = [], [], set[str]()
     for path, key in _listed(registry):
-        name, version = text_of(key, "DisplayName"), text_of(key, "DisplayVersion")
+        name, version = key.text("DisplayName"), key.text("DisplayVersion")
         if _is_product(platform, key, name):
             listed.append(path)
             titles.append(f"{name} {version}".strip())
@@ -65,9 +64,9 @@ def old_software(registry: Registry, platform: SourcePlatform) -> OldSoftware:
     packages = []
     for key in _children(registry, f"{_USER_DATA}\\Products"):
         facts = key.child("InstallProperties")
-        if facts and _is_product(platform, facts, text_of(facts, "DisplayName")):
+        if facts and _is_product(platform, facts, facts.text("DisplayName")):
             products.add(key.name.lower())
-            packages.append(volume_path(text_of(facts, "LocalPackage")))
+            packages.append(volume_path(facts.text("LocalPackage")))
     in_cache = tuple(path for path in packages if path.startswith("windows/installer/"))
     ids = frozenset(products - {""})
     return OldSoftware(tuple(listed), ids, tuple(dict.fromkeys(titles)), in_cache)
@@ -93,7 +92,7 @@ class SoftwareRemoval:
                     self.recorder.delete_value("SOFTWARE", run, name)
             paths = f"{view}{_CURRENT}\\App Paths"
             for key in _children(self.registry, paths):
-                if self.platform.owns(text_of(key, "")):
+                if self.platform.owns(key.text("")):
                     self.recorder.delete_key("SOFTWARE", f"{paths}\\{key.name}")
         for name, _ in self._texts("RegisteredApplications"):
             if matches(name, self.platform.applications):
@@ -106,7 +105,7 @@ class SoftwareRemoval:
             for menu in _MENUS:
                 handlers = f"{root}{menu}\\shellex\\ContextMenuHandlers"
                 for key in _children(self.registry, handlers):
-                    if text_of(key, "").lower() in self.classes:
+                    if key.text("").lower() in self.classes:
                         self.recorder.delete_key("SOFTWARE", f"{handlers}\\{key.name}")
             for kind in ("AppID", "TypeLib"):
                 for name in self._companions(root, kind):
@@ -160,7 +159,7 @@ class SoftwareRemoval:
         removed, others = set[str](), set[str]()
         for key in _children(self.registry, f"{root}CLSID"):
             child = key.child(kind)
-            named = (text_of(key, kind) or (text_of(child, "") if child else "")).lower()
+            named = (key.text(kind) or (child.text("") if child else "")).lower()
             if named:
                 (removed if key.name.lower() in self.classes else others).add(named)
         return sorted(removed - others)
@@ -178,7 +177,7 @@ def _listed(registry: Registry) -> Iterator[tuple[str, Key]]:
 
 
 def _is_product(platform: SourcePlatform, facts: Key, name: str) -> bool:
-    return matches(name, platform.products) and platform.is_maker(text_of(facts, "Publisher"))
+    return matches(name, platform.products) and platform.is_maker(facts.text("Publisher"))
 
 
 def old_classes(registry: Registry, platform: SourcePlatform) -> frozenset[str]:
@@ -191,7 +190,7 @@ def old_classes(registry: Registry, platform: SourcePlatform) -> frozenset[str]:
         for view in _VIEWS
         for key in _children(registry, f"Classes\\{view}CLSID")
         for server in (key.child(name) for name in _SERVERS)
-        if server is not None and platform.owns(text_of(server, ""))
+        if server is not None and platform.owns(server.text(""))
     )
 
 
