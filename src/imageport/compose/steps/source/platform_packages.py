@@ -60,7 +60,7 @@ def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
     """Return the platform's packages; each that stays says why."""
     registry = facts.registry
     found = [
-        OldPackage(hive, key.name, _text(key, "").lower(), tuple(services))
+        OldPackage(hive, key.name, key.text("").lower(), tuple(services))
         for hive, key in _packages(registry)
         if _is_of(platform, key)
         for services in [services_of(registry, hive, key.name)]
@@ -147,13 +147,11 @@ def _packages(registry: Registry) -> Iterator[tuple[str, Key]]:
 
 
 def _is_of(platform: SourcePlatform, package: Key) -> bool:
-    if not platform.is_maker(_text(package, "Provider")):
+    if not platform.is_maker(package.text("Provider")):
         return False
-    if not _text(package, "").lower().startswith("oem"):
+    if not package.text("").lower().startswith("oem"):
         return False  # a part of Windows, whoever wrote it
-    return matches(_text(package, "InfName"), platform.infs) or platform.owns(
-        _text(package, "OemPath")
-    )
+    return matches(package.text("InfName"), platform.infs) or platform.owns(package.text("OemPath"))
 
 
 def _serves_target(facts: Facts, package: OldPackage) -> bool:
@@ -252,8 +250,3 @@ def _forget_lockdown(registry: Registry, recorder: Recorder, infs: set[str]) -> 
             recorder.delete_key("SOFTWARE", path)
         elif len(kept) < len(owners):
             recorder.set_value("SOFTWARE", path, "Owners", Value.texts(kept))
-
-
-def _text(key: Key, name: str) -> str:
-    value = key.value(name)
-    return value.as_text() if value else ""
