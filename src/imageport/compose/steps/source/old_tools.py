@@ -83,11 +83,11 @@ class OldTools:
 def find_old_tools(facts: Facts, platform: SourcePlatform) -> OldTools:
     """Return what the guest has of a platform's tools; changes nothing."""
     registry, files = facts.registry, facts.files
-    packages = old_packages(facts, platform)
+    disk_drivers = kept_disk_drivers(registry, platform)
+    packages = old_packages(facts, platform, disk_drivers)
     going = [package for package in packages if not package.stays]
     packaged = frozenset(name.lower() for package in going for name in package.services)
-    claimed = claimed_services(registry, going)
-    claimed |= kept_disk_drivers(registry, platform)
+    claimed = claimed_services(registry, going) | disk_drivers
     services, lost = {}, {}
     for control_set in registry.control_sets:
         services[control_set] = tuple(

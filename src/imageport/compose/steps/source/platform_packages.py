@@ -56,8 +56,13 @@ class OldPackage:
         return self.store.lower().partition(".inf")[0]
 
 
-def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
-    """Return the platform's packages; each that stays says why."""
+def old_packages(
+    facts: Facts, platform: SourcePlatform, disk_drivers: set[str]
+) -> list[OldPackage]:
+    """Return the platform's packages; each that stays says why.
+
+    ``disk_drivers`` are those of `kept_disk_drivers`.
+    """
     registry = facts.registry
     found = [
         OldPackage(hive, key.name, key.text("").lower(), tuple(services))
@@ -70,7 +75,6 @@ def old_packages(facts: Facts, platform: SourcePlatform) -> list[OldPackage]:
         for new in facts.packages
         for package in find_installed(registry, facts.files, new.inf_data)
     }
-    disk_drivers = kept_disk_drivers(registry, platform)
     has_other = _has_other_network_driver(facts, {package.oem_inf for package in found})
     judged = []
     for package in found:
