@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imageport.compose.drivers.driver_packages import find_packages, inside
+from imageport.compose.drivers.driver_packages import find_packages
 from imageport.compose.drivers.inf import MAX_INF_BYTES, id_matches, parse_inf
+from imageport.compose.payload_files import inside
 from imageport.errors import InputError
 from imageport.sandbox.sample.driver_package import write_ena_package
 

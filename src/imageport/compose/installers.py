@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imageport.compose.contract import EngineOptions, Inspection, Installer, Refusal, Software
-from imageport.compose.drivers.driver_packages import inside, is_plain_name
+from imageport.compose.payload_files import MSI_SIGNATURE, inside, is_plain_name
 from imageport.compose.refusals import refusal
 from imageport.errors import InputError
 
-_COMPOUND_FILE = bytes.fromhex("d0cf11e0a1b11ae1")
 _MAX_BYTES = 4 * 1024**3
 """Whole VDA installers are about 1 GB."""
 _MAX_INSTALLERS = 20
@@ -177,14 +176,14 @@ def _package(payload: Path | None, installer: Installer) -> InstallerPackage:
     if size > _MAX_BYTES:
         raise InputError(f"Bad installer '{path.name}': {size} bytes, needed 4 GiB or less.")
     with path.open("rb") as file:
-        head = file.read(len(_COMPOUND_FILE))
+        head = file.read(len(MSI_SIGNATURE))
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != installer.sha256.lower():
         raise InputError(
             f"Bad installer '{path.name}': found sha256 {digest}, needed {installer.sha256}."
         )
-    is_msi = head == _COMPOUND_FILE
+    is_msi = head == MSI_SIGNATURE
     if not is_msi and not head.startswith(b"MZ"):
         raise InputError(
             f"Bad installer '{path.name}': found {head.hex() or 'nothing'} at offset 0, needed "

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from imageport.compose.cloud_target import TARGETS
 from imageport.compose.contract import Refusal
 from imageport.compose.drivers.inf import MAX_INF_BYTES, DriverInf, parse_inf
+from imageport.compose.payload_files import first_folder, inside, is_plain_name
 from imageport.errors import InputError
 
 _MAX_PACKAGES = 100
 _MAX_PACKAGE_BYTES = 256 * 1024 * 1024
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_.()+\-]{1,100}")
-"""Names that need no quoting rule of cmd.exe to be understood; anything else is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +75,6 @@ def find_packages(
             except InputError as error:
                 refusals.append(_refusal("driver_incomplete", error.message))
     return [packages[name] for name in sorted(packages)], refusals
-
-
-def first_folder(name: str) -> str:
-    """Return the uppermost folder of a path in the payload, in lower case."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return parts[0].lower() if parts else ""
-
-
-def is_plain_name(name: str) -> bool:
-    """Say whether a file's name needs no quoting rule of cmd.exe to be understood."""
-    return _SAFE_NAME.fullmatch(name) is not None
-
-
-def inside(payload: Path, name: str) -> Path:
-    """Return a path of the payload.
-
-    Raises:
-        InputError: it leaves the payload, by ``..`` or a link, or is not there.
-    """
-    relative = PurePosixPath(name.replace("\\", "/"))
-    place = payload / relative
-    if relative.is_absolute() or ".." in relative.parts:
-        raise InputError(f"Bad payload path: found '{name}', needed one inside the payload.")
-    if not place.resolve().is_relative_to(payload.resolve()):
-        raise InputError(f"Bad payload path: found '{name}', a link that leads out of the payload.")
-    if not place.exists():
-        raise InputError(f"Cannot find '{name}' in the payload.")
-    return place
 
 
 def _take(packages: dict[str, DriverPackage], package: DriverPackage) -> None:

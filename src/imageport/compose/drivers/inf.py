@@ -53,7 +53,6 @@ class DriverInf:
     """What matters of an INF for 64-bit Windows."""
 
     provider: str
-    class_name: str
     class_guid: str
     catalog: str
     """"" = the package is not signed."""
@@ -153,7 +152,6 @@ def parse_inf(data: bytes) -> DriverInf:
     written_version = document.values("version", "driverver")
     return DriverInf(
         provider=document.first("version", "provider"),
-        class_name=document.first("version", "class"),
         class_guid=_class_guid(document),
         catalog=_catalog(document),
         driver_version=",".join(written_version),

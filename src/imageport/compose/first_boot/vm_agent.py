@@ -1,4 +1,3 @@
-# References: [MS-CFB] 2.2 Compound File Header (an MSI is a compound file).
 """The Azure VM agent's installer in the operator's payload: found, and told from anything else."""
 
 from __future__ import annotations
@@ -7,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imageport.compose.contract import Refusal
-from imageport.compose.drivers.driver_packages import inside, is_plain_name
+from imageport.compose.payload_files import MSI_SIGNATURE, inside, is_plain_name
 from imageport.compose.refusals import refusal
 from imageport.errors import InputError
 
-_COMPOUND_FILE = bytes.fromhex("d0cf11e0a1b11ae1")
 _MAX_BYTES = 256 * 1024 * 1024
 """Published installers are about 10 MB; it is held in memory."""
 
@@ -46,10 +44,10 @@ def _package(path: Path) -> VmAgentPackage:
     if size > _MAX_BYTES:
         raise InputError(f"Bad VM agent '{path.name}': {size} bytes, needed 256 MiB or less.")
     with path.open("rb") as file:
-        head = file.read(len(_COMPOUND_FILE))
-    if head != _COMPOUND_FILE:
+        head = file.read(len(MSI_SIGNATURE))
+    if head != MSI_SIGNATURE:
         raise InputError(
             f"Bad VM agent '{path.name}': found {head.hex() or 'nothing'} at offset 0, needed "
-            f"{_COMPOUND_FILE.hex()} (an MSI's first bytes)."
+            f"{MSI_SIGNATURE.hex()} (an MSI's first bytes)."
         )
     return VmAgentPackage(path.name, path)

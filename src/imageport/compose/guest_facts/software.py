@@ -5,6 +5,7 @@ from __future__ import annotations
 from imageport.compose.hives.registry import Registry
 
 UNINSTALL = "Microsoft\\Windows\\CurrentVersion\\Uninstall"
+DOTNET = "Microsoft\\NET Framework Setup\\NDP\\v4\\Full"
 _MAX_PRODUCTS = 500
 
 

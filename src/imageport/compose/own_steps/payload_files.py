@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from imageport.compose.contract import OwnPoint, OwnStep
-from imageport.compose.drivers.driver_packages import inside, is_plain_name
+from imageport.compose.payload_files import inside, is_plain_name
 from imageport.errors import InputError
 
 ENDINGS = {

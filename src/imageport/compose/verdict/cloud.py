@@ -15,6 +15,7 @@ from imageport.compose.cloud_target import CloudTarget
 from imageport.compose.contract import Action, EngineJob
 from imageport.compose.drivers.installed_drivers import infs_for
 from imageport.compose.first_boot.plan import SET_EMS, read_plan
+from imageport.compose.guest_facts.software import DOTNET
 from imageport.compose.hives.hive import Hive
 from imageport.compose.hives.registry import BOOT_STORE_HIVE, DISABLED
 from imageport.compose.steps.boot.bring_disks_online import (
@@ -26,7 +27,6 @@ from imageport.compose.steps.boot.quiet_serial_port import KEEP, ON, console_por
 from imageport.compose.verdict.evidence import Check, Evidence, Finding
 
 _AUTOMATIC_LOGON = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
-_DOTNET = "Microsoft\\NET Framework Setup\\NDP\\v4\\Full"
 _AGENT_SERVICES = ("RdAgent", "WindowsAzureGuestAgent")
 
 
@@ -134,7 +134,7 @@ def automatic_logon(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -
 
 def dotnet(evidence: Evidence, _job: EngineJob, _target: CloudTarget) -> Finding:
     """Told only: which .NET Framework is there; Amazon's own agents need 4.5 or later."""
-    release = evidence.registry.number("SOFTWARE", _DOTNET, "Release")
+    release = evidence.registry.number("SOFTWARE", DOTNET, "Release")
     return Finding(facts=[f".NET Framework 4, release {release}" if release else "not installed"])
 
 

@@ -6,11 +6,10 @@ from typing import ClassVar
 
 from imageport.compose.contract import EngineOptions, Refusal, Tier
 from imageport.compose.first_boot.plan import FOLDER, INSTALL_AGENT
+from imageport.compose.guest_facts.software import DOTNET
 from imageport.compose.refusals import refusal
 from imageport.compose.step import Context, Facts, Step
 from imageport.compose.volumes.descriptors import Access
-
-_DOTNET = "Microsoft\\NET Framework Setup\\NDP\\v4\\Full"
 
 
 class StageVmAgent(Step):
@@ -35,7 +34,7 @@ class StageVmAgent(Step):
 
     def guest_problems(self, facts: Facts) -> list[Refusal]:
         """Refuse a guest in which the agent could not run."""
-        if facts.registry.number("SOFTWARE", _DOTNET, "Install") == 1:
+        if facts.registry.number("SOFTWARE", DOTNET, "Install") == 1:
             return []
         return [
             refusal("dotnet_missing", ".NET Framework 4 is not installed; the VM agent needs it.")
