@@ -233,3 +233,10 @@ def composed_guest(
 def guest(new_guest: Callable[..., FolderGuest]) -> FolderGuest:
     """A guest that may be changed."""
     return new_guest()
+
+
+@pytest.fixture
+def gcp(guest: FolderGuest) -> FolderGuest:
+    """A guest whose payload has every package of Google's machines."""
+    write_cloud_packages("gcp", guest.payload / "gcp")
+    return guest
