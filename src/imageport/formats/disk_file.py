@@ -1,4 +1,4 @@
-"""What every disk that lies in one file has in common: bounds, change detection, closing."""
+"""What every disk that lies in files has in common: bounds, change detection, closing."""
 
 from __future__ import annotations
 
@@ -10,44 +10,65 @@ from imageport.formats.virtual_disk import VirtualDisk
 from imageport.storage.byte_file import ByteFile
 
 
+class StoredFile:
+    """One file of a disk: what it was when it was opened, and what its file system has stored."""
+
+    def __init__(self, file: ByteFile) -> None:
+        self.file = file
+        self.opened = file.identity()
+        self._allocated: list[tuple[int, int]] | None = None
+        self._lock = threading.Lock()
+
+    def allocated(self) -> list[tuple[int, int]]:
+        """Return what the file system has stored; asked once, the file must not change."""
+        with self._lock:
+            if self._allocated is None:
+                self._allocated = self.file.allocated_ranges()
+            return self._allocated
+
+    def check_unchanged(self) -> None:
+        """Raise `SourceChanged` when size, write time or file id differ from those at opening."""
+        now = self.file.identity()
+        if now.key() != self.opened.key():
+            raise SourceChanged(
+                f"Cannot go on reading '{self.file.location}': it was written meanwhile "
+                f"(size {self.opened.size_bytes} → {now.size_bytes} bytes, "
+                f"write time {self.opened.last_write_ns} → {now.last_write_ns} ns).",
+                object=self.file.location,
+            )
+
+
 class DiskFile(VirtualDisk):
-    """A disk in one `ByteFile`, which it takes over and closes."""
+    """A disk whose main file is one `ByteFile`, which it takes over and closes.
+
+    A disk of several files overrides `stored_files`; it owns all of them.
+    """
 
     def __init__(self, file: ByteFile) -> None:
         self.location = file.location
         self._file = file
-        self._opened = file.identity()
-        self._stored: list[tuple[int, int]] | None = None
-        self._stored_lock = threading.Lock()
+        self._stored = StoredFile(file)
+
+    def stored_files(self) -> Iterator[StoredFile]:
+        """Yield every file of the disk, its main file first."""
+        yield self._stored
 
     def details(self) -> dict[str, int | str]:
         """Return what a person wants to know of the file; names end in their unit."""
         return {
             "file_bytes": self._file.size_bytes,
-            "allocated_bytes": sum(length for _, length in self._allocated()),
+            "allocated_bytes": sum(length for _, length in self._stored.allocated()),
         }
 
     def check_unchanged(self) -> None:
-        """Raise `SourceChanged` when size, write time or file id differ from those at opening."""
-        now = self._file.identity()
-        if now.key() != self._opened.key():
-            raise SourceChanged(
-                f"Cannot go on reading '{self.location}': it was written meanwhile "
-                f"(size {self._opened.size_bytes} → {now.size_bytes} bytes, "
-                f"write time {self._opened.last_write_ns} → {now.last_write_ns} ns).",
-                object=self.location,
-            )
+        """Raise `SourceChanged` when a file of the disk is no longer what was opened."""
+        for stored in self.stored_files():
+            stored.check_unchanged()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _allocated(self) -> list[tuple[int, int]]:
-        """Return what the file system has stored; asked once, the file must not change."""
-        with self._stored_lock:
-            if self._stored is None:
-                self._stored = self._file.allocated_ranges()
-            return self._stored
+        """Close every file."""
+        for stored in self.stored_files():
+            stored.file.close()
 
     def _check_range(self, offset_bytes: int, length_bytes: int) -> None:
         end = offset_bytes + length_bytes

@@ -38,7 +38,7 @@ class RawDisk(DiskFile):
     def extents(self) -> Iterator[Extent]:
         """Yield DATA for what the file system has stored, HOLE for the rest."""
         whole = (0, self.size_bytes, ExtentState.HOLE)
-        return merged(allocated_extents(self._allocated(), *whole))
+        return merged(allocated_extents(self._stored.allocated(), *whole))
 
     def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Return the bytes; holes read as zeros."""
@@ -51,4 +51,4 @@ class RawDisk(DiskFile):
 
     def content_key(self) -> str:
         """Return the identity of the file."""
-        return f"raw:{self._opened.key()}"
+        return f"raw:{self._stored.opened.key()}"
