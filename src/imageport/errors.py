@@ -10,13 +10,20 @@
     │   ├── FileLocked                      somebody may be writing it
     │   ├── SourceChanged                   it changed while it was read
     │   ├── BadDisk (ValueError)            its bytes contradict the format's specification
-    │   └── UnsupportedDisk                 sound, but not readable here (chains, pending log)
+    │   └── UnsupportedDisk                 sound, but not readable here
     ├── ShareError                          a file share
     │   ├── ShareUnreachable                retryable
     │   ├── ShareLoginRefused
     │   ├── ShareRefused                    the server says no to one operation
     │   ├── ShareFull (OSError)
     │   └── NameTaken (FileExistsError)     never replaced
+    ├── HypervisorError                     vCenter, XenServer: where master images live
+    │   ├── HypervisorUnreachable           retryable
+    │   ├── HypervisorLoginRefused
+    │   ├── CertificateRefused              not the certificate that was pinned or trusted
+    │   ├── HypervisorRefused               it says no to one operation
+    │   ├── VmMissing (LookupError)         no such machine, snapshot or disk
+    │   └── ExportInterrupted               retryable: the stream was cut, the lease ran out
     ├── CloudError                          the cloud's answer
     │   ├── CloudUnavailable                retryable: 5xx, time-outs, dropped connections
     │   ├── CloudThrottled                  retryable: slow down
@@ -189,6 +196,61 @@ class NameTaken(ShareError, FileExistsError):
 
     code = "name-taken"
     default_hint = "Choose another name, or publish as a new version."
+
+
+class HypervisorError(ImageportError):
+    """A hypervisor's management did not do what was asked."""
+
+    code = "hypervisor"
+
+
+class HypervisorUnreachable(HypervisorError):
+    """No answer from vCenter, the host or the pool, or it fails on its side."""
+
+    code = "hypervisor-unreachable"
+    retryable = True
+    default_hint = (
+        "Check the server's name and port 443 from this worker; exports come from the hosts "
+        "themselves, so each host must be reachable too."
+    )
+
+
+class HypervisorLoginRefused(HypervisorError):
+    """The hypervisor refused the user or the password."""
+
+    code = "hypervisor-login-refused"
+    default_hint = "Check user and password in the connection block."
+
+
+class CertificateRefused(HypervisorError):
+    """The server's certificate is not the pinned one, or no authority we trust signed it."""
+
+    code = "certificate-refused"
+    default_hint = (
+        "If the certificate was renewed, compare its SHA-256 thumbprint on the server itself and "
+        "put that into the connection block; or name the file of the private CA."
+    )
+
+
+class HypervisorRefused(HypervisorError):
+    """The hypervisor refused one operation: a privilege, a state, a limit."""
+
+    code = "hypervisor-refused"
+
+
+class VmMissing(HypervisorError, LookupError):
+    """There is no such machine, snapshot or disk."""
+
+    code = "vm-missing"
+    default_hint = "Check the name as the hypervisor's inventory shows it, with its folders."
+
+
+class ExportInterrupted(HypervisorError):
+    """An export ended before the disk did: connection cut, lease or task ended."""
+
+    code = "export-interrupted"
+    retryable = True
+    default_hint = "It is tried again; if it happens often, look at the link and the host's load."
 
 
 class CloudError(ImageportError):
