@@ -1,0 +1,1 @@
+"""Implementations of `imageport.hypervisor.Hypervisor`."""
