@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imageport.cloud import Cancelled, Cloud, never
 from imageport.errors import ImageportError, LeaseLost
@@ -17,20 +17,19 @@ LEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
-    """One run at one site for one target.
+class SitePlace:
+    """One run at one site, and what its images are kept for.
 
     ``target`` names cloud, region and target site (``aws/eu-central-1/frankfurt``): generations
-    of an image are kept per target.
+    of an image are kept per target. What is exported is kept for the site alone.
     """
 
     site: str
     target: str
     run: str
     state: StateStore
-    cloud: Cloud
-    events: EventSink = silent
-    cancelled: Cancelled = never
+    events: EventSink = field(default=silent, kw_only=True)
+    cancelled: Cancelled = field(default=never, kw_only=True)
 
     @contextmanager
     def holding(self, image: str) -> Iterator[Lease]:
@@ -46,6 +45,13 @@ class Workplace:
             return self.cancelled()
 
         return cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace(SitePlace):
+    """One run for one target cloud."""
+
+    cloud: Cloud
 
 
 def may_go_on(error: BaseException) -> bool:

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
-from imageport.citrix.names import file_of, is_version_of
-from imageport.citrix.vdisk_store import IfExists, TargetName, VdiskStore, token_of
-from imageport.errors import (
-    FileLocked,
-    ImageportError,
-    LeaseHeld,
-    ResourceGone,
-    VerificationFailed,
-)
+from imageport.citrix.names import file_of
+from imageport.citrix.vdisk_store import IfExists, VdiskStore
+from imageport.errors import LeaseHeld, ResourceGone
 from imageport.formats.file_target import VhdxFileTarget
 from imageport.model import GenerationRole
 from imageport.progress import Stage
 from imageport.state.records import Generation, Publication
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
 from imageport.transfer.verify import VerifyLevel
-from imageport.workflow.checkpoints import Checkpoint
-from imageport.workflow.generations import now_text, snapshot_of, usable
+from imageport.workflow.generations import snapshot_of, usable
 from imageport.workflow.place import Workplace, may_go_on
 from imageport.workflow.retention import retire_superseded
 from imageport.workflow.sized_disk import SizedDisk
+from imageport.workflow.store_file import StoreWriting, is_untouched
 
 STAGE = "publish"
 
@@ -61,7 +53,7 @@ def publish(
         else:
             if usable(place, prepared) is None:
                 raise ResourceGone(f"Cannot publish '{prepared_id}': its snapshot is gone.")
-            found = publishing.run()
+            found = publishing.write().publications[-1]
     # Also when nothing moved: a run that was killed after its file was published ends here. A run
     # that works on the image now may need what is superseded, and retires it when it publishes.
     with contextlib.suppress(LeaseHeld), place.holding(prepared.image):
@@ -83,12 +75,7 @@ def published_as(
             continue
         if name and not (0 <= _version(publication.file_name, name) == newest):
             continue
-        stat = store.folder.stat(publication.file_name)
-        if (
-            stat is not None
-            and stat.size_bytes == publication.size_bytes
-            and stat.last_write_ns == publication.last_write_ns
-        ):
+        if is_untouched(store, publication):
             return publication
     return None
 
@@ -115,8 +102,10 @@ def _version(file_name: str, name: str) -> int:
     return found.version if found is not None and found.is_disk else -1
 
 
-class _Publishing:
-    """One file into one store; once the file is whole, a second try gives it the name it has."""
+class _Publishing(StoreWriting):
+    """A prepared generation, read from its snapshot."""
+
+    place: Workplace
 
     def __init__(
         self,
@@ -126,106 +115,30 @@ class _Publishing:
         name: str,
         if_exists: IfExists,
     ) -> None:
-        self._place = place
+        super().__init__(place, store, name, prepared.id, stage=STAGE, if_exists=if_exists)
         self._prepared = prepared
-        self._store = store
-        self._name = name
-        self._if_exists = if_exists
-        self._key = f"{prepared.id}>{store.location}/{name}"
-        self._checkpoint = Checkpoint(place.state.folder, STAGE, self._key)
 
-    def run(self) -> Publication:
-        saved = self._checkpoint.load()
-        publication = self._taken_up(saved)
-        if publication is None:
-            publication = self._write()
-        self._place.state.catalogue.add_publication(self._prepared.id, publication)
-        self.tidy_up()
-        return publication
-
-    def tidy_up(self) -> None:
-        """Forget how far the work had come; for a run that was killed when it was done, too."""
-        self._checkpoint.clear()
-        self._place.state.journals.delete(self._key)
-
-    def _taken_up(self, saved: dict[str, Any]) -> Publication | None:
-        """Return the publication of a run that was killed after the rename; ends its work."""
-        if "publication" not in saved:
-            return None
-        publication = Publication(**saved["publication"])
-        stat = self._store.folder.stat(publication.file_name)
-        if stat is None or stat.size_bytes != publication.size_bytes:
-            return None
-        if stat.last_write_ns != publication.last_write_ns:
-            return None
-        self._store.complete(TargetName(**saved["target"]), publication.last_write_ns)
-        return publication
-
-    def _write(self) -> Publication:
-        target = self._store.choose_target(self._name, if_exists=self._if_exists)
-        part = self._store.begin_file(target, self._prepared.id)
-        self._discard_older_halves(part)
-        try:
-            result = self._moved(part)
-            return self._finished(target, part, result)
-        except BaseException as error:
-            if not may_go_on(error):
-                with contextlib.suppress(ImageportError):
-                    self._give_up(target, part)
-            raise
-
-    def _give_up(self, target: TargetName, part: str) -> None:
-        """Leave nothing behind, unless the file has its name: then the next run lists it."""
-        whole = self._store.folder.stat(part) is None and "publication" in self._checkpoint.load()
-        if whole and self._store.folder.stat(target.file_name) is not None:
-            return
-        self._store.discard(part)
-        self.tidy_up()
-
-    def _discard_older_halves(self, part: str) -> None:
-        """Delete what a killed run began of this generation under a number since taken."""
-        token = token_of(self._prepared.id)
-        for left in self._store.leftovers():
-            own = left.token == token and is_version_of(left.file_name, self._name)
-            if own and left.part_name != part:
-                with contextlib.suppress(FileLocked):  # the server still holds a dead handle
-                    self._store.discard(left.part_name)
-
-    def _moved(self, part: str) -> TransferResult:
-        snapshot = self._place.cloud.open_snapshot(snapshot_of(self._prepared))
-        file_target = VhdxFileTarget(self._store.folder, part)
+    def move(self, part_name: str) -> TransferResult:
+        snapshot = self.place.cloud.open_snapshot(snapshot_of(self._prepared))
+        file_target = VhdxFileTarget(self.store.folder, part_name)
         try:
             with SizedDisk(snapshot, self._prepared.size_bytes) as source:
                 request = TransferRequest(
-                    journal=self._place.state.journals.open(self._key),
-                    token=part,
+                    journal=self.place.state.journals.open(self.key),
+                    token=part_name,
                     verify=VerifyLevel.FULL,
-                    events=self._place.events,
+                    events=self.place.events,
                     stage=STAGE,
-                    cancelled=self._place.cancelled,
+                    cancelled=self.place.cancelled,
                     may_go_on=may_go_on,
                 )
                 return transfer(source, file_target, request)
         finally:
             file_target.close()
 
-    def _finished(self, target: TargetName, part: str, result: TransferResult) -> Publication:
-        stat = self._store.folder.stat(part)
-        if stat is None:
-            raise VerificationFailed(f"Cannot publish '{part}': the file vanished from the store.")
-        # PVS compares times in whole seconds between file and manifest.
-        last_write_ns = int(time.time()) * 1_000_000_000
-        publication = Publication(
-            store=self._store.location,
-            file_name=target.file_name,
-            at=now_text(),
-            size_bytes=stat.size_bytes,
-            last_write_ns=last_write_ns,
-            image_digest=result.manifest.image_digest(),
-            stats=result.stats.as_dict(),
-            verified=result.verified,
-        )
-        self._place.state.manifests.put(self._prepared.id, result.manifest)
-        self._checkpoint.save({"publication": asdict(publication), "target": asdict(target)})
-        self._store.finish(target, part, last_write_ns)
-        return publication
+    def keep_digests(self, publication: Publication, result: TransferResult) -> None:
+        del publication
+        self.place.state.manifests.put(self._prepared.id, result.manifest)
+
+    def record(self, publication: Publication) -> Generation:
+        return self.place.state.catalogue.add_publication(self._prepared.id, publication)
