@@ -69,10 +69,8 @@ def load(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> Structure:
         BadDisk: The bytes contradict the specification, or the file is cut short.
         UnsupportedDisk: Sound, but with a pending log, a parent or something unknown.
     """
-    found = read(file, "file type identifier", 0, 8)
-    if found != signature:
-        bad(file, "file type identifier", 0, found, signature)
-    header = _header(file)
+    header = load_header(file, signature=signature)
+    _refuse_pending_log(file, header)
     regions = _regions(file, header)
     by_kind = {region.kind: region for region in regions}
     for kind, name in ((layout.REGION_BAT, "BAT"), (layout.REGION_METADATA, "metadata")):
@@ -91,7 +89,15 @@ def load(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> Structure:
     return Structure(header, tuple(regions), geometry, bat, disk_id, physical)
 
 
-def _header(file: ByteFile) -> layout.Header:
+def load_header(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> layout.Header:
+    """Read and validate the current header; the newer of two sound ones counts.
+
+    Raises:
+        BadDisk: No file with this signature, no sound header, or one that places the log wrongly.
+    """
+    found = read(file, "file type identifier", 0, 8)
+    if found != signature:
+        bad(file, "file type identifier", 0, found, signature)
     packed = [read(file, "header", at, layout.HEADER_BYTES) for at in layout.HEADER_OFFSETS]
     valid = [header for data in packed if (header := layout.Header.unpack(data))]
     at = layout.HEADER_OFFSETS[0]
@@ -102,6 +108,15 @@ def _header(file: ByteFile) -> layout.Header:
         bad(file, "headers", at, f"two of sequence {header.sequence} that differ", "one newer")
     if header.version != 1:
         bad(file, "header version", at, header.version, 1)
+    if header.log_bytes % MIB or header.log_offset % MIB:
+        needed = "multiples of 1 MiB"
+        bad(file, "log place", at, f"{header.log_offset} + {header.log_bytes}", needed)
+    if header.log_bytes and header.log_offset < MIB:
+        bad(file, "log place", at, header.log_offset, "1 MiB or more")
+    return header
+
+
+def _refuse_pending_log(file: ByteFile, header: layout.Header) -> None:
     if header.log_guid != layout.NO_GUID:
         raise UnsupportedDisk(
             f"Cannot read '{file.location}': its VHDX log has entries that were not applied "
@@ -110,12 +125,6 @@ def _header(file: ByteFile) -> layout.Header:
             "and shut down its machine, so that the log is applied; then start again.",
             object=file.location,
         )
-    if header.log_bytes % MIB or header.log_offset % MIB:
-        needed = "multiples of 1 MiB"
-        bad(file, "log place", at, f"{header.log_offset} + {header.log_bytes}", needed)
-    if header.log_bytes and header.log_offset < MIB:
-        bad(file, "log place", at, header.log_offset, "1 MiB or more")
-    return header
 
 
 def _regions(file: ByteFile, header: layout.Header) -> list[layout.Region]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from imageport.errors import BadDisk
+from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats.disk_file import StoredFile
 from imageport.formats.mapped_disk import MappedDisk, Segment
 from imageport.model import ExtentState
@@ -47,10 +47,6 @@ class ParentLink:
     """Names of the parent's file, without folders, most trusted first."""
 
 
-ParentFinder = Callable[[ParentLink], "LinkedDisk"]
-"""Opens the parent that a link means; the child closes it. Raises `FileMissing`, `BadDisk`."""
-
-
 class LinkedDisk(MappedDisk):
     """A disk in one file, or in a chain of files that each name their parent.
 
@@ -61,6 +57,11 @@ class LinkedDisk(MappedDisk):
     def __init__(self, file: ByteFile) -> None:
         super().__init__(file)
         self.parent: LinkedDisk | None = None
+
+    @property
+    def parent_link(self) -> ParentLink | None:
+        """Return what this file says of its parent; None for a disk that is whole by itself."""
+        return None
 
     @property
     @abstractmethod
@@ -124,7 +125,17 @@ class LinkedDisk(MappedDisk):
         return found
 
     def segments(self, offset_bytes: int, length_bytes: int) -> Iterator[Segment]:
-        """Yield what the chain holds, flat."""
+        """Yield what the chain holds, flat.
+
+        Raises:
+            UnsupportedDisk: A parent was not opened: what it holds would read as zeros.
+        """
+        if (base := self.chain()[-1]).parent_link is not None:
+            raise UnsupportedDisk(
+                f"Cannot read '{base.location}': it holds only differences and its parent is not "
+                "open.",
+                object=base.location,
+            )
         for own, disk in self._resolved(offset_bytes, length_bytes, None):
             if own.state is ExtentState.DATA:
                 yield Segment(own.offset, own.length, own.state, disk._stored, own.place)  # noqa: SLF001 - of its own kind

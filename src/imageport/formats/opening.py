@@ -1,4 +1,4 @@
-"""Recognises a disk by its content, never by its name, and opens it."""
+"""Recognises a disk by its content, never by its name, and opens it with its whole chain."""
 
 # References: [MS-VHDX] 2.2.1; UEFI 2.10 5.3.2; [VHD 1.0] hard disk footer; VMware VMDK 5.0.
 
@@ -7,42 +7,86 @@ from __future__ import annotations
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats._vhdx_layout import SIGNATURE, UNFINISHED_SIGNATURE
 from imageport.formats.disk_file import DiskFile
+from imageport.formats.disk_format import HEAD_BYTES, TAIL_BYTES, DiskFormat, Open, starts_with
+from imageport.formats.linked_disk import LinkedDisk
+from imageport.formats.parents import adopt_parents
 from imageport.formats.raw import RawDisk
-from imageport.formats.vhdx import VhdxDisk
+from imageport.formats.vhdx import VhdxDisk, read_link_id
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
 
-_OTHERS = {
-    b"conectix": "a VHD",
-    b"KDMV": "a VMDK",
-    b"COWD": "a VMDK",
-    b"# Disk DescriptorFile": "a VMDK",
-    b"QFI\xfb": "a QCOW2",
-    b"<<< ": "a VirtualBox disk",
-}
-_HEAD_BYTES = 8192
+
+def _refuse(name: str) -> Open:
+    """Return what refuses a format that is known and not read."""
+
+    def refuse(file: ByteFile, _folder: Folder | None) -> DiskFile:
+        raise UnsupportedDisk(
+            f"Cannot read '{file.location}': it is {name} file.",
+            hint="This release does not read that format: convert the disk to VHDX first.",
+            object=file.location,
+        )
+
+    return refuse
 
 
-def open_disk(file: ByteFile, resolver: Folder | None = None) -> DiskFile:
+FORMATS = (
+    DiskFormat(
+        "vhdx",
+        starts_with(SIGNATURE),
+        lambda file, _folder: VhdxDisk(file),
+        endings=(".vhdx", ".avhdx"),
+        link_id=read_link_id,
+    ),
+    DiskFormat("qcow2", starts_with(b"QFI\xfb"), _refuse("a QCOW2")),
+    DiskFormat(
+        "vmdk",
+        starts_with(b"KDMV", b"COWD", b"# Disk DescriptorFile"),
+        _refuse("a VMDK"),
+    ),
+    DiskFormat("vdi", starts_with(b"<<< "), _refuse("a VirtualBox disk")),
+    DiskFormat(
+        "vhd",
+        # A fixed disk has its footer at the end only; footers of old writers have 511 bytes.
+        lambda head, tail: head.startswith(b"conectix") or b"conectix" in (tail[:8], tail[1:9]),
+        _refuse("a VHD"),
+        endings=(".vhd", ".avhd"),
+    ),
+)
+"""What is read, and what is known and refused; a raw disk has no mark and comes last."""
+
+
+def open_disk(
+    file: ByteFile, resolver: Folder | None = None, *, deny_write: bool = False
+) -> DiskFile:
     """Open the disk that ``file`` holds; the disk closes the file, also when this raises.
 
-    ``resolver`` is the folder that parents of chains will be looked for in.
+    ``resolver`` is the folder that the other files of a chain (or of a split disk) lie in; parents
+    are opened so that nobody writes them if ``deny_write`` is set.
 
     Raises:
-        BadDisk: Damaged, cut short, unfinished, or no disk at all.
-        UnsupportedDisk: A format or a state (parent, pending log) that this release cannot read.
+        BadDisk: Damaged, cut short, unfinished, no disk at all, or a chain whose link is broken.
+        FileMissing: A parent is not in the folder.
+        FileLocked: A parent cannot be opened.
+        UnsupportedDisk: A format that this release does not read, or a chain without a resolver.
     """
+    opened: ByteFile | DiskFile = file
     try:
-        return _open(file, resolver)
+        kind = _recognised(file)
+        if kind is None:
+            return _raw(file)
+        opened = disk = kind.open(file, resolver)
+        if isinstance(disk, LinkedDisk):
+            adopt_parents(disk, kind, resolver, deny_write=deny_write)
     except BaseException:
-        file.close()
+        opened.close()
         raise
+    return disk
 
 
-def _open(file: ByteFile, resolver: Folder | None) -> DiskFile:
-    head = file.read_at(0, min(_HEAD_BYTES, file.size_bytes))
-    if head.startswith(SIGNATURE):
-        return VhdxDisk(file, resolver)
+def _recognised(file: ByteFile) -> DiskFormat | None:
+    head = file.read_at(0, min(HEAD_BYTES, file.size_bytes))
+    tail_bytes = min(TAIL_BYTES, file.size_bytes)
+    tail = file.read_at(file.size_bytes - tail_bytes, tail_bytes)
     if head.startswith(UNFINISHED_SIGNATURE):
         raise BadDisk(
             f"Bad disk '{file.location}': found a VHDX whose writing was never finished, "
@@ -50,19 +94,17 @@ def _open(file: ByteFile, resolver: Folder | None) -> DiskFile:
             hint="It is left over from a run that stopped: let that run resume, or delete it.",
             object=file.location,
         )
-    tail = file.read_at(file.size_bytes - 512, 512) if file.size_bytes >= 512 else b""
-    for mark, name in _OTHERS.items():
-        if head.startswith(mark) or tail.startswith(mark):
-            raise UnsupportedDisk(
-                f"Cannot read '{file.location}': it is {name} file.",
-                hint="This release reads VHDX and raw disks: convert it first.",
-                object=file.location,
-            )
+    return next((one for one in FORMATS if one.recognise(head, tail)), None)
+
+
+def _raw(file: ByteFile) -> RawDisk:
+    head = file.read_at(0, min(HEAD_BYTES, file.size_bytes))
     sector_bytes = _raw_sector_bytes(head)
     if not sector_bytes:
         found = f"{file.size_bytes} bytes that start with {head[:16].hex(' ') or 'nothing'}"
         raise BadDisk(
-            f"Bad disk '{file.location}': found {found}, needed a VHDX or a partitioned raw disk.",
+            f"Bad disk '{file.location}': found {found}, needed a disk in a known format or a "
+            "partitioned raw disk.",
             hint="Check that this is the disk's file, and that it was copied whole.",
             object=file.location,
         )

@@ -8,18 +8,16 @@ from collections.abc import Iterator
 
 from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
-from imageport.formats._vhdx_structure import load
-from imageport.formats.mapped_disk import MappedDisk, Segment
+from imageport.formats._vhdx_structure import load, load_header
+from imageport.formats.linked_disk import LinkedDisk, OwnSegment
 from imageport.model import ExtentState
 from imageport.storage.byte_file import ByteFile
-from imageport.storage.folder import Folder
 
 
-class VhdxDisk(MappedDisk):
+class VhdxDisk(LinkedDisk):
     """A VHDX without parent and without a pending log.
 
-    Takes over ``file`` and closes it, unless the constructor raises. ``resolver`` is the folder
-    that parents will be looked for in once chains are read; today a parent is refused.
+    Takes over ``file`` and closes it, unless the constructor raises.
 
     Raises:
         BadDisk: The file contradicts the specification or is cut short.
@@ -28,9 +26,8 @@ class VhdxDisk(MappedDisk):
 
     format_name = "vhdx"
 
-    def __init__(self, file: ByteFile, resolver: Folder | None = None) -> None:
+    def __init__(self, file: ByteFile) -> None:
         super().__init__(file)
-        self._resolver = resolver
         self._structure = load(file)
         self._geometry = self._structure.geometry
         self._bat = load_entries(file, self._structure)
@@ -70,12 +67,17 @@ class VhdxDisk(MappedDisk):
             "data_write_guid": self.data_write_guid,
         }
 
-    def content_key(self) -> str:
+    @property
+    def link_id(self) -> str:
+        """Return the DataWriteGuid: children name their parent by it."""
+        return self.data_write_guid
+
+    def own_content_key(self) -> str:
         """Return the DataWriteGuid and the identity of the file."""
         return f"vhdx:{self.data_write_guid}:{self._stored.opened.key()}"
 
-    def segments(self, offset_bytes: int, length_bytes: int) -> Iterator[Segment]:
-        """Yield segments by the block table.
+    def own_segments(self, offset_bytes: int, length_bytes: int) -> Iterator[OwnSegment]:
+        """Yield what the block table says.
 
         A block marked ZERO is ZERO. UNMAPPED (trimmed) and UNDEFINED blocks are HOLE: the guest
         has said that it does not rely on them.
@@ -87,11 +89,11 @@ class VhdxDisk(MappedDisk):
             state = entry & layout.BAT_STATE_MASK
             if state == layout.PayloadState.FULLY_PRESENT:
                 place = (entry & layout.BAT_OFFSET_MASK) + start - block * self.block_bytes
-                yield Segment(start, stop - start, ExtentState.DATA, self._stored, place)
+                yield OwnSegment(start, stop - start, ExtentState.DATA, place)
             elif state == layout.PayloadState.ZERO:
-                yield Segment(start, stop - start, ExtentState.ZERO)
+                yield OwnSegment(start, stop - start, ExtentState.ZERO)
             else:
-                yield Segment(start, stop - start, ExtentState.HOLE)
+                yield OwnSegment(start, stop - start, ExtentState.HOLE)
 
     def _block_runs(self, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield (first block, blocks, BAT entry): a whole chunk at once where nothing is in it."""
@@ -109,3 +111,12 @@ class VhdxDisk(MappedDisk):
                 for inside, entry in enumerate(entries):
                     yield block + inside, 1, entry
             block += count
+
+
+def read_link_id(file: ByteFile) -> str:
+    """Return the `VhdxDisk.link_id` of a file from its headers alone.
+
+    Raises:
+        BadDisk: It is no VHDX, or its headers are damaged.
+    """
+    return str(load_header(file).data_write_guid)
