@@ -91,6 +91,16 @@ class FileTarget(BlockTarget):
         self._committed = False
         self._write(start, view)
 
+    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
+        """Write anywhere inside the disk, in whole sectors. Thread-safe."""
+        self._committed = False
+        self._write(offset_bytes, memoryview(data))
+
+    @property
+    def flat_file(self) -> WritableFile | None:
+        """Return the open part file where byte n of the disk is byte n of it."""
+        return None
+
     def commit(self, digests: Mapping[int, bytes]) -> str:
         """Finish the file durably, close it and return its name; may be called again."""
         del digests
@@ -263,6 +273,11 @@ class RawFileTarget(FileTarget):
         self._sector_bytes = sector_bytes
         self._resumed = False
         self._written: set[int] = set()
+
+    @property
+    def flat_file(self) -> WritableFile | None:
+        """Return the part file while it is open."""
+        return self._file
 
     def flush(self) -> None:
         """Make the data durable."""

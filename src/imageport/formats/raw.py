@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from imageport.errors import BadDisk
 from imageport.formats._extent_merge import allocated_extents, merged
-from imageport.formats.disk_file import DiskFile
+from imageport.formats.mapped_disk import MappedDisk, Segment
 from imageport.model import Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
 
 
-class RawDisk(DiskFile):
+class RawDisk(MappedDisk):
     """A raw image; what the file system has not stored is HOLE.
 
     Takes over ``file`` and closes it. Raises `BadDisk` when the size is no multiple of
@@ -34,6 +34,10 @@ class RawDisk(DiskFile):
     def size_bytes(self) -> int:
         """Return the file's size."""
         return self._file.size_bytes
+
+    def segments(self, offset_bytes: int, length_bytes: int) -> Iterator[Segment]:
+        """Yield the range as it lies in the file."""
+        yield Segment(offset_bytes, length_bytes, ExtentState.DATA, self._stored, offset_bytes)
 
     def extents(self) -> Iterator[Extent]:
         """Yield DATA for what the file system has stored, HOLE for the rest."""

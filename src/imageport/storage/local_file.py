@@ -12,6 +12,9 @@ from imageport.errors import ShareError, ShareFull, SourceChanged
 from imageport.model import FileIdentity
 from imageport.storage.byte_file import ByteFile, WritableFile
 
+_CANNOT_COPY = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+"""copy_file_range(2): two file systems, one without the call, an old kernel, a special file."""
+
 
 class LocalFile(ByteFile):
     """A file descriptor; pread needs no lock between threads."""
@@ -103,6 +106,32 @@ class LocalWritableFile(LocalFile, WritableFile):
             while view:
                 written = os.pwrite(self._handle, view, offset_bytes)
                 view, offset_bytes = view[written:], offset_bytes + written
+
+    def copy_from(
+        self, source: LocalFile, source_offset: int, offset_bytes: int, length_bytes: int
+    ) -> bool:
+        """Copy a range of another file without its bytes passing through this program.
+
+        False when the two file systems cannot; what lies in the range then is undefined.
+        `SourceChanged` when the other file ends before that.
+        """
+        handle, done = source._handle, 0  # noqa: SLF001 - of its own kind
+        with self._mapped("write"):
+            while done < length_bytes:
+                places = source_offset + done, offset_bytes + done
+                try:
+                    count = os.copy_file_range(handle, self._handle, length_bytes - done, *places)
+                except OSError as error:
+                    if error.errno in _CANNOT_COPY:
+                        return False
+                    raise
+                if not count:
+                    raise SourceChanged(
+                        f"Cannot read '{source.location}': found its end at {places[0]} bytes, "
+                        f"needed {source_offset + length_bytes}."
+                    )
+                done += count
+        return True
 
     def set_size(self, size_bytes: int) -> None:
         """Cut or extend; what is added is a hole."""
