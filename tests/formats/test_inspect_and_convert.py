@@ -108,6 +108,31 @@ def test_convert_shows_progress_and_says_where_the_file_is(
         assert disk.size_bytes == 40 * MIB
 
 
+@pytest.mark.parametrize(("level", "words"), [("sample", "blocks compared"), ("none", "not read")])
+def test_convert_verifies_as_far_as_it_is_asked(
+    raw: Path, level: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = raw.with_name("copy.vhdx")
+    assert main(["convert", "--json", "--verify", level, str(raw), str(target)]) == 0
+    facts = json.loads(printed(capsys))
+    assert words in facts["verified"]
+    assert (facts["image_digest"] is None) == (level == "none")
+    assert 3 * MIB <= facts["stats"]["bytes_read"] < 4 * MIB
+    command = ["qemu-img", "compare", "-f", "raw", "-F", "vhdx", str(raw), str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in raw.parent.iterdir()) == ["copy.vhdx", raw.name]
+
+
+def test_an_unverified_convert_leaves_no_journal_of_an_earlier_one(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = raw.with_name("copy.raw.imageport-journal")
+    journal.write_bytes(b"of a run that was killed")
+    assert main(["convert", "--verify", "none", str(raw), str(raw.with_name("copy.raw"))]) == 0
+    assert "not read back" in printed(capsys)
+    assert not journal.exists()
+
+
 def test_convert_never_replaces_a_file(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = raw.with_name("x.vhdx")
     target.write_bytes(b"precious")

@@ -5,22 +5,36 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
 
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk, opened_folder
 from imageport.cli.progress_lines import ProgressLines
 from imageport.errors import InputError, NameTaken, VerificationFailed
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.plain_copy import copy_plainly
 from imageport.formats.virtual_disk import VirtualDisk
-from imageport.model import MIB
+from imageport.model import MIB, TransferStats
 from imageport.progress import EventSink, silent
 from imageport.storage.folder import Folder
 from imageport.transfer.journal import Journal
-from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
+from imageport.transfer.pipeline import TransferRequest, transfer
 from imageport.transfer.verify import VerifyLevel
 
 _SUFFIXES = {"vhdx": "vhdx", "raw": "raw", "img": "raw"}
 _JOURNAL_SUFFIX = ".imageport-journal"
+_LEVELS = {"full": VerifyLevel.FULL, "sample": VerifyLevel.SAMPLE}
+_NOT_VERIFIED = "not read back; nothing was hashed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a conversion made."""
+
+    stats: TransferStats
+    verified: str
+    image_digest: str | None
+    """None where nothing was hashed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=["raw", "vhdx"], help="of DST (default: by DST's ending)"
     )
+    parser.add_argument(
+        "--verify",
+        choices=[*_LEVELS, "none"],
+        default="full",
+        help="what is read back before DST gets its name: everything, a sample of 4603 blocks or "
+        "nothing (default: full); 'none' hashes nothing either and begins anew each time",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, no progress")
 
 
@@ -47,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         if folder.stat(name) is not None:
             raise NameTaken(f"Cannot create '{args.destination}': the name exists.")
         with opened_disk(args.source) as disk:
-            result = _convert(disk, folder, name, target_format, events)
-            facts = _facts(disk, args.destination, target_format, result)
+            made = _Conversion(folder, name, target_format, events).run(disk, args.verify)
+            facts = _facts(disk, args.destination, target_format, made)
     sys.stdout.write((json.dumps(facts) if args.json else _text(facts)) + "\n")
     return 0
 
@@ -63,39 +84,68 @@ def _format_of(destination: str) -> str:
     return _SUFFIXES[suffix]
 
 
-def _convert(
-    disk: VirtualDisk, folder: Folder, name: str, target_format: str, events: EventSink
-) -> TransferResult:
-    part = name + OWN_SUFFIX
-    journal = Journal(folder, name + _JOURNAL_SUFFIX)
-    kinds: dict[str, type[RawFileTarget | VhdxFileTarget]] = {
-        "raw": RawFileTarget,
-        "vhdx": VhdxFileTarget,
-    }
-    target: FileTarget = kinds[target_format](folder, part, sector_bytes=disk.sector_bytes)
-    request = TransferRequest(
-        journal=journal,
-        token=f"convert {part} {target_format}",
-        verify=VerifyLevel.FULL,
-        events=events,
-        stage="convert",
-        partitions=(),
-    )
-    try:
+class _Conversion:
+    """One new file from one disk, under its part name until it is whole."""
+
+    def __init__(self, folder: Folder, name: str, target_format: str, events: EventSink) -> None:
+        self._folder = folder
+        self._name = name
+        self._part = name + OWN_SUFFIX
+        self._format = target_format
+        self._events = events
+        self._journal = Journal(folder, name + _JOURNAL_SUFFIX)
+
+    def run(self, disk: VirtualDisk, verify: str) -> _Outcome:
+        """Copy, verify, rename."""
+        kinds: dict[str, type[RawFileTarget | VhdxFileTarget]] = {
+            "raw": RawFileTarget,
+            "vhdx": VhdxFileTarget,
+        }
+        target: FileTarget = kinds[self._format](
+            self._folder, self._part, sector_bytes=disk.sector_bytes
+        )
+        try:
+            copy = self._copied if verify == "none" else self._transferred
+            made = copy(disk, target, verify)
+            self._folder.rename(self._part, self._name)
+        except (VerificationFailed, NameTaken):
+            self._folder.delete(self._part)
+            self._journal.delete()
+            raise
+        finally:
+            target.close()
+        self._journal.delete()
+        return made
+
+    def _transferred(self, disk: VirtualDisk, target: FileTarget, verify: str) -> _Outcome:
+        request = TransferRequest(
+            journal=self._journal,
+            token=f"convert {self._part} {self._format}",
+            verify=_LEVELS[verify],
+            events=self._events,
+            stage="convert",
+            partitions=(),
+        )
         result = transfer(disk, target, request)
-        folder.rename(part, name)
-    except (VerificationFailed, NameTaken):
-        folder.delete(part)
-        journal.delete()
-        raise
-    finally:
-        target.close()
-    journal.delete()
-    return result
+        return _Outcome(result.stats, result.verified, result.manifest.image_digest())
+
+    def _copied(self, disk: VirtualDisk, target: FileTarget, _verify: str) -> _Outcome:
+        # A journal of an earlier run speaks of the file that is replaced now.
+        self._journal.delete()
+        started = time.monotonic()
+        count = copy_plainly(disk, target, self._events)
+        stats = TransferStats(
+            bytes_planned=count,
+            bytes_read=count,
+            bytes_sent=count,
+            bytes_skipped=disk.size_bytes - count,
+            seconds=time.monotonic() - started,
+        )
+        return _Outcome(stats, _NOT_VERIFIED, None)
 
 
 def _facts(
-    disk: VirtualDisk, destination: str, target_format: str, result: TransferResult
+    disk: VirtualDisk, destination: str, target_format: str, made: _Outcome
 ) -> dict[str, object]:
     return {
         "source": disk.location,
@@ -103,9 +153,9 @@ def _facts(
         "destination": destination,
         "format": target_format,
         "size_bytes": disk.size_bytes,
-        "image_digest": result.manifest.image_digest(),
-        "verified": result.verified,
-        "stats": asdict(result.stats),
+        "image_digest": made.image_digest,
+        "verified": made.verified,
+        "stats": asdict(made.stats),
     }
 
 
