@@ -178,6 +178,28 @@ class VdiskStore:
             raise InputError(f"Cannot discard '{part_name}': it is no part of a publish.")
         self.folder.delete(part_name)
 
+    def remove_version(self, vdisk: str, file_name: str) -> None:
+        """Delete a version that is a whole disk and is not the newest; one that is gone is no error.
+
+        For folders of which the caller knows that it wrote the version. It is listed no more
+        before its file goes. `InputError` while a difference builds on it, or it is the newest.
+        """
+        found = VdiskFiles.look_up(self.folder, vdisk)
+        file = next((disk for disk in found.disks if same_name(disk.name, file_name)), None)
+        entries = found.manifest.versions if found.manifest else ()
+        newer = [disk for disk in found.disks if file and disk.version > file.version]
+        if file and (not newer or newer[0].is_difference):
+            raise InputError(
+                f"Cannot remove '{self.location}/{file_name}': found "
+                f"{newer[0].name if newer else 'no later version'}, needed a later whole disk."
+            )
+        kept = tuple(one for one in entries if not same_name(one.disk_file_name, file_name))
+        if found.manifest and kept != entries:
+            manifest = VersionManifest(kept, kept[0].number if kept else 0)
+            self.folder.write_bytes(found.manifest_name, render_manifest(manifest))
+        if file:
+            self.folder.delete(file.name)
+
     def leftovers(self) -> list[Leftover]:
         """Return the files of publishes that did not end (or are under way now)."""
         found = [(entry.name, _PART.fullmatch(entry.name)) for entry in self.folder.list()]
