@@ -179,7 +179,7 @@ class VdiskStore:
         self.folder.delete(part_name)
 
     def remove_version(self, vdisk: str, file_name: str) -> None:
-        """Delete a version that is a whole disk and is not the newest; one that is gone is no error.
+        """Delete a whole disk that a later version replaces; one that is gone is no error.
 
         For folders of which the caller knows that it wrote the version. It is listed no more
         before its file goes. `InputError` while a difference builds on it, or it is the newest.
