@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageport.transfer.block_groups import BlockGroups
+from imageport.transfer.block_groups import Block, BlockGroups
 
 
 def grouped(indexes: list[int], put_blocks: int, most_blocks: int) -> list[list[int]]:
     groups = BlockGroups(put_blocks, most_blocks)
-    closed = [group for index in indexes for group in groups.add((index, None))]
-    return [[index for index, _data in group] for group in closed + groups.close()]
+    closed = [group for index in indexes for group in groups.add(Block(index, None))]
+    return [[block.index for block in group] for group in closed + groups.close()]
 
 
 def test_a_group_ends_at_its_alignment_at_a_gap_and_with_the_stream():
@@ -20,14 +20,14 @@ def test_a_group_ends_at_its_alignment_at_a_gap_and_with_the_stream():
 
 def test_a_full_group_is_closed_at_once():
     groups = BlockGroups(4, 4)
-    assert [groups.add((index, None)) for index in (4, 5, 6)] == [[], [], []]
-    assert len(groups.add((7, None))) == 1
+    assert [groups.add(Block(index, None)) for index in (4, 5, 6)] == [[], [], []]
+    assert len(groups.add(Block(7, None))) == 1
     assert groups.close() == []
 
 
 def test_single_blocks_are_never_held():
     groups = BlockGroups(1, 1)
-    assert groups.add((5, b"x")) == [[(5, b"x")]]
+    assert groups.add(Block(5, b"x")) == [[Block(5, b"x")]]
     assert groups.close() == []
 
 

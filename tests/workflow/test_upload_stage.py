@@ -62,7 +62,7 @@ def test_an_upload_that_lost_the_cloud_goes_on_where_it_was(
         raise CloudUnavailable("Cannot reach the cloud.")
 
     monkeypatch.setattr(MemorySnapshotTarget, "commit", unreachable)
-    monkeypatch.setattr("imageport.transfer.pipeline.retried", lambda call, _stop: call())
+    monkeypatch.setattr("imageport.transfer.running.retried", lambda call, _stop: call())
     with pytest.raises(CloudUnavailable):
         site.uploaded("run-1")
     (pending,) = site.account.snapshots.values()
@@ -83,7 +83,7 @@ def test_an_upload_that_lost_the_cloud_goes_on_where_it_was(
 
 
 def test_a_cancelled_upload_leaves_nothing(site: SmallSite, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("imageport.transfer.pipeline.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("imageport.transfer.running.POLL_SECONDS", 0.0)
     place = replace(site.place(), cancelled=lambda: True)
     key = source_facts(site.source, "gold").source_key
     with pytest.raises(TransferCancelled):

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-Block = tuple[int, bytes | None]
-"""Index and data; None stands for zeros that need no memory."""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block on its way to the target."""
+
+    index: int
+    data: bytes | None
+    """None: it was not read, because it is zeros, or because the target's parent holds it."""
+    digest: bytes | None = None
+    """Its SHA-256; None if it has to be hashed. Always known where there is no data."""
+
+
 Group = list[Block]
 """Adjacent blocks of one aligned run."""
 
@@ -21,10 +33,10 @@ class BlockGroups:
 
     def add(self, block: Block) -> list[Group]:
         """Take in the next block; return the groups that this closes."""
-        index, _data = block
-        closed = [] if self._goes_on_with(index) else self.close()
+        closed = [] if self._goes_on_with(block.index) else self.close()
         self._open.append(block)
-        if len(self._open) == self._most_blocks or (index + 1) % self._put_blocks == 0:
+        full = len(self._open) == self._most_blocks
+        if full or (block.index + 1) % self._put_blocks == 0:
             closed += self.close()
         return closed
 
@@ -34,4 +46,4 @@ class BlockGroups:
         return [group] if group else []
 
     def _goes_on_with(self, index: int) -> bool:
-        return not self._open or self._open[-1][0] + 1 == index
+        return not self._open or self._open[-1].index + 1 == index

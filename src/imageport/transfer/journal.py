@@ -116,7 +116,7 @@ class Journal:
 
     def add(self, index: int, digest: bytes, *, put: bool = True) -> None:
         """Note a block that the target has (or that needed no ``put``); durable after `flush`."""
-        (self.put if put else self.same).set(index, digest)
+        self._note(index, digest, put=put)
         self._append(index if put else index | _SAME_AS_PARENT, digest)
 
     def forget(self, indexes: Iterable[int]) -> None:
@@ -163,6 +163,11 @@ class Journal:
         self.close()
         self.header = None
         self._folder.delete(self._name)
+
+    def _note(self, index: int, digest: bytes, *, put: bool) -> None:
+        (self.put if put else self.same).set(index, digest)
+        if put:
+            self.same.discard(index)
 
     def _append(self, number: int, digest: bytes) -> None:
         body = number.to_bytes(8, "little") + digest
@@ -230,7 +235,7 @@ class Journal:
                 self.put.discard(index)
                 self.same.discard(index)
             else:
-                (self.same if number & _SAME_AS_PARENT else self.put).set(index, digest)
+                self._note(index, digest, put=not number & _SAME_AS_PARENT)
         return len(data) - len(data) % _RECORD.size
 
     def _reset_tables(self, size_bytes: int) -> None:

@@ -41,9 +41,10 @@ class ProgressCount:
         with self._lock:
             self._retries += 1
 
-    def done(self, *, sent: bool = False, copied: bool = False) -> None:
+    def done(self, *, sent: bool = False, copied: bool = False, resumed: bool = False) -> None:
         """Count one block that is at the target now."""
         with self._lock:
+            self._resumed += BLOCK_BYTES if resumed else 0
             self._sent += BLOCK_BYTES if sent else 0
             self._copied += BLOCK_BYTES if copied else 0
             self._untold += BLOCK_BYTES

@@ -6,26 +6,17 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from functools import partial
 
 from imageport.errors import CloudThrottled, ImageportError, LeaseLost, TransferCancelled
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK, ZERO_DIGEST
-from imageport.transfer.block_groups import Group
+from imageport.transfer.block_groups import Block, Group
 from imageport.transfer.block_target import BlockTarget
 from imageport.transfer.journal import Journal
-from imageport.transfer.manifest import Manifest
+from imageport.transfer.needs import Need, Needs
 from imageport.transfer.pacing import Pacer
 from imageport.transfer.progress_count import ProgressCount
 from imageport.transfer.retrying import Stop, retried
-
-
-class Need(Enum):
-    """What a block needs so that the target holds it."""
-
-    NOTHING = auto()
-    PARENT = auto()
-    PUT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +25,14 @@ class Line:
 
     target: BlockTarget
     journal: Journal
-    parent: Manifest | None
+    needs: Needs
     progress: ProgressCount
     stop: Stop
     pacer: Pacer
-    doubted: frozenset[int] = frozenset()
-    """Blocks that are put whatever the target seems to hold."""
     parent_gone: threading.Event = field(default_factory=threading.Event)
     """Set when the target could not take blocks from the parent; they are put from then on."""
+    untaken: threading.Event = field(default_factory=threading.Event)
+    """Set when such blocks had not been read: they are not done, and have to be read after all."""
 
 
 @dataclass(slots=True)
@@ -51,7 +42,8 @@ class Run:
     need: Need
     first_index: int
     digests: list[bytes]
-    pieces: list[bytes]
+    pieces: list[bytes | None]
+    """None: not read."""
 
 
 class Sender:
@@ -60,52 +52,38 @@ class Sender:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._waited_seconds = 0.0
-        base = line.parent if line.target.traits.starts_from_parent else None
-        self._shown = base
-        """What the target shows where nothing is put; None if it starts empty."""
-        self._copyable = line.parent if base is None else None
 
     def send(self, group: Group) -> None:
         """Bring one group to the target and the journal; the group is empty afterwards."""
         run: Run | None = None
-        for index, data in group:
-            if data is None or data == ZERO_BLOCK:
-                piece, digest = ZERO_BLOCK, ZERO_DIGEST
-            else:
-                piece, digest = data, hashlib.sha256(data).digest()
-            need = self._need(index, digest)
+        for block in group:
+            piece, digest = _content(block)
+            need = self._need(block.index, piece, digest)
             if run is not None and run.need is not need:
                 self._carry_out(run)
                 run = None
             if run is None:
-                run = Run(need, index, [], [])
+                run = Run(need, block.index, [], [])
             run.digests.append(digest)
             run.pieces.append(piece)
         group.clear()
         if run is not None:
             self._carry_out(run)
 
-    def _need(self, index: int, digest: bytes) -> Need:
-        if index in self._line.doubted:
-            return Need.PUT
-        if digest == self._already_there(index):
-            return Need.NOTHING
-        # Zeros are as cheap to put as to take, and the parent may never have written them.
-        if self._copyable is None or digest == ZERO_DIGEST or self._line.parent_gone.is_set():
-            return Need.PUT
-        return Need.PARENT if self._copyable.digest(index) == digest else Need.PUT
-
-    def _already_there(self, index: int) -> bytes | None:
-        """Return the digest of what the block reads as if it is not put; None if unknown."""
-        if self._shown is not None:
-            return self._shown.digest(index)
-        return ZERO_DIGEST if self._line.target.traits.unwritten_reads_zero else None
+    def _need(self, index: int, piece: bytes | None, digest: bytes) -> Need:
+        if piece is None:
+            return Need.PARENT  # what else it could need was known before it was left unread
+        copying = not self._line.parent_gone.is_set()
+        return self._line.needs.of(index, digest, copying=copying)
 
     def _carry_out(self, run: Run) -> None:
         if run.need is Need.NOTHING:
             for number, digest in enumerate(run.digests):
                 self._line.journal.add(run.first_index + number, digest, put=False)
                 self._line.progress.done()
+        elif run.need is Need.HELD:
+            for _digest in run.digests:
+                self._line.progress.done(resumed=True)
         elif run.need is Need.PUT or not self._took_from_parent(run):
             self._put(run)
 
@@ -133,7 +111,12 @@ class Sender:
         return True
 
     def _put(self, run: Run) -> None:
-        data = run.pieces[0] if len(run.pieces) == 1 else b"".join(run.pieces)
+        pieces = [piece for piece in run.pieces if piece is not None]
+        if len(pieces) < len(run.pieces):
+            self._line.untaken.set()
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         run.pieces.clear()
         done = 0
         while done < len(run.digests):
@@ -187,3 +170,17 @@ class Sender:
         for number, digest in enumerate(digests):
             self._line.journal.add(first_index + number, digest)
             self._line.progress.done(sent=not copied, copied=copied)
+
+
+def _content(block: Block) -> tuple[bytes | None, bytes]:
+    """Return what a block holds, None if that was not read, and its digest."""
+    if block.data is None:
+        if block.digest is None:
+            raise ValueError(f"Bad block {block.index}: neither data nor digest are known.")
+        return (ZERO_BLOCK if block.digest == ZERO_DIGEST else None), block.digest
+    if block.digest is not None:
+        return block.data, block.digest
+    # Comparing costs a fiftieth of hashing, and much of every disk is zeros.
+    if block.data == ZERO_BLOCK:
+        return ZERO_BLOCK, ZERO_DIGEST
+    return block.data, hashlib.sha256(block.data).digest()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from imageport.model import BLOCK_BYTES
-from imageport.transfer.block_groups import BlockGroups, Group
+from imageport.transfer.block_groups import Block, BlockGroups, Group
 from imageport.transfer.sending import Line, Sender
 
 CHECKPOINT_SECONDS = 0.3
@@ -43,11 +43,11 @@ class Workers:
         for thread in (*self._threads, self._checkpoints):
             thread.start()
 
-    def give(self, index: int, data: bytes | None, poll: Callable[[], None]) -> None:
+    def give(self, block: Block, poll: Callable[[], None]) -> None:
         """Hand over the next block; waits for room, calling ``poll``, which may raise."""
         while not self._slots.acquire(timeout=POLL_SECONDS):
             poll()
-        for group in self._open.add((index, data)):
+        for group in self._open.add(block):
             self._groups.put(group)
 
     def finish(self, poll: Callable[[], None]) -> None:
