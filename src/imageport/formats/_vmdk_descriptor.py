@@ -67,9 +67,24 @@ class Descriptor:
 
 def is_descriptor(head: bytes) -> bool:
     """Return whether bytes start a descriptor, perhaps behind a byte order mark or empty lines."""
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
-    magic = layout.DESCRIPTOR_MAGIC
-    return start[: len(magic)].lower() == magic.lower()
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")[:32]
+    letters = start.lower().replace(b" ", b"")
+    return letters.startswith(layout.DESCRIPTOR_MAGIC.lower().replace(b" ", b""))
+
+
+def nominal_size(location: str, descriptor: Descriptor, header: layout.SparseHeader) -> int:
+    """Return the sectors of a disk whose descriptor lies in its only extent.
+
+    VirtualBox rounds the header's capacity up to whole grains and keeps the disk's own size in the
+    descriptor; others write the same number twice.
+    """
+    if not descriptor.extents:
+        return header.capacity
+    if not header.capacity - header.grain_size < descriptor.size <= header.capacity:
+        at = header.descriptor_offset * layout.SECTOR_BYTES
+        needed = f"{header.capacity}, the header's capacity, or less than a grain below"
+        bad(location, "descriptor's sectors", at, descriptor.size, needed)
+    return descriptor.size
 
 
 def parse(location: str, data: bytes, offset: int = 0) -> Descriptor:

@@ -15,6 +15,7 @@ SPARSE_MAGIC = b"KDMV"
 COW_MAGIC = b"COWD"
 """ESX 2 and vmfsSparse extents: another header, deltas of snapshots as a rule."""
 DESCRIPTOR_MAGIC = b"# Disk DescriptorFile"
+"""Some tools write it without the space in front or with one more inside."""
 
 FLAG_NEWLINE_TEST = 1 << 0
 FLAG_REDUNDANT_TABLES = 1 << 1
@@ -47,6 +48,8 @@ class MarkerKind(IntEnum):
     GRAIN_TABLE = 1
     GRAIN_DIRECTORY = 2
     FOOTER = 3
+    UNDOCUMENTED = 4
+    """vSphere writes one now and then; nothing follows it. Known from VirtualBox's reader."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class StreamTables:
             self._read_directory(source, value)
         elif kind == layout.MarkerKind.FOOTER and self._directory is not None:
             self._read_footer(source, value)
-        else:
+        elif kind != layout.MarkerKind.UNDOCUMENTED:
             found = f"kind {kind} with value {value}"
             bad(
                 self._location, "marker", at, found, "the next of grains, tables, directory, footer"
@@ -119,14 +119,16 @@ class StreamTables:
         """
         self._seal()
         at_end = self._header.directory == layout.DIRECTORY_AT_END
-        if (
-            at_end and not (marked and self._has_footer)
-        ) or self._last_place * layout.SECTOR_BYTES >= source.position:
+        behind_last = self._last_place * layout.SECTOR_BYTES < source.position
+        if not marked and (at_end or not behind_last):
             raise ExportInterrupted(
                 f"Cannot read '{self._location}': the stream ended after {source.position} bytes, "
                 f"before its {'end marker' if at_end else 'last grain'}.",
                 object=self._location,
             )
+        if at_end and not self._has_footer:
+            at = source.position - layout.SECTOR_BYTES
+            bad(self._location, "end marker", at, "the end", "directory and footer before it")
         empty = _digest(_EMPTY_TABLE)
         for number, place in enumerate(self._directory or ()):
             came = _find(self._numbers, self._digests, number) or empty
@@ -182,7 +184,7 @@ class StreamTables:
             bad(self._location, "footer's sectors", at, value, 1)
         footer = layout.SparseHeader.unpack(source.take(layout.SECTOR_BYTES, "the footer"))
         check_header(self._location, footer, at)
-        for name in ("capacity", "grain_size", "flags", "compression"):
+        for name in ("capacity", "grain_size", "compression"):
             found, needed = getattr(footer, name), getattr(self._header, name)
             if found != needed:
                 bad(self._location, f"footer's {name}", at, found, f"{needed} as in the header")

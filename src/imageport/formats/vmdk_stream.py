@@ -11,7 +11,7 @@ from typing import NamedTuple
 from imageport.errors import BadDisk, ExportInterrupted
 from imageport.formats import _vmdk_layout as layout
 from imageport.formats._unpack_ahead import in_order
-from imageport.formats._vmdk_descriptor import parse, refuse_delta
+from imageport.formats._vmdk_descriptor import nominal_size, parse, refuse_delta
 from imageport.formats._vmdk_header import (
     bad,
     check_header,
@@ -57,14 +57,15 @@ class VmdkStream(DiskStream):
                 "Read it as a file.",
             )
         self._tables = StreamTables(self.location, self._header)
+        self._size_bytes = self._header.size_bytes
         self._skip_overhead()
         self._grains = 0
         self._complete = False
 
     @property
     def size_bytes(self) -> int:
-        """Return the disk's size, by the header."""
-        return self._header.size_bytes
+        """Return the disk's size."""
+        return self._size_bytes
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes), ascending, at most 1 MiB each; grains of zeros are left out."""
@@ -100,18 +101,18 @@ class VmdkStream(DiskStream):
             return
         found = parse(self.location, descriptor, offset)
         refuse_delta(self.location, found)
-        if found.extents and found.size != self._header.capacity:
-            needed = f"{self._header.capacity}, the header's capacity"
-            bad(self.location, "descriptor's sectors", offset, found.size, needed)
+        size = nominal_size(self.location, found, self._header)
+        self._size_bytes = size * layout.SECTOR_BYTES
 
     def _jobs(self) -> Iterator[Callable[[], list[tuple[int, bytes]]]]:
         batch: list[_Grain] = []
         most = PIECE_BYTES // self._header.grain_bytes
         for grain in self._read_grains():
-            batch.append(grain)
-            if len(batch) == most:
+            # What lies between grains counts too: a grain keeps the megabyte it came in.
+            if batch and (len(batch) == most or grain.at - batch[0].at > PIECE_BYTES):
                 yield partial(self._unpack, batch)
                 batch = []
+            batch.append(grain)
         if batch:
             yield partial(self._unpack, batch)
 
@@ -162,9 +163,9 @@ class VmdkStream(DiskStream):
         for offset, data, at in grains:
             content = inflate(self.location, data, at, len(zeros))
             needed = min(len(zeros), self.size_bytes - offset)
-            if len(content) not in {needed, len(zeros)}:
-                needed_text = f"{needed} bytes"
-                bad(self.location, "inflated grain", at, f"{len(content)} bytes", needed_text)
+            if len(content) < needed:
+                found_bytes = f"{len(content)} bytes"
+                bad(self.location, "inflated grain", at, found_bytes, f"{needed} bytes")
             content = content[:needed]
             if content == zeros[:needed]:
                 continue
