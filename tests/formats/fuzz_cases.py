@@ -22,10 +22,11 @@ from types import FrameType
 from typing import Any
 
 from imageport.errors import ImageportError
-from imageport.formats.disk_stream import DiskStream
+from imageport.formats.disk_stream import ByteStream, DiskStream
 from imageport.formats.linked_disk import LinkedDisk
 from imageport.formats.opening import open_disk
 from imageport.formats.virtual_disk import PIECE_BYTES, VirtualDisk
+from imageport.formats.vmdk_stream import VmdkStream
 from imageport.model import ExtentState
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.memory import MemoryFile, MemoryFolder
@@ -35,7 +36,7 @@ from tests.formats.fuzz_seeds import KIB, SEEDS, Seed, build_seed
 MEMORY_BYTES = 512 * 1024 * KIB
 SECONDS = 10
 MOST_FAILURES = 5
-STREAMS: dict[str, Callable[[Any], DiskStream]] = {}
+STREAMS: dict[str, Callable[[ByteStream], DiskStream]] = {"vmdk-arriving": VmdkStream}
 """By kind of seed: what reads its first file as it arrives."""
 
 Read = tuple[str, int, int]
@@ -96,6 +97,9 @@ def places_of(seed: Seed) -> Places:
     """Return where the reader looks while it opens the sound disk and tells its extents."""
     folder = WatchedFolder(seed.files)
     if seed.kind in STREAMS:
+        # It is read a MiB at a time; what matters starts on a sector.
+        content = seed.files[seed.main]
+        folder.reads += [(seed.main, at, 20) for at in range(0, len(content), 512)]
         with _stream(seed.kind, seed.files, folder.reads) as stream:
             for _ in stream.pieces():
                 pass

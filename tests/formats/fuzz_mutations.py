@@ -186,6 +186,6 @@ def _mend_vhd(content: bytearray) -> None:
     places = [(len(content) - 512, 512, 64), (0, 512, 64), (512, 1024, 36)]
     for offset, length, at in places:
         structure = content[offset : offset + length]
-        if len(structure) == length and structure[:8] in {b"conectix", b"cxsparse"}:
+        if len(structure) == length and structure.startswith((b"conectix", b"cxsparse")):
             structure[at : at + 4] = bytes(4)
             struct.pack_into(">I", content, offset + at, ~sum(structure) & 0xFFFFFFFF)

@@ -74,6 +74,9 @@ SEEDS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "raw": lambda folder: {"disk.img": raw_bytes(folder)},
     "vhdx": lambda _folder: {"disk.img": small_vhdx()},
     "vhdx-qemu": by_qemu("vhdx", "block_size=1M"),
+    "vhd-fixed": by_qemu("vpc", "subformat=fixed,force_size=on"),
+    "vhd-dynamic": by_qemu("vpc", "subformat=dynamic,force_size=on"),
+    "vmdk-arriving": by_qemu("vmdk", "subformat=streamOptimized"),
 }
 """By kind; `open_disk` reads all of them."""
 
