@@ -10,6 +10,7 @@ import pytest
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats.opening import open_disk
 from imageport.formats.raw import RawDisk
+from imageport.formats.vhd import VhdDisk
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import MIB, Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
@@ -34,16 +35,22 @@ def test_a_raw_disk_is_known_by_its_partition_table(in_memory: InMemory, sector_
         assert disk.sector_bytes == sector_bytes
 
 
-@pytest.mark.parametrize("format_name", ["vpc", "vmdk", "qcow2", "vdi"])
-@pytest.mark.parametrize("options", ["", "fixed"])
-def test_other_formats_are_named_not_taken_for_raw(
-    folder: LocalFolder, format_name: str, options: str
-) -> None:
-    subformat = ["-o", "subformat=fixed"] if options and format_name == "vpc" else []
-    command = ["qemu-img", "create", "-q", "-f", format_name, *subformat, "disk", "8M"]
+@pytest.mark.parametrize("format_name", ["vmdk", "qcow2", "vdi"])
+def test_other_formats_are_named_not_taken_for_raw(folder: LocalFolder, format_name: str) -> None:
+    command = ["qemu-img", "create", "-q", "-f", format_name, "disk", "8M"]
     subprocess.run(command, cwd=folder.root, check=True)
     with pytest.raises(UnsupportedDisk, match="it is a"):
         open_disk(folder.open_read("disk"))
+
+
+@pytest.mark.parametrize("subformat", ["dynamic", "fixed"])
+def test_a_vhd_is_known_by_its_footer(folder: LocalFolder, subformat: str) -> None:
+    option = f"subformat={subformat},force_size=on"
+    command = ["qemu-img", "create", "-q", "-f", "vpc", "-o", option, "disk", "8M"]
+    subprocess.run(command, cwd=folder.root, check=True)
+    with open_disk(folder.open_read("disk")) as disk:
+        assert isinstance(disk, VhdDisk)
+        assert disk.size_bytes == 8 * MIB
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"MZ" + bytes(5000), bytes(MIB)])

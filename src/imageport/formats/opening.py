@@ -11,6 +11,7 @@ from imageport.formats.disk_format import HEAD_BYTES, TAIL_BYTES, DiskFormat, Op
 from imageport.formats.linked_disk import LinkedDisk
 from imageport.formats.parents import adopt_parents
 from imageport.formats.raw import RawDisk
+from imageport.formats.vhd import UNFINISHED_VHD, VHD
 from imageport.formats.vhdx import VhdxDisk, read_link_id
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
@@ -30,6 +31,7 @@ def _refuse(name: str) -> Open:
 
 
 FORMATS = (
+    UNFINISHED_VHD,
     DiskFormat(
         "vhdx",
         starts_with(SIGNATURE),
@@ -44,13 +46,7 @@ FORMATS = (
         _refuse("a VMDK"),
     ),
     DiskFormat("vdi", starts_with(b"<<< "), _refuse("a VirtualBox disk")),
-    DiskFormat(
-        "vhd",
-        # A fixed disk has its footer at the end only; footers of old writers have 511 bytes.
-        lambda head, tail: head.startswith(b"conectix") or b"conectix" in (tail[:8], tail[1:9]),
-        _refuse("a VHD"),
-        endings=(".vhd", ".avhd"),
-    ),
+    VHD,
 )
 """What is read, and what is known and refused; a raw disk has no mark and comes last."""
 
