@@ -16,8 +16,9 @@ from imageport.clouds.azure.disk_sizes import (
     disk_bytes,
     upload_bytes,
 )
-from imageport.clouds.azure.footer import FOOTER_BYTES, Geometry, chs_geometry, vhd_footer
+from imageport.clouds.azure.footer import FOOTER_BYTES, vhd_footer
 from imageport.errors import InputError
+from imageport.formats._vhd_layout import Geometry, chs_geometry
 from imageport.model import GIB, MIB
 from imageport.sandbox.azure.disk_footer import check_footer
 
