@@ -151,6 +151,18 @@ DAMAGE: dict[str, tuple[Change, str]] = {
         "block of BAT entry 3 at offset",
     ),
     "a block past the end": (lambda c: with_bat_entry(c, 3, 6, 700 * MIB), "cut short: the block"),
+    "a pending log without entries": (
+        lambda c: in_headers(c, 48, "<16s", STRANGER),
+        "a complete sequence",
+    ),
+    "a pending log of no bytes": (
+        lambda c: in_headers(in_headers(c, 48, "<16s", STRANGER), 68, "<I", 0),
+        "log length",
+    ),
+    "a parent without a locator": (
+        lambda c: put(c, PARAMETERS + 4, "<I", 2),
+        "no parent locator",
+    ),
     "an empty file": (lambda _: b"", "cut short"),
     "a file of 8 bytes": (lambda c: c[:8], "cut short: header"),
     "half a header section": (lambda c: c[: 200 * KIB], "cut short: region table"),
@@ -173,8 +185,14 @@ def test_damage_is_named_with_what_was_found_and_needed(
 
 
 UNSUPPORTED: dict[str, tuple[Change, str]] = {
-    "a pending log": (lambda c: in_headers(c, 48, "<16s", STRANGER), "log"),
-    "a parent": (lambda c: put(c, PARAMETERS + 4, "<I", 2), "parent"),
+    "a log of another version": (
+        lambda c: in_headers(in_headers(c, 48, "<16s", STRANGER), 64, "<H", 1),
+        "it has version 1",
+    ),
+    "a pending log of 64 MiB": (
+        lambda c: in_headers(in_headers(c, 48, "<16s", STRANGER), 68, "<I", 64 * MIB),
+        "at most 33554432 are replayed",
+    ),
     "an unknown required region": (
         lambda c: in_region_tables(c, BAT_ENTRY, "<16s", STRANGER),
         "unknown region",

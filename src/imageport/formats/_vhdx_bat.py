@@ -9,7 +9,8 @@ from array import array
 
 from imageport.errors import UnsupportedDisk
 from imageport.formats import _vhdx_layout as layout
-from imageport.formats._vhdx_structure import Structure, bad, cut_short, read
+from imageport.formats._vhdx_faults import bad, cut_short, read
+from imageport.formats._vhdx_structure import Structure
 from imageport.model import MIB
 from imageport.storage.byte_file import ByteFile
 
@@ -72,6 +73,8 @@ def check_entries(file: ByteFile, structure: Structure, entries: array[int]) -> 
         chunk, inside = divmod(index, period)
         block = -1 if inside == geometry.chunk_ratio else chunk * geometry.chunk_ratio + inside
         place = _place(file, structure, index, block, entry)
+        if entry & layout.BAT_STATE_MASK == layout.PayloadState.PARTIALLY_PRESENT:
+            _check_bitmap(file, structure, entries, index, chunk)
         if place is not None and not used.take(*place):
             at = structure.bat.offset + index * layout.BAT_ENTRY_BYTES
             found = f"{place[0]}, inside another block or region"
@@ -103,12 +106,16 @@ def _place(
     if entry & layout.BAT_RESERVED_MASK:
         bad(file, name, at, f"reserved bits in {entry:#x}", "zeros")
     state = entry & layout.BAT_STATE_MASK
-    if state == layout.PayloadState.PARTIALLY_PRESENT and block >= 0:
+    partial = block >= 0 and state == layout.PayloadState.PARTIALLY_PRESENT
+    if partial and not geometry.has_parent:
         bad(file, name, at, "a partial block in a disk without parent", "a whole block or none")
-    if state != layout.PayloadState.FULLY_PRESENT:
+    if state != layout.PayloadState.FULLY_PRESENT and not partial:
         if state not in _HARMLESS or (block < 0 and state):
             bad(file, name, at, f"state {state}", "a state of [MS-VHDX] 2.5.1")
         return None
+    if block >= geometry.block_count:
+        found = f"block {block} of a disk of {geometry.block_count}"
+        bad(file, name, at, found, "none behind the disk's end")
     start = entry & layout.BAT_OFFSET_MASK
     length = MIB
     kept = MIB
@@ -119,3 +126,14 @@ def _place(
     if start + kept > file.size_bytes:
         cut_short(file, f"the block of {name}", start + kept)
     return start, start + length
+
+
+def _check_bitmap(
+    file: ByteFile, structure: Structure, entries: array[int], index: int, chunk: int
+) -> None:
+    """Refuse a partial block whose chunk has no sector bitmap."""
+    at = structure.geometry.bitmap_index(chunk)
+    if entries[at] & layout.BAT_STATE_MASK != layout.PayloadState.FULLY_PRESENT:
+        place = structure.bat.offset + at * layout.BAT_ENTRY_BYTES
+        found = f"none, though block entry {index} is partial"
+        bad(file, f"sector bitmap of BAT entry {at}", place, found, "a sector bitmap")

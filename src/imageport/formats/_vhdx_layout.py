@@ -218,6 +218,7 @@ class Geometry:
     disk_bytes: int
     block_bytes: int
     sector_bytes: int
+    has_parent: bool = False
 
     @property
     def chunk_ratio(self) -> int:
@@ -231,9 +232,15 @@ class Geometry:
 
     @property
     def entry_count(self) -> int:
-        """Return the number of BAT entries of a disk without a parent."""
+        """Return the number of BAT entries; with a parent, the last chunk has its bitmap too."""
+        if self.has_parent:
+            return -(-self.block_count // self.chunk_ratio) * (self.chunk_ratio + 1)
         return self.block_count + (self.block_count - 1) // self.chunk_ratio
 
     def entry_index(self, block: int) -> int:
         """Return where in the BAT the entry of a payload block lies."""
         return block + block // self.chunk_ratio
+
+    def bitmap_index(self, chunk: int) -> int:
+        """Return where in the BAT the entry of a chunk's sector bitmap lies."""
+        return chunk * (self.chunk_ratio + 1) + self.chunk_ratio

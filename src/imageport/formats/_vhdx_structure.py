@@ -1,17 +1,20 @@
 """Reads and judges the structures of a VHDX: headers, regions, metadata. Everything distrusted."""
 
-# References: [MS-VHDX] 2.2 header section, 2.3.3 log replay, 2.6 metadata.
+# References: [MS-VHDX] 2.2 header section, 2.6 metadata.
 
 from __future__ import annotations
 
 import struct
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NoReturn
 
-from imageport.errors import BadDisk, UnsupportedDisk
+from imageport.errors import UnsupportedDisk
 from imageport.formats import _vhdx_layout as layout
+from imageport.formats._vhdx_faults import bad, cut_short, read
+from imageport.formats._vhdx_locator import ParentLocator, unpack_locator
 from imageport.model import MIB
 from imageport.storage.byte_file import ByteFile
 
@@ -26,6 +29,7 @@ class Structure:
     bat: layout.Region
     disk_id: uuid.UUID
     physical_sector_bytes: int
+    parent: ParentLocator | None = None
 
     @property
     def reserved_ranges(self) -> list[tuple[int, int]]:
@@ -36,48 +40,22 @@ class Structure:
         return sorted(ranges)
 
 
-def bad(file: ByteFile, what: str, offset: int, found: object, needed: object) -> NoReturn:
-    """Raise `BadDisk` in the grammar of this project."""
-    raise BadDisk(
-        f"Bad VHDX '{file.location}': {what} at offset {offset}: found {found}, needed {needed}.",
-        object=file.location,
-        offset_bytes=offset,
-    )
+def load(file: ByteFile, header: layout.Header) -> Structure:
+    """Read and validate all structures but the headers and the BAT's entries.
 
-
-def read(file: ByteFile, what: str, offset: int, length: int) -> bytes:
-    """Read a structure; a file that ends before it is `BadDisk`, cut short."""
-    if offset + length > file.size_bytes:
-        cut_short(file, what, offset + length)
-    return file.read_at(offset, length)
-
-
-def cut_short(file: ByteFile, what: str, needed_bytes: int) -> NoReturn:
-    """Raise `BadDisk` for a file that ends before something that its structures name."""
-    raise BadDisk(
-        f"Bad VHDX '{file.location}': cut short: {what} needs {needed_bytes} bytes, "
-        f"found a file of {file.size_bytes} bytes.",
-        object=file.location,
-        offset_bytes=file.size_bytes,
-    )
-
-
-def load(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> Structure:
-    """Read and validate all structures but the BAT's entries.
+    ``file`` is the file with its log replayed.
 
     Raises:
         BadDisk: The bytes contradict the specification, or the file is cut short.
-        UnsupportedDisk: Sound, but with a pending log, a parent or something unknown.
+        UnsupportedDisk: Sound, but with something required and unknown.
     """
-    header = load_header(file, signature=signature)
-    _refuse_pending_log(file, header)
     regions = _regions(file, header)
     by_kind = {region.kind: region for region in regions}
     for kind, name in ((layout.REGION_BAT, "BAT"), (layout.REGION_METADATA, "metadata")):
         if kind not in by_kind:
             bad(file, "region table", layout.REGION_TABLE_OFFSETS[0], f"no {name} region", "one")
     items = _items(file, by_kind[layout.REGION_METADATA])
-    geometry = _geometry(file, items)
+    geometry = _geometry(items)
     bat = by_kind[layout.REGION_BAT]
     needed = geometry.entry_count * layout.BAT_ENTRY_BYTES
     if bat.length < needed:
@@ -86,7 +64,8 @@ def load(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> Structure:
     physical = items.number(layout.ITEM_PHYSICAL_SECTOR, "physical sector size", "<I")
     if physical not in {512, 4096}:
         items.bad(layout.ITEM_PHYSICAL_SECTOR, "physical sector size", physical, "512 or 4096")
-    return Structure(header, tuple(regions), geometry, bat, disk_id, physical)
+    parent = items.parent() if geometry.has_parent else None
+    return Structure(header, tuple(regions), geometry, bat, disk_id, physical, parent)
 
 
 def load_header(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> layout.Header:
@@ -114,17 +93,6 @@ def load_header(file: ByteFile, *, signature: bytes = layout.SIGNATURE) -> layou
     if header.log_bytes and header.log_offset < MIB:
         bad(file, "log place", at, header.log_offset, "1 MiB or more")
     return header
-
-
-def _refuse_pending_log(file: ByteFile, header: layout.Header) -> None:
-    if header.log_guid != layout.NO_GUID:
-        raise UnsupportedDisk(
-            f"Cannot read '{file.location}': its VHDX log has entries that were not applied "
-            f"(log {header.log_guid}).",
-            hint="The disk was not detached cleanly. Mount it once read/write on Windows or start "
-            "and shut down its machine, so that the log is applied; then start again.",
-            object=file.location,
-        )
 
 
 def _regions(file: ByteFile, header: layout.Header) -> list[layout.Region]:
@@ -197,6 +165,14 @@ class _Items:
         (value,) = struct.unpack(code, self.read(item, name, struct.calcsize(code)))
         return int(value)
 
+    def parent(self) -> ParentLocator:
+        """Return what the file says of its parent."""
+        entry = self._entries.get(layout.ITEM_PARENT_LOCATOR)
+        if entry is None:
+            bad(self._file, "metadata table", self._region.offset, "no parent locator", "one")
+        data = self._file.read_at(self._region.offset + entry.offset, entry.length)
+        return unpack_locator(data, partial(self.bad, layout.ITEM_PARENT_LOCATOR))
+
     def bad(self, item: uuid.UUID, what: str, found: object, needed: object) -> NoReturn:
         """Raise `BadDisk` at the item's place."""
         bad(self._file, what, self._region.offset + self._entries[item].offset, found, needed)
@@ -259,20 +235,17 @@ def _check_entries(
             bad(file, next_name, region.offset + start, f"an overlap with {name}", "none")
 
 
-def _geometry(file: ByteFile, items: _Items) -> layout.Geometry:
+_HAS_PARENT = 2
+"""2.6.2.1 flag B."""
+
+
+def _geometry(items: _Items) -> layout.Geometry:
     packed = items.read(layout.ITEM_FILE_PARAMETERS, "file parameters", 8)
     block_bytes, flags = struct.unpack("<II", packed)
     power_of_two = block_bytes & (block_bytes - 1) == 0
     if not (layout.MIN_BLOCK_BYTES <= block_bytes <= layout.MAX_BLOCK_BYTES and power_of_two):
         needed = "a power of two from 1 to 256 MiB"
         items.bad(layout.ITEM_FILE_PARAMETERS, "block size", block_bytes, needed)
-    if flags & 2:
-        raise UnsupportedDisk(
-            f"Cannot read '{file.location}': it holds only differences to a parent disk.",
-            hint="Disk chains (.avhdx, checkpoints) cannot be read yet: merge the versions into a "
-            "new base first.",
-            object=file.location,
-        )
     sector_bytes = items.number(layout.ITEM_LOGICAL_SECTOR, "logical sector size", "<I")
     if sector_bytes not in {512, 4096}:
         found = sector_bytes
@@ -281,4 +254,4 @@ def _geometry(file: ByteFile, items: _Items) -> layout.Geometry:
     if not 0 < disk_bytes <= layout.MAX_DISK_BYTES or disk_bytes % sector_bytes:
         needed = f"1..64 TiB in sectors of {sector_bytes} bytes"
         items.bad(layout.ITEM_DISK_SIZE, "virtual disk size", disk_bytes, needed)
-    return layout.Geometry(disk_bytes, block_bytes, sector_bytes)
+    return layout.Geometry(disk_bytes, block_bytes, sector_bytes, bool(flags & _HAS_PARENT))

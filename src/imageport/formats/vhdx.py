@@ -1,37 +1,46 @@
-"""Reads VHDX disks, dynamic and fixed, and validates all that it relies on."""
+"""Reads VHDX disks, dynamic, fixed and differencing, and validates all that it relies on."""
 
-# References: [MS-VHDX] 2.5.1.1 (payload block states).
+# References: [MS-VHDX] 2.3.3 log replay, 2.5.1.1 payload block states, 2.6.2.6 parent locator.
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
+from imageport.formats._vhdx_bitmaps import SectorBitmaps
+from imageport.formats._vhdx_log import replayed
 from imageport.formats._vhdx_structure import load, load_header
-from imageport.formats.linked_disk import LinkedDisk, OwnSegment
+from imageport.formats.linked_disk import Elsewhere, LinkedDisk, OwnSegment, ParentLink
+from imageport.formats.parents import windows_base_name
 from imageport.model import ExtentState
 from imageport.storage.byte_file import ByteFile
 
 
 class VhdxDisk(LinkedDisk):
-    """A VHDX without parent and without a pending log.
+    """One VHDX; a pending log is replayed in memory, a differencing file needs its parent.
 
-    Takes over ``file`` and closes it, unless the constructor raises.
+    Takes over ``file`` and closes it, unless the constructor raises. `open_disk` opens the parents
+    as well.
 
     Raises:
         BadDisk: The file contradicts the specification or is cut short.
-        UnsupportedDisk: Sound, but it has a pending log, a parent or an unknown required part.
+        UnsupportedDisk: Sound, but it has an unknown required part or log.
     """
 
     format_name = "vhdx"
 
     def __init__(self, file: ByteFile) -> None:
-        super().__init__(file)
-        self._structure = load(file)
+        header = load_header(file)
+        view = replayed(file, header)
+        super().__init__(view)
+        self._log_was_pending = view is not file
+        self._structure = load(view, header)
         self._geometry = self._structure.geometry
-        self._bat = load_entries(file, self._structure)
-        check_entries(file, self._structure, self._bat)
+        self._bat = load_entries(view, self._structure)
+        check_entries(view, self._structure, self._bat)
+        self._bitmaps = SectorBitmaps(view, self._geometry, self._bat)
         self.sector_bytes = self._geometry.sector_bytes
 
     @property
@@ -54,33 +63,42 @@ class VhdxDisk(LinkedDisk):
         """Return the virtual disk's id (SCSI page 83)."""
         return str(self._structure.disk_id)
 
-    def details(self) -> dict[str, int | str]:
-        """Return the file's sizes, the block size and the ids."""
-        present = sum(
-            entry & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT
-            for entry in self._bat
-        )
-        return super().details() | {
-            "block_bytes": self.block_bytes,
-            "allocated_blocks": present,
-            "disk_id": self.disk_id,
-            "data_write_guid": self.data_write_guid,
-        }
-
     @property
     def link_id(self) -> str:
         """Return the DataWriteGuid: children name their parent by it."""
         return self.data_write_guid
+
+    @property
+    def parent_link(self) -> ParentLink | None:
+        """Return the parent's DataWriteGuids and the last parts of its paths."""
+        parent = self._structure.parent
+        if parent is None:
+            return None
+        names = tuple(dict.fromkeys(windows_base_name(path) for path in parent.paths))
+        return ParentLink(self.location, self.format_name, parent.linkages, names)
+
+    def details(self) -> dict[str, int | str]:
+        """Return the file's sizes, the block size and the ids."""
+        states = [entry & layout.BAT_STATE_MASK for entry in self._bat]
+        facts: dict[str, int | str] = {
+            "block_bytes": self.block_bytes,
+            "allocated_blocks": states.count(layout.PayloadState.FULLY_PRESENT),
+            "disk_id": self.disk_id,
+            "data_write_guid": self.data_write_guid,
+        }
+        if self._log_was_pending:
+            facts["log"] = f"{self._structure.header.log_guid}, replayed in memory"
+        return super().details() | facts
 
     def own_content_key(self) -> str:
         """Return the DataWriteGuid and the identity of the file."""
         return f"vhdx:{self.data_write_guid}:{self._stored.opened.key()}"
 
     def own_segments(self, offset_bytes: int, length_bytes: int) -> Iterator[OwnSegment]:
-        """Yield what the block table says.
+        """Yield what the block table and the sector bitmaps say.
 
-        A block marked ZERO is ZERO. UNMAPPED (trimmed) and UNDEFINED blocks are HOLE: the guest
-        has said that it does not rely on them.
+        A block marked ZERO is ZERO. UNMAPPED (trimmed) and UNDEFINED blocks are HOLE, also over a
+        parent that has data: the guest has said that it does not rely on them.
         """
         end = offset_bytes + length_bytes
         for block, count, entry in self._block_runs(offset_bytes, end):
@@ -90,13 +108,30 @@ class VhdxDisk(LinkedDisk):
             if state == layout.PayloadState.FULLY_PRESENT:
                 place = (entry & layout.BAT_OFFSET_MASK) + start - block * self.block_bytes
                 yield OwnSegment(start, stop - start, ExtentState.DATA, place)
+            elif state == layout.PayloadState.PARTIALLY_PRESENT:
+                yield from self._partial(block, entry & layout.BAT_OFFSET_MASK, start, stop)
             elif state == layout.PayloadState.ZERO:
                 yield OwnSegment(start, stop - start, ExtentState.ZERO)
+            elif state == layout.PayloadState.NOT_PRESENT and self._geometry.has_parent:
+                yield OwnSegment(start, stop - start, Elsewhere.BELOW)
             else:
                 yield OwnSegment(start, stop - start, ExtentState.HOLE)
 
+    def _partial(self, block: int, place: int, start: int, stop: int) -> Iterator[OwnSegment]:
+        """Yield the part ``start``..``stop`` of a block by its sector bitmap."""
+        sector = self.sector_bytes
+        origin = block * self.block_bytes
+        first, end = (start - origin) // sector, -(-(stop - origin) // sector)
+        for run_first, run_end, present in self._bitmaps.runs(block, first, end):
+            run_start = max(start, origin + run_first * sector)
+            length = min(stop, origin + run_end * sector) - run_start
+            if present:
+                yield OwnSegment(run_start, length, ExtentState.DATA, place + run_start - origin)
+            else:
+                yield OwnSegment(run_start, length, Elsewhere.BELOW)
+
     def _block_runs(self, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (first block, blocks, BAT entry): a whole chunk at once where nothing is in it."""
+        """Yield (first block, blocks, BAT entry); equal entries, which hold nothing, in one."""
         geometry = self._geometry
         block, behind = offset // self.block_bytes, -(-end // self.block_bytes)
         while block < behind:
@@ -104,13 +139,14 @@ class VhdxDisk(LinkedDisk):
             count = min(chunk_end, behind) - block
             index = geometry.entry_index(block)
             entries = self._bat[index : index + count]
-            present = entries[0] & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT
-            if not present and entries.count(entries[0]) == count:
+            if entries.count(entries[0]) == count:
                 yield block, count, entries[0]
-            else:
-                for inside, entry in enumerate(entries):
-                    yield block + inside, 1, entry
-            block += count
+                block += count
+                continue
+            for entry, alike in groupby(entries):
+                alike_count = sum(1 for _ in alike)
+                yield block, alike_count, entry
+                block += alike_count
 
 
 def read_link_id(file: ByteFile) -> str:

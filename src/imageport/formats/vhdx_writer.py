@@ -11,11 +11,11 @@ from array import array
 from dataclasses import replace
 from typing import Self
 
-from imageport.errors import BadDisk, InputError
+from imageport.errors import BadDisk, InputError, UnsupportedDisk
 from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
 from imageport.formats._vhdx_new import is_own_file, new_structure, write_structure
-from imageport.formats._vhdx_structure import Structure, load
+from imageport.formats._vhdx_structure import Structure, load, load_header
 from imageport.model import MIB
 from imageport.storage.byte_file import WritableFile
 
@@ -77,7 +77,14 @@ class VhdxWriter:
             )
         finished = head.startswith(layout.SIGNATURE)
         signature = layout.SIGNATURE if finished else layout.UNFINISHED_SIGNATURE
-        structure = load(file, signature=signature)
+        header = load_header(file, signature=signature)
+        structure = load(file, header)
+        if header.log_guid != layout.NO_GUID or structure.parent is not None:
+            raise UnsupportedDisk(
+                f"Cannot go on writing '{file.location}': found a pending log or a parent, needed "
+                f"a file that only this program wrote.",
+                object=file.location,
+            )
         bat = load_entries(file, structure)
         writer = cls.__new__(cls)
         writer._take(file, structure, bat, finished=finished)  # noqa: SLF001  (its own class)
