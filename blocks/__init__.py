@@ -3,22 +3,41 @@
 from blocks.aws_target import AwsTarget
 from blocks.azure_credentials import AzureCredentials
 from blocks.azure_target import AzureTarget
+from blocks.hypervisors import (
+    CONNECTIONS,
+    HypervisorConnection,
+    VsphereConnection,
+    XenServerConnection,
+)
 from blocks.shares import SmbShare
 from blocks.sites import Site
 from blocks.stores import PvsStore
 from blocks.targets import TARGETS, CloudTarget
 
-BLOCKS = (SmbShare, PvsStore, AwsTarget, AzureCredentials, AzureTarget, Site)
+BLOCKS = (
+    SmbShare,
+    PvsStore,
+    AwsTarget,
+    AzureCredentials,
+    AzureTarget,
+    VsphereConnection,
+    XenServerConnection,
+    Site,
+)
 """Every block type of this project, in the order in which they nest."""
 
 __all__ = [
     "BLOCKS",
+    "CONNECTIONS",
     "TARGETS",
     "AwsTarget",
     "AzureCredentials",
     "AzureTarget",
     "CloudTarget",
+    "HypervisorConnection",
     "PvsStore",
     "Site",
     "SmbShare",
+    "VsphereConnection",
+    "XenServerConnection",
 ]

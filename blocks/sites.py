@@ -13,6 +13,8 @@ from pydantic import Field, HttpUrl, field_validator, model_validator
 from blocks._block import ImageportBlock
 from blocks.shares import SmbShare
 from blocks.stores import PvsStore
+from imageport.citrix.vdisk_store import VdiskStore
+from imageport.errors import InputError
 from imageport.payload import pack_pinned
 from imageport.state.store import StateStore
 from imageport.storage.locate import open_folder
@@ -48,6 +50,12 @@ class Site(ImageportBlock):
     )
     store: PvsStore = Field(
         title="PVS vDisk store", description="The vDisk store that is read here or published to."
+    )
+    exports: PvsStore | None = Field(
+        default=None,
+        title="Export folder",
+        description="Folder that master images are exported to from a hypervisor, kept like a "
+        "vDisk store; needed for MCS images only.",
     )
     state_share: SmbShare | None = Field(
         default=None,
@@ -99,6 +107,18 @@ class Site(ImageportBlock):
             folder = self.state_share.open_folder(self.state_folder)
         with folder:
             yield StateStore(folder)
+
+    @contextmanager
+    def open_source(self, *, exports: bool) -> Iterator[VdiskStore]:
+        """Open the vDisk store or the export folder; disconnect at the end."""
+        folder = self.exports if exports else self.store
+        if folder is None:
+            raise InputError(
+                f"Cannot export at site '{self.name}': its Site block has no export folder.",
+                hint="Name one under Export folder: a folder on a share that this worker writes.",
+            )
+        with folder.open_store() as store:
+            yield store
 
     @contextmanager
     def open_payload(self) -> Iterator[Path | None]:

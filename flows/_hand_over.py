@@ -24,6 +24,9 @@ POLL_SECONDS = 2.0
 ALREADY_THERE = "AlreadyThere"
 """Name of the final state of a run that found nothing to move."""
 
+IMAGE_PARAMETER = {"pvs-to-pvs": "image", "mcs-to-pvs": "vm"}
+"""The workflows that bring an image to a cloud, and what each calls the image."""
+
 _MOST_ATTEMPTS = 5
 
 
@@ -39,6 +42,11 @@ def reference(block: ImageportBlock) -> dict[str, Any]:
     """Return a saved block as a parameter of another run: by name, so it stays readable."""
     slug = f"{block.get_block_type_slug()}/{block.saved_name}"
     return {"$ref": {"block_document_slug": slug}}
+
+
+def workflow_of(parameters: dict[str, Any]) -> str:
+    """Return which workflow a run's parameters are for: a hypervisor has master images."""
+    return "mcs-to-pvs" if "hypervisor" in parameters else "pvs-to-pvs"
 
 
 def publish_at_target(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from blocks import CloudTarget, Site
+from flows._bring import Bringing, bring
 from flows._checked import checked_flow
-from flows._hand_over import ALREADY_THERE, publish_at_target
+from flows._hand_over import ALREADY_THERE
 from flows._marks import MOST_ATTEMPTS
 from imageport.citrix.vdisk_store import IfExists
 from imageport.workflow.choices import EnginePlace
 from tasks._places import route_between
-from tasks.catalogue import still_there
-from tasks.models import GenerationResult, Route
 from tasks.options import PrepareOptions
-from tasks.preflight import identify, preflight
-from tasks.prepare import prepare
-from tasks.upload import compose_and_upload, upload
 
 
 @checked_flow(name="pvs-to-pvs", flow_run_name="{image} to {cloud.place}", timeout_seconds=None)
@@ -57,28 +50,8 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
     route = route_between(source, target, cloud)
-    identity = identify(route, image, options, accept_lock)
-    prepared_id, moved = identity.prepared_id, False
-    if not prepared_id:
-        preflight(route, image, identity, options, accept_lock)
-        if engine is EnginePlace.SITE:
-            wanted = (identity, options, accept_lock, keep_parent)
-            uploaded = _made(route, compose_and_upload, image, *wanted)
-        else:
-            uploaded = _made(route, upload, image, identity.source_key, accept_lock, keep_parent)
-        prepared_id, moved = _made(route, prepare, uploaded.id, identity, options).id, True
-    published = publish_at_target(
-        target, cloud,
-        prepared_id=prepared_id, name=publish_name or identity.image, if_exists=if_exists,
-    )  # fmt: skip
+    chosen = Bringing(publish_name, if_exists, options, keep_parent, engine, accept_lock)
+    published, moved = bring(route, target, cloud, image, chosen)
     if not moved and published.already_there:
         return Completed(name=ALREADY_THERE, message=f"Nothing had to move: {published.text}")
     return Completed(message=f"Published {published.text}")
-
-
-def _made(route: Route, step: Task[..., GenerationResult], *arguments: Any) -> GenerationResult:
-    """Return the generation a step makes; a remembered one counts only while the cloud has it."""
-    result = step(route, *arguments)
-    if still_there(route, result.id):
-        return result
-    return step.with_options(refresh_cache=True)(route, *arguments)

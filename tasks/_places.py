@@ -12,11 +12,13 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from blocks import TARGETS, CloudTarget, Site
+from blocks import CONNECTIONS, TARGETS, CloudTarget, HypervisorConnection, Site
+from imageport.citrix.vdisk_store import VdiskStore
 from imageport.errors import InputError
 from imageport.progress import EventSink, silent
+from imageport.workflow.master import ExportPlace, export_target
 from imageport.workflow.place import Workplace
-from tasks.models import Route
+from tasks.models import MasterRef, Route
 from tasks.options import PrepareOptions
 
 
@@ -37,6 +39,35 @@ def workplace(route: Route, here: Site, events: EventSink = silent) -> Iterator[
             )  # fmt: skip
 
 
+@contextmanager
+def source_store(route: Route, here: Site) -> Iterator[VdiskStore]:
+    """Open where the image of a route lies: the site's vDisk store, or its export folder."""
+    with here.open_source(exports=route.exports) as store:
+        yield store
+
+
+@contextmanager
+def export_place(master: MasterRef, events: EventSink = silent) -> Iterator[ExportPlace]:
+    """Open hypervisor, export folder and state as the source site reaches them."""
+    here = load_site(master.site)
+    connection = load_connection(master.connection)
+    run = str(flow_run.get_id() or "by-hand")
+    with (
+        here.open_state() as state,
+        here.open_source(exports=True) as store,
+        connection.open_hypervisor(proxy=here.proxy, ca_bundle=here.ca_bundle) as hypervisor,
+    ):
+        yield ExportPlace(
+            here.name, export_target(here.name), run, state, hypervisor, store, events=events
+        )
+
+
+def load_connection(reference: str) -> HypervisorConnection:
+    """Load a connection block by ``slug/name``; the slug decides the class."""
+    block = _load_kind(reference, CONNECTIONS, "hypervisor connection")
+    return cast("HypervisorConnection", block)
+
+
 def load_site(name: str) -> Site:
     """Load a Site block by name."""
     try:
@@ -47,21 +78,34 @@ def load_site(name: str) -> Site:
 
 def load_target(reference: str) -> CloudTarget:
     """Load a target block by ``slug/name``; the slug decides the class."""
+    return cast("CloudTarget", _load_kind(reference, TARGETS, "target"))
+
+
+def _load_kind(reference: str, kinds: tuple[type[Block], ...], what: str) -> Block:
     try:
         block = Block.load(reference)
     except ValueError as error:
-        raise InputError(f"Cannot load the target block '{reference}': {error}.") from error
-    if not isinstance(block, TARGETS):
-        needed = " or ".join(f"{kind.get_block_type_slug()}/NAME" for kind in TARGETS)
-        raise InputError(f"Bad target '{reference}': found no target block, needed {needed}.")
-    return block
+        raise InputError(f"Cannot load the {what} block '{reference}': {error}.") from error
+    if isinstance(block, kinds):
+        return block
+    needed = " or ".join(f"{kind.get_block_type_slug()}/NAME" for kind in kinds)
+    raise InputError(f"Bad {what} '{reference}': found no {what} block, needed {needed}.")
 
 
 def saved_targets() -> list[str]:
     """Return every saved target block as ``slug/name``, whatever its cloud."""
+    return _saved(TARGETS)
+
+
+def saved_connections() -> list[str]:
+    """Return every saved hypervisor connection as ``slug/name``."""
+    return _saved(CONNECTIONS)
+
+
+def _saved(kinds: tuple[type[Block], ...]) -> list[str]:
     found = []
     with get_client(sync_client=True) as client:
-        for kind in TARGETS:
+        for kind in kinds:
             slug = kind.get_block_type_slug()
             try:
                 documents = client.read_block_documents_by_type(slug, include_secrets=False)
@@ -81,11 +125,14 @@ def payload_for(route: Route, here: Site, options: PrepareOptions) -> Iterator[P
         yield payload
 
 
-def route_between(source: Site | None, target: Site, cloud: CloudTarget) -> Route:
-    """Return the route over saved blocks."""
+def route_between(
+    source: Site | None, target: Site, cloud: CloudTarget, *, exports: bool = False
+) -> Route:
+    """Return the route over saved blocks; ``exports``: from the source's export folder."""
     return Route(
         source=source.saved_name if source else "",
         target=target.saved_name,
         cloud=f"{cloud.get_block_type_slug()}/{cloud.saved_name}",
         place=f"{cloud.place}/{target.name}",
+        exports=exports,
     )

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from imageport.state.records import Generation, Publication
+from imageport.workflow.master import ExportWay, WantedMaster
 from imageport.workflow.preflight import PreflightReport
 from imageport.workflow.verify import VerifiedPublication
 
@@ -22,11 +23,63 @@ class Route(_Model):
     target: str = Field(description="Name of the target Site block.")
     cloud: str = Field(description="The target block: its type's slug, a slash, its name.")
     place: str = Field(description="Cloud, region and target site, as the catalogue names them.")
+    exports: bool = Field(
+        default=False, description="Whether the image lies in the source site's export folder."
+    )
 
     @property
     def cloud_name(self) -> str:
         """Return the name of the target's cloud; the options of prepare follow it."""
         return self.place.partition("/")[0]
+
+
+class MasterRef(_Model):
+    """A disk of a machine in a hypervisor, by names that any worker can look up."""
+
+    site: str = Field(description="Name of the source Site block, which has the export folder.")
+    connection: str = Field(description="The connection block: its type's slug, a slash, its name.")
+    vm: str = Field(description="Inventory path of the machine.")
+    image: str = Field(description="Name of the vDisk; empty takes the machine's.")
+    snapshot: str = Field(description="Name of a snapshot; empty takes one and removes it again.")
+    disk: str = Field(description="Label or key of the disk; empty is the boot disk.")
+    way: ExportWay = Field(description="How the bytes come.")
+
+    def wanted(self) -> WantedMaster:
+        """Return the library's own words for it."""
+        return WantedMaster(self.vm, self.image, self.snapshot, self.disk, self.way)
+
+
+class MasterIdentity(_Model):
+    """Which content the master image has now, as far as that can be told without a snapshot."""
+
+    image: str
+    key: str = Field(description="Of the named snapshot's disk; empty when one has to be taken.")
+    exported_id: str = Field(description="Export of this very content; empty if none.")
+
+
+class ExportResult(_Model):
+    """An export by its catalogue id."""
+
+    id: str
+    image: str
+    file_name: str
+    size_bytes: int
+    way: str
+    run: str = Field(description="Run that wrote the file; another one than asked: nothing moved.")
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, generation: Generation) -> Self:
+        """Name an export."""
+        return cls(
+            id=generation.id,
+            image=generation.image,
+            file_name=generation.handle["file_name"],
+            size_bytes=generation.size_bytes,
+            way=str(generation.details.get("way", "")),
+            run=str(generation.details.get("run", "")),
+            figures=dict(generation.details.get("stats", {})),
+        )
 
 
 class SourceIdentity(_Model):

@@ -13,7 +13,7 @@ from imageport.workflow.preflight import PreflightReport as Preflight
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.preflight import preflight as run_preflight
 from imageport.workflow.prepare import find_current
-from tasks._places import load_site, payload_for, workplace
+from tasks._places import load_site, payload_for, source_store, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress
 from tasks.models import PreflightResult, Route, SourceIdentity
@@ -32,7 +32,7 @@ def identify(
     engine = engine_id()
     with (
         workplace(route, here) as place,
-        here.store.open_store() as store,
+        source_store(route, here) as store,
         payload_for(route, here, options) as payload,
     ):
         facts = source_facts(store, image, accept_lock=accept_lock)
@@ -69,7 +69,7 @@ def preflight(
     with (
         shown_progress(identity.image) as events,
         workplace(route, here, events) as place,
-        here.store.open_store() as store,
+        source_store(route, here) as store,
         payload_for(route, here, options) as payload,
     ):
         choices = options.choices(route.cloud_name)

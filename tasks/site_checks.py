@@ -9,18 +9,30 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.exceptions import ObjectNotFound
 
-from blocks import CloudTarget, Site
+from blocks import CloudTarget, PvsStore, Site
 from imageport.doctor.check import Check, failed
 from imageport.doctor.computer import computer_checks
-from imageport.doctor.places import cloud_checks, folder_checks, payload_checks, state_checks
+from imageport.doctor.places import (
+    cloud_checks,
+    folder_checks,
+    hypervisor_checks,
+    payload_checks,
+    state_checks,
+)
 from imageport.errors import ImageportError
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
-from tasks._places import load_site, load_target, saved_targets
+from tasks._places import (
+    load_connection,
+    load_site,
+    load_target,
+    saved_connections,
+    saved_targets,
+)
 from tasks._policies import RETRYING
 
-DEPLOYED = ("pvs-to-pvs", "publish-to-store")
-"""Flows of which a site needs one or both: images leave it, or arrive."""
+DEPLOYED = ("pvs-to-pvs", "mcs-to-pvs", "publish-to-store")
+"""Flows of which a site needs one or more: images leave it, or arrive."""
 
 
 @task(name="look-at-site", task_run_name="look at {site}", **RETRYING)
@@ -33,6 +45,8 @@ def site_checks(site: Site, targets: list[str]) -> list[Check]:
     """Return the checks of a site and of target blocks; every saved one when none is named."""
     open_store = functools.partial(site.store.share.open_folder, site.store.folder)
     checks = folder_checks(f"vDisk store {site.store.location}", open_store, writes=True)
+    if site.exports is not None:
+        checks += _export_checks(site, site.exports)
     checks += state_checks(site.open_state)
     checks += payload_checks(site.open_payload)
     with get_client(sync_client=True) as client:
@@ -43,6 +57,23 @@ def site_checks(site: Site, targets: list[str]) -> list[Check]:
         checks.append(Check("target blocks", passed=False, found="none is saved", mend=mend))
     for reference in references:
         checks += _target_checks(site, reference)
+    return checks
+
+
+def _export_checks(site: Site, exports: PvsStore) -> list[Check]:
+    """Look at what master images need: the folder they are exported to, and every hypervisor."""
+    open_folder = functools.partial(exports.share.open_folder, exports.folder)
+    checks = folder_checks(f"export folder {exports.location}", open_folder, writes=True)
+    for reference in saved_connections():
+        try:
+            connection = load_connection(reference)
+        except ImageportError as error:
+            checks.append(failed(reference, error))
+            continue
+        opened = functools.partial(
+            connection.open_hypervisor, proxy=site.proxy, ca_bundle=site.ca_bundle
+        )
+        checks += hypervisor_checks(reference, opened)
     return checks
 
 
@@ -93,4 +124,4 @@ def _deployment_check(client: SyncPrefectClient, pool: str) -> Check:
         found.append(f"{flow}/{pool}")
     mend = "Name the pool in prefect.yaml, then: python -m flows.register --deploy"
     name = f"work pool {pool}, deployments"
-    return Check(name, bool(found), ", ".join(found) or "neither of the two", mend)
+    return Check(name, bool(found), ", ".join(found) or "none of them", mend)

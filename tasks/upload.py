@@ -8,7 +8,7 @@ from imageport.workflow.compose_at_site import SiteComposing
 from imageport.workflow.compose_at_site import compose_and_upload as run_compose_and_upload
 from imageport.workflow.facts import image_name
 from imageport.workflow.upload import upload as run_upload
-from tasks._places import load_site, payload_for, workplace
+from tasks._places import load_site, payload_for, source_store, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import publish_report, shown_progress
 from tasks.models import GenerationResult, Route, SourceIdentity
@@ -34,7 +34,7 @@ def upload(
     with (
         shown_progress(image_name(image)) as events,
         workplace(route, here, events) as place,
-        here.store.open_store() as store,
+        source_store(route, here) as store,
     ):
         generation = run_upload(
             place, store, image,
@@ -66,7 +66,7 @@ def compose_and_upload(
     with (
         shown_progress(image_name(image)) as events,
         workplace(route, here, events) as place,
-        here.store.open_store() as store,
+        source_store(route, here) as store,
         payload_for(route, here, options) as payload,
     ):
         choices = options.choices(route.cloud_name)

@@ -15,6 +15,7 @@ from tasks.models import GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
 pvs_to_pvs = importlib.import_module("flows.pvs_to_pvs")
+_bring = importlib.import_module("flows._bring")
 cloud_burst = importlib.import_module("flows.cloud_burst")
 dr_prestage = importlib.import_module("flows.dr_prestage")
 ROUTE = Route(source="a", target="b", cloud="x/y", place="aws/r/b")
@@ -44,12 +45,12 @@ class FakeTask:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     made: list[tuple[Any, ...]] = []
     for name in ("preflight", "upload", "compose_and_upload", "prepare"):
-        monkeypatch.setattr(pvs_to_pvs, name, FakeTask(made, name))
+        monkeypatch.setattr(_bring, name, FakeTask(made, name))
     monkeypatch.setattr(pvs_to_pvs, "route_between", lambda *_: ROUTE)
-    monkeypatch.setattr(pvs_to_pvs, "identify", lambda *_: IDENTITY)
-    monkeypatch.setattr(pvs_to_pvs, "still_there", lambda *_: True)
+    monkeypatch.setattr(_bring, "identify", lambda *_: IDENTITY)
+    monkeypatch.setattr(_bring, "still_there", lambda *_: True)
     published = HandedOver("gold.vhdx", already_there=False)
-    monkeypatch.setattr(pvs_to_pvs, "publish_at_target", lambda *_, **__: published)
+    monkeypatch.setattr(_bring, "publish_at_target", lambda *_, **__: published)
     return made
 
 
@@ -74,7 +75,7 @@ def test_an_upload_that_the_cloud_lost_is_made_again(
     calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = {"compose_and_upload-1"}
-    monkeypatch.setattr(pvs_to_pvs, "still_there", lambda _route, found: found not in gone)
+    monkeypatch.setattr(_bring, "still_there", lambda _route, found: found not in gone)
     pvs_to_pvs.pvs_to_pvs.fn(None, None, None, "gold", engine=EnginePlace.SITE)
     assert [call[0] for call in calls] == [
         "preflight", "compose_and_upload", "compose_and_upload again", "prepare",

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FLOWS = {
     "flows.pvs_to_pvs": "pvs_to_pvs",
+    "flows.mcs_to_pvs": "mcs_to_pvs",
     "flows.publish_to_store": "publish_to_store",
     "flows.dr_prestage": "dr_prestage",
     "flows.cloud_burst": "cloud_burst",

@@ -10,6 +10,7 @@ from pathlib import Path
 from imageport.cloud import Cloud
 from imageport.doctor.check import Check, all_well, failed
 from imageport.errors import ImageportError, LeaseHeld
+from imageport.hypervisor import Hypervisor
 from imageport.model import GIB
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder
@@ -101,6 +102,15 @@ def cloud_checks(
         return [*_permission_checks(name, cloud, grant_at), *_place_checks(name, cloud)]
     finally:
         cloud.close()
+
+
+def hypervisor_checks(name: str, open_hypervisor: Callable[[], Hypervisor]) -> list[Check]:
+    """Log in to a hypervisor, its certificate checked; no machine is looked at."""
+    try:
+        with open_hypervisor() as hypervisor:
+            return [Check(name, passed=True, found=hypervisor.product())]
+    except ImageportError as error:
+        return [failed(name, error)]
 
 
 def _permission_checks(name: str, cloud: Cloud, grant_at: Callable[[str], str]) -> list[Check]:

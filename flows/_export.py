@@ -1,0 +1,35 @@
+"""The export stage of a flow: nothing is exported twice, and nothing of a failed one stays."""
+
+from __future__ import annotations
+
+import contextlib
+
+from prefect.runtime import flow_run
+
+from tasks.export import (
+    content_or_run,
+    export,
+    identify_master,
+    preflight_master,
+    release_master,
+    still_exported,
+)
+from tasks.models import ExportResult, MasterRef, Route
+
+
+def exported(route: Route, master: MasterRef) -> tuple[ExportResult, bool]:
+    """Return the export of a master image, and whether this run wrote it."""
+    identity = identify_master(master)
+    key = content_or_run(identity.key)
+    if not identity.exported_id:
+        preflight_master(route, master, key)
+    try:
+        result = export(master, key)
+        if not still_exported(master, result):
+            result = export.with_options(refresh_cache=True)(master, key)
+    except Exception:
+        # A cancelled run is no Exception: its task has removed what it made by then.
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            release_master(master)
+        raise
+    return result, result.run == str(flow_run.get_id())

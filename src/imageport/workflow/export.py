@@ -1,0 +1,212 @@
+"""Export: a master image out of its hypervisor, as a vDisk in the source site's export folder.
+
+What was exported is generation S: its digests spare the upload every second hash, its change id
+lets the next export ask only for what changed, and an unchanged image is not written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from imageport.citrix.names import is_version_of
+from imageport.citrix.vdisk_store import TargetName
+from imageport.errors import FileLocked
+from imageport.formats.file_target import VhdxFileTarget
+from imageport.hypervisor import FrozenDisk
+from imageport.model import GenerationRole
+from imageport.progress import Stage
+from imageport.state.records import Generation, Publication
+from imageport.transfer.pipeline import TransferRequest, TransferResult
+from imageport.transfer.verify import VerifyLevel
+from imageport.workflow.export_bytes import STAGE, ExportBytes
+from imageport.workflow.facts import image_name, source_facts
+from imageport.workflow.generations import generation_id, now_text
+from imageport.workflow.master import (
+    ExportPlace,
+    Master,
+    WantedMaster,
+    described,
+    export_target,
+    exported_as,
+    exports_of,
+    look_up,
+    refuse_foreign,
+)
+from imageport.workflow.master_snapshot import held_snapshot, remove_stale
+from imageport.workflow.place import may_go_on
+from imageport.workflow.store_file import StoreWriting
+
+
+def export(place: ExportPlace, wanted: WantedMaster) -> Generation:
+    """Return generation S of a machine's disk, writing it where the folder does not have it.
+
+    Every block is read back before the file gets its name. By ranges, a killed run goes on where
+    it was; a stream is read again, and what lies there already is not written again.
+
+    Raises:
+        VmMissing, HypervisorRefused …: the hypervisor; our snapshot is gone then.
+        ExportInterrupted, HypervisorUnreachable: may be tried again; the half file stays for that.
+        VerificationFailed: what came is not what was sent; nothing of it stays.
+        NameTaken: the folder has a vDisk of that name that was not exported.
+        LeaseHeld: another run exports this image.
+    """
+    master = look_up(place.hypervisor, wanted)
+    refuse_foreign(place, master.image)
+    with place.holding(master.image) as lease:
+        held = replace(place, cancelled=place.asked_under(lease))
+        _tidy_up(held, master)
+        with held_snapshot(held, master) as snapshot:
+            frozen = held.hypervisor.freeze(master.vm, snapshot, master.disk)
+            generation = _exported(held, master, frozen, wanted)
+        retire_exports(held, master.image, generation)
+    return generation
+
+
+def release(place: ExportPlace, wanted: WantedMaster) -> list[str]:
+    """Leave nothing of an export that will not go on; return what was removed."""
+    master = look_up(place.hypervisor, replace(wanted, snapshot=""))
+    with place.holding(master.image):
+        removed = place.hypervisor.tidy_up(master.vm)
+        removed += remove_stale(place, master.vm, master.image, own_too=True)
+        for left in place.store.leftovers():
+            if is_version_of(left.file_name, master.image):
+                place.store.discard(left.part_name)
+                removed.append(left.part_name)
+    return removed
+
+
+def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[str]:
+    """Delete older exports of an image, file first listed no more; one in use goes next time."""
+    retired = []
+    for old in place.state.catalogue.list(
+        image=image_name(image), target=export_target(place.site), role=GenerationRole.SOURCE
+    ):
+        if old.id == newest.id:
+            continue
+        with contextlib.suppress(FileLocked):
+            for publication in old.publications:
+                if publication.store == place.store.location:
+                    place.store.remove_version(image, publication.file_name)
+            place.state.manifests.delete(old.id)
+            place.state.catalogue.remove(old.id)
+            retired.append(old.id)
+    return retired
+
+
+def _tidy_up(place: ExportPlace, master: Master) -> None:
+    """End what killed exports left: on the machine, and half files of other content."""
+    stage = Stage(STAGE, place.events, total=master.disk.size_bytes)
+    for sentence in place.hypervisor.tidy_up(master.vm):
+        stage.advance(0, sentence)
+
+
+def _exported(
+    place: ExportPlace, master: Master, frozen: FrozenDisk, wanted: WantedMaster
+) -> Generation:
+    found = exported_as(place, master.image, frozen.key)
+    if found is not None and found.source_key:
+        Stage(STAGE, place.events).finish(
+            f"nothing had to move: {found.handle['file_name']} holds this very snapshot"
+        )
+        return found
+    earlier = exports_of(place, master.image)
+    with ExportBytes(place, frozen, wanted.way, earlier[-1] if earlier else None) as source:
+        if source.is_unchanged and source.previous is not None:
+            Stage(STAGE, place.events).finish("nothing had to move: nothing changed since")
+            return _known_as(place, source.previous, frozen)
+        return _Exporting(place, master.image, frozen, source).write()
+
+
+def _known_as(place: ExportPlace, generation: Generation, frozen: FrozenDisk) -> Generation:
+    """Note that an export holds what a later snapshot froze, too."""
+    keys = [*generation.details.get("keys", ()), frozen.key]
+    details = {**generation.details, "keys": keys, "frozen": described(frozen)}
+    return place.state.catalogue.update(generation.id, details=details)
+
+
+class _Exporting(StoreWriting):
+    """One frozen disk into the export folder."""
+
+    place: ExportPlace
+
+    def __init__(
+        self, place: ExportPlace, image: str, frozen: FrozenDisk, source: ExportBytes
+    ) -> None:
+        super().__init__(place, place.store, image, frozen.key, stage=STAGE)
+        self._frozen = frozen
+        self._source = source
+        self._id = generation_id(
+            GenerationRole.SOURCE, image_name(image), export_target(place.site), frozen.key
+        )
+        self._same: Generation | None = None
+
+    def move(self, part_name: str) -> TransferResult:
+        self._discard_others(part_name)
+        # Neither vSphere nor XenServer shows a guest other sectors than the target's own 512.
+        target = VhdxFileTarget(self.store.folder, part_name)
+        request = TransferRequest(
+            journal=self.place.state.journals.open(self.key),
+            token=part_name,
+            verify=VerifyLevel.FULL,
+            events=self.place.events,
+            stage=STAGE,
+            cancelled=self.place.cancelled,
+            may_go_on=may_go_on,
+        )
+        try:
+            return self._source.move(target, request)
+        finally:
+            target.close()
+
+    def finish(self, target: TargetName, part: str, result: TransferResult) -> Publication:
+        """Keep the earlier file where the new one holds the same."""
+        previous = self._source.previous
+        if previous is None or previous.image_digest != result.manifest.image_digest():
+            return super().finish(target, part, result)
+        self.store.discard(part)
+        self._same = previous
+        return previous.publications[-1]
+
+    def keep_digests(self, publication: Publication, result: TransferResult) -> None:
+        """Tell the catalogue beforehand, so that the file is known as ours once it has its name.
+
+        Until `record` gives it a source key, no upload takes it for the content of a file.
+        """
+        self.place.state.manifests.put(self._id, result.manifest)
+        self.place.state.catalogue.remove(self._id)  # of a file that is gone
+        self.place.state.catalogue.add(
+            Generation(
+                id=self._id,
+                image=image_name(self.name),
+                target=export_target(self.place.site),
+                role=GenerationRole.SOURCE,
+                created=now_text(),
+                size_bytes=self._frozen.size_bytes,
+                source_key="",
+                image_digest=publication.image_digest,
+                handle={"store": publication.store, "file_name": publication.file_name},
+                details={
+                    "keys": [self._frozen.key],
+                    "frozen": described(self._frozen),
+                    "way": self._source.words,
+                    "run": self.place.run,
+                    "stats": publication.stats,
+                    "read_back": publication.verified,
+                },
+                publications=(publication,),
+            )
+        )
+
+    def record(self, publication: Publication) -> Generation:
+        if self._same is not None:
+            return _known_as(self.place, self._same, self._frozen)
+        facts = source_facts(self.store, publication.file_name)
+        return self.place.state.catalogue.update(self._id, source_key=facts.source_key)
+
+    def _discard_others(self, part_name: str) -> None:
+        """Delete half files of this image's other contents: its lease is held, nobody goes on."""
+        for left in self.store.leftovers():
+            if is_version_of(left.file_name, self.name) and left.part_name != part_name:
+                with contextlib.suppress(FileLocked):  # the server still holds a dead handle
+                    self.store.discard(left.part_name)
