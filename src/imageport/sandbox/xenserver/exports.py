@@ -220,10 +220,11 @@ class Exports:
             self._machines.destroy_attachment(caller, vbd)
 
     def _cut(self, body: Iterator[bytes]) -> Iterator[bytes]:
+        with self._lock:
+            limit = self._knobs.cuts.pop(0) if self._knobs.cuts else None
         sent = 0
         for data in body:
-            limit = self._knobs.cut_after_bytes
-            if 0 <= limit < sent + len(data):
+            if limit is not None and limit < sent + len(data):
                 yield data[: limit - sent]
                 raise CutOff
             sent += len(data)

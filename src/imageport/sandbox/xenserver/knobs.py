@@ -11,8 +11,8 @@ from imageport.sandbox.turnable import Turnable
 class Knobs(Turnable):
     """Settings of the running pool; `turn` changes them while it runs."""
 
-    cut_after_bytes: int = -1
-    """Exports end after so many bytes of their body; -1 lets them reach their end."""
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes of their bodies the next exports end; then they are whole again."""
     cut_hard: bool = False
     """A cut resets the connection instead of closing it as if all had been sent."""
     failure_before_data: list[str] = field(default_factory=list)

@@ -1,0 +1,230 @@
+# References: XenServer Management API, "Wire protocol for remote API calls"; PyPI XenAPI.
+"""The vendor's client over a connection that checks its server: one session for one pool."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import xmlrpc.client
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from xml.parsers.expat import ExpatError
+
+import XenAPI  # type: ignore[import-untyped] # the vendor ships no types
+
+from imageport.errors import HypervisorError, HypervisorRefused, HypervisorUnreachable
+from imageport.hypervisors.tls_trust import TrustedConnection, unreachable
+from imageport.hypervisors.xenserver.pool_trust import PoolTrust
+from imageport.hypervisors.xenserver.refusals import refusal
+from imageport.hypervisors.xenserver.settings import XenServerSettings
+
+ORIGINATOR: Final = "imageport"
+"""xapi keeps a bounded number of sessions for each originator: ours push out nobody else's."""
+API_VERSION: Final = "1.0"
+CALL_SECONDS: Final = 600.0
+"""A snapshot of a running machine with many disks may take minutes to be answered."""
+LARGEST_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""All records of a pool of thousands of machines take a few MiB."""
+_COORDINATOR_TRIES: Final = 3
+_STALE: Final = (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)
+"""How a connection answers that the server closed while it was idle."""
+_MALFORMED: Final = (
+    xmlrpc.client.Error, ExpatError, TypeError, ValueError, LookupError, AttributeError,
+)  # fmt: skip
+"""What client and parser raise for an answer that is none."""
+
+Result = TypeVar("Result")
+
+
+class PoolConnection:
+    """Signs in at the first call and finds the coordinator; may be used by several threads."""
+
+    def __init__(self, settings: XenServerSettings) -> None:
+        self.host = settings.host
+        """The coordinator, once it is known."""
+        self._settings = settings
+        self._trust = PoolTrust(settings.thumbprint, settings.ca_file)
+        self._lock = threading.RLock()
+        self._session: Any = None
+
+    @property
+    def port(self) -> int:
+        """Return the port of every host of the pool."""
+        return self._settings.port
+
+    @property
+    def location(self) -> str:
+        """Return where the pool is, for messages."""
+        return self._settings.host
+
+    def open(self, host: str, port: int, timeout_seconds: float) -> TrustedConnection:
+        """Return a connection to a host of the pool; it connects at its first request."""
+        proxy = self._settings.proxy
+        return TrustedConnection(
+            host, port, self._trust, proxy=proxy, timeout_seconds=timeout_seconds
+        )
+
+    def call(self, method: str, *parameters: Any, doing: str = "", repeatable: bool = True) -> Any:
+        """Call the API and return the value.
+
+        ``repeatable`` calls are sent once more when an idle connection turns out to be closed.
+
+        Raises:
+            HypervisorError: as `refusals` maps xapi's codes; ``doing`` is verb and object.
+        """
+        doing = doing or f"ask '{self.location}' for {method}"
+        with self._lock:
+            return self._translated(doing, lambda: self._call(method, parameters, repeatable))
+
+    def session_id(self) -> str:
+        """Return the session's reference: a secret."""
+        with self._lock:
+            return str(self._translated("sign in", self._signed_in).handle)
+
+    def sign_in(self) -> None:
+        """Sign in, unless that is done."""
+        with self._lock:
+            self._translated(f"sign in to '{self.location}'", self._signed_in)
+
+    def close(self) -> None:
+        """Sign out; may be called twice."""
+        with self._lock:
+            session, self._session = self._session, None
+            if session is None:
+                return
+            try:
+                session.xenapi_request("session.logout", ())
+            except (OSError, http.client.HTTPException, HypervisorError, XenAPI.Failure):
+                pass  # the pool ends a session by itself
+            except _MALFORMED:
+                pass  # whatever it says to that
+            finally:
+                session("close")()
+
+    def _call(self, method: str, parameters: tuple[Any, ...], repeatable: bool) -> Any:
+        for _ in range(_COORDINATOR_TRIES):
+            session = self._signed_in()
+            try:
+                return _once_more(
+                    lambda: session.xenapi_request(method, parameters),  # noqa: B023 - called now
+                    1 if repeatable else 0,
+                )
+            except XenAPI.Failure as failure:
+                if not self._follow(failure.details):
+                    raise
+        raise self._no_coordinator()
+
+    def _signed_in(self) -> Any:
+        for _ in range(_COORDINATOR_TRIES):
+            if self._session is not None:
+                return self._session
+            session = self._new_session()
+            try:
+                settings = self._settings
+                session.login_with_password(
+                    settings.username, settings.password, API_VERSION, ORIGINATOR
+                )
+            except XenAPI.Failure as failure:
+                if not self._follow(failure.details):
+                    raise
+            else:
+                self._session = session
+        if self._session is None:
+            raise self._no_coordinator()
+        return self._session
+
+    def _new_session(self) -> Any:
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        host = self.host
+        transport = _Transport(lambda: self.open(host, self.port, CALL_SECONDS))
+        return XenAPI.Session(f"https://{shown}:{self.port}/", transport=transport)
+
+    def _follow(self, details: list[Any]) -> bool:
+        """Turn to the coordinator that a member names; it is checked as the member was."""
+        if len(details) < 2 or details[0] != "HOST_IS_SLAVE":
+            return False
+        self.host = str(details[1])
+        self._session = None
+        return True
+
+    def _no_coordinator(self) -> HypervisorUnreachable:
+        return HypervisorUnreachable(
+            f"Cannot reach the coordinator of '{self.location}': its hosts name each other."
+        )
+
+    def _translated(self, doing: str, action: Callable[[], Result]) -> Result:
+        try:
+            return action()
+        except HypervisorError:
+            raise
+        except XenAPI.Failure as failure:
+            raise refusal(failure.details, doing) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise unreachable(f"{self.host}:{self.port}", error) from error
+        except xmlrpc.client.ProtocolError as error:
+            status = f"HTTP {error.errcode}"
+            if error.errcode >= http.client.INTERNAL_SERVER_ERROR:
+                raise unreachable(f"{self.host}:{self.port}", ValueError(status)) from None
+            raise HypervisorRefused(f"Cannot {doing}: the server answers {status}.") from None
+        except _MALFORMED as error:
+            raise HypervisorRefused(
+                f"Cannot {doing}: '{self.host}:{self.port}' answers with something else than the "
+                f"XenServer API does ({type(error).__name__}).",
+                hint="Check host and port: is it a XenServer host?",
+            ) from None
+
+
+def _once_more(action: Callable[[], Result], times: int) -> Result:
+    try:
+        return action()
+    except _STALE:
+        if not times:
+            raise
+        return _once_more(action, times - 1)
+
+
+class _Transport(xmlrpc.client.Transport):
+    """Sends calls over a connection that checks its server; reads bounded answers.
+
+    The standard transport repeats any call that a closed connection did not answer, also one that
+    makes a snapshot.
+    """
+
+    accept_gzip_encoding = False
+    user_agent = ORIGINATOR
+
+    def __init__(self, connect: Callable[[], TrustedConnection]) -> None:
+        super().__init__()
+        self._connect = connect
+        self._open: TrustedConnection | None = None
+
+    def make_connection(self, host: Any) -> http.client.HTTPSConnection:
+        """Return the one connection; it connects again by itself after `close`."""
+        del host  # known: the vendor's client has it from the same settings
+        if self._open is None:
+            self._open = self._connect()
+        return self._open
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._open is not None:
+            self._open.close()
+
+    def request(self, host: Any, handler: str, request_body: Any, verbose: bool = False) -> Any:
+        """Send a call once."""
+        return self.single_request(host, handler, request_body, verbose)
+
+    def parse_response(self, response: Any) -> Any:
+        """Read an answer, up to a bound."""
+        parser, unmarshaller = self.getparser()
+        received = 0
+        while data := response.read(64 * 1024):
+            received += len(data)
+            if received > LARGEST_ANSWER_BYTES:
+                raise HypervisorRefused(
+                    f"Bad answer of XenServer: found more than {received} bytes, needed at most "
+                    f"{LARGEST_ANSWER_BYTES}."
+                )
+            parser.feed(data)
+        parser.close()
+        return unmarshaller.close()
