@@ -152,9 +152,14 @@ def test_a_thumbprint_that_a_trusted_server_gave_may_be_sha1(
     certificate: Certificate, other: Certificate
 ):
     with TlsServer(certificate, answer_hello) as server:
-        assert hello(server, TlsTrust().pinned(certificate.sha1_thumbprint)) == b"hello"
+        assert hello(server, TlsTrust.given(certificate.sha1_thumbprint)) == b"hello"
         with pytest.raises(CertificateRefused, match=certificate.sha1_thumbprint):
-            hello(server, TlsTrust().pinned(other.sha1_thumbprint))
+            hello(server, TlsTrust.given(other.sha1_thumbprint))
+
+
+def test_no_thumbprint_at_all_is_no_trust():
+    with pytest.raises(InputError, match="found none"):
+        TlsTrust.given("")
 
 
 @pytest.mark.parametrize("thumbprint", ["AB:CD", "z" * 64, "1" * 40, "none"])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 from collections.abc import Mapping
 
 from imageport.errors import ExportInterrupted
@@ -68,7 +70,7 @@ class ResponseStream:
         try:
             data = self._response.read(length_bytes)
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            # AttributeError: another thread closed the response meanwhile.
+            # AttributeError: the response was closed meanwhile.
             raise self._interrupted(str(error) or type(error).__name__) from error
         self.received_bytes += len(data)
         missing = self._response.length or 0
@@ -76,8 +78,14 @@ class ResponseStream:
             raise self._interrupted(f"{missing} bytes are missing")
         return data
 
+    def interrupt(self) -> None:
+        """Let a read that is under way in another thread end at once."""
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: it is closed already
+            # The plain socket's: TLS would first say goodbye to a server that does not listen.
+            socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close the connection; may be called twice and while another thread reads."""
+        """Close the connection; may be called twice, by the thread that reads."""
         self._connection.close()
         self._response.close()
 

@@ -42,19 +42,23 @@ class TlsTrust:
     def __init__(self, thumbprint: str = "", ca_file: str = "") -> None:
         self.thumbprint = _digits(thumbprint, {_SHA256_DIGITS: "SHA-256"})
         self.ca_file = ca_file
-        self.context = self._make_context()
+        self.context = _context(self.thumbprint, ca_file)
 
-    def pinned(self, thumbprint: str) -> TlsTrust:
-        """Return the same authorities with a thumbprint that a trusted server gave for another.
+    @classmethod
+    def given(cls, thumbprint: str) -> TlsTrust:
+        """Return the rule for a server whose thumbprint a trusted server gave.
 
-        vCenter names its hosts' certificates by SHA-1 in leases: taken here, never from a setting.
+        vCenter names its hosts' certificates so in leases, by SHA-1: taken here, never from a
+        setting. No authority is asked: hosts go by addresses that their certificates do not name.
         """
-        other = TlsTrust.__new__(TlsTrust)
         known = {_SHA1_DIGITS: "SHA-1", _SHA256_DIGITS: "SHA-256"}
-        other.thumbprint = _digits(thumbprint, known)
-        other.ca_file = self.ca_file
-        other.context = other._make_context()  # noqa: SLF001 - of the same class
-        return other
+        trust = cls.__new__(cls)
+        trust.thumbprint = _digits(thumbprint, known)
+        if not trust.thumbprint:
+            raise InputError("Bad thumbprint: found none, needed one of SHA-1 or SHA-256.")
+        trust.ca_file = ""
+        trust.context = _context(trust.thumbprint, "")
+        return trust
 
     def check(self, certificate: bytes, server: str) -> None:
         """Compare a server's certificate (DER) with the pinned thumbprint, if there is one.
@@ -82,24 +86,6 @@ class TlsTrust:
         return (
             f"the authorities in '{self.ca_file}'" if self.ca_file else "the system's authorities"
         )
-
-    def _make_context(self) -> ssl.SSLContext:
-        if self.thumbprint and not self.ca_file:
-            # The certificate itself is compared: its chain, name and dates say nothing more.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        else:
-            try:
-                context = ssl.create_default_context(cafile=self.ca_file or None)
-            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                raise InputError(
-                    f"Cannot read the certificate authorities in '{self.ca_file}': {error}.",
-                    hint="Name a PEM file that the worker can read.",
-                ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        return context
 
 
 class TrustedConnection(http.client.HTTPSConnection):
@@ -172,6 +158,25 @@ class TrustedConnection(http.client.HTTPSConnection):
         finally:
             self._context = kept
             self.close()
+
+
+def _context(thumbprint: str, ca_file: str) -> ssl.SSLContext:
+    if thumbprint and not ca_file:
+        # The certificate itself is compared: its chain, name and dates say nothing more.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        try:
+            context = ssl.create_default_context(cafile=ca_file or None)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise InputError(
+                f"Cannot read the certificate authorities in '{ca_file}': {error}.",
+                hint="Name a PEM file that the worker can read.",
+            ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def proxy_address(proxy: str) -> tuple[str, int]:
