@@ -13,6 +13,7 @@ from imageport.cli.progress_lines import ProgressLines
 from imageport.errors import InputError, NameTaken, VerificationFailed
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
 from imageport.formats.plain_copy import copy_plainly
+from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, TransferStats
 from imageport.progress import EventSink, silent
@@ -21,7 +22,13 @@ from imageport.transfer.journal import Journal
 from imageport.transfer.pipeline import TransferRequest, transfer
 from imageport.transfer.verify import VerifyLevel
 
-_SUFFIXES = {"vhdx": "vhdx", "raw": "raw", "img": "raw"}
+_TARGETS: dict[str, type[RawFileTarget | VhdxFileTarget | VhdFileTarget]] = {
+    "raw": RawFileTarget,
+    "vhdx": VhdxFileTarget,
+    "vhd": VhdFileTarget,
+    "vhd-fixed": FixedVhdFileTarget,
+}
+_SUFFIXES = {"vhdx": "vhdx", "vhd": "vhd", "raw": "raw", "img": "raw"}
 _JOURNAL_SUFFIX = ".imageport-journal"
 _LEVELS = {"full": VerifyLevel.FULL, "sample": VerifyLevel.SAMPLE}
 _NOT_VERIFIED = "not read back; nothing was hashed"
@@ -40,15 +47,17 @@ class _Outcome:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = (
-        "Reads VHDX and raw disks, writes VHDX (dynamic, 32 MiB blocks) and raw (sparse); VHD "
-        "follows in a later release. Holes stay holes. DST gets its name after every block was "
-        "read back and compared; until then it is DST.imageport-part, and the same command goes "
-        "on where an interrupted one ended."
+        "Reads every disk that `inspect` reads, chains too; writes VHDX (dynamic, 32 MiB blocks), "
+        "VHD (dynamic, 2 MiB blocks, or fixed) and raw (sparse). Holes stay holes. DST gets its "
+        "name after every block was read back and compared; until then it is "
+        "DST.imageport-part, and the same command goes on where an interrupted one ended."
     )
     parser.add_argument("source", metavar="SRC", help=DISK_HELP)
     parser.add_argument("destination", metavar="DST", help="a file that does not exist yet")
     parser.add_argument(
-        "--format", choices=["raw", "vhdx"], help="of DST (default: by DST's ending)"
+        "--format",
+        choices=list(_TARGETS),
+        help="of DST (default: by DST's ending; .vhd is a dynamic one)",
     )
     parser.add_argument(
         "--verify",
@@ -79,7 +88,7 @@ def _format_of(destination: str) -> str:
     if suffix not in _SUFFIXES:
         raise InputError(
             f"Bad destination '{destination}': its ending names no format.",
-            hint="End it in .vhdx, .raw or .img, or give --format.",
+            hint="End it in .vhdx, .vhd, .raw or .img, or give --format.",
         )
     return _SUFFIXES[suffix]
 
@@ -97,11 +106,7 @@ class _Conversion:
 
     def run(self, disk: VirtualDisk, verify: str) -> _Outcome:
         """Copy, verify, rename."""
-        kinds: dict[str, type[RawFileTarget | VhdxFileTarget]] = {
-            "raw": RawFileTarget,
-            "vhdx": VhdxFileTarget,
-        }
-        target: FileTarget = kinds[self._format](
+        target: FileTarget = _TARGETS[self._format](
             self._folder, self._part, sector_bytes=disk.sector_bytes
         )
         try:
