@@ -63,9 +63,8 @@ def test_a_pinned_thumbprint_is_taken_with_and_without_colons(certificate: Certi
 def test_another_certificate_is_refused_with_both_thumbprints_before_a_byte_is_sent(
     certificate: Certificate, other: Certificate
 ):
-    with TlsServer(other, answer_hello) as server:
-        with pytest.raises(CertificateRefused) as caught:
-            hello(server, TlsTrust(certificate.thumbprint))
+    with TlsServer(other, answer_hello) as server, pytest.raises(CertificateRefused) as caught:
+        hello(server, TlsTrust(certificate.thumbprint))
     assert server.requests == []
     assert other.thumbprint in caught.value.message
     assert certificate.thumbprint in caught.value.message
@@ -99,9 +98,11 @@ def test_a_private_authority_vouches_for_its_servers_only(
 
 
 def test_an_authority_does_not_vouch_for_another_name(authority: Authority):
-    with TlsServer(authority.certificate("vcenter.example"), answer_hello) as server:
-        with pytest.raises(CertificateRefused, match="IP address mismatch"):
-            hello(server, TlsTrust(ca_file=str(authority.file)))
+    with (
+        TlsServer(authority.certificate("vcenter.example"), answer_hello) as server,
+        pytest.raises(CertificateRefused, match="IP address mismatch"),
+    ):
+        hello(server, TlsTrust(ca_file=str(authority.file)))
     assert server.requests == []
 
 
@@ -116,9 +117,11 @@ def test_authority_and_thumbprint_must_both_hold(authority: Authority, certifica
 
 
 def test_without_any_setting_the_systems_authorities_decide(certificate: Certificate):
-    with TlsServer(certificate, answer_hello) as server:
-        with pytest.raises(CertificateRefused, match="the system's authorities"):
-            hello(server, TlsTrust())
+    with (
+        TlsServer(certificate, answer_hello) as server,
+        pytest.raises(CertificateRefused, match="the system's authorities"),
+    ):
+        hello(server, TlsTrust())
     assert server.requests == []
 
 
