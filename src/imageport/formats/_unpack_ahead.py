@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from imageport.formats.virtual_disk import PIECE_BYTES
+
 THREADS = 2
 """zlib lets go of the interpreter while it inflates; with two threads the reader, not the
 inflating, sets the pace on two cores."""
@@ -36,3 +38,18 @@ def in_order(jobs: Iterable[Callable[[], Pieces] | Pieces]) -> Iterator[tuple[in
 
 def _finished(item: Future[Pieces] | Pieces) -> Pieces:
     return item.result() if isinstance(item, Future) else item
+
+
+def joined(pieces: Pieces) -> list[tuple[int, bytes]]:
+    """Join neighbours to pieces of at most 1 MiB, and cut what is larger."""
+    found: list[tuple[int, list[bytes]]] = []
+    end, room = -1, 0
+    for offset, data in pieces:
+        for start in range(0, len(data), PIECE_BYTES):
+            part = data[start : start + PIECE_BYTES]
+            if offset + start != end or len(part) > room:
+                found.append((offset + start, []))
+                room = PIECE_BYTES
+            found[-1][1].append(part)
+            end, room = offset + start + len(part), room - len(part)
+    return [(offset, b"".join(parts)) for offset, parts in found]

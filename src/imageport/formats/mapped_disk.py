@@ -16,6 +16,11 @@ from imageport.storage.byte_file import ByteFile
 WINDOW_BYTES = 16 * MIB
 """Read ahead of a disk in several files: each file then has several reads in flight, and the
 memory of one disk stays bounded."""
+GAP_BYTES = 64 * 1024
+"""Between two pieces of a file that are read as one: costs less than another round trip. No more
+than three quarters of a read are thrown away, so a window takes at most four times its bytes."""
+_FEW_PARTS = 4
+"""A read of no more parts asks for each by itself."""
 
 
 class Segment(NamedTuple):
@@ -31,6 +36,11 @@ class Segment(NamedTuple):
     def end(self) -> int:
         """Return the offset just behind the segment."""
         return self.offset + self.length
+
+    @property
+    def place_end(self) -> int:
+        """Return the place just behind the segment in its file."""
+        return self.place + self.length
 
     def behind(self, count: int) -> Segment:
         """Return what is left after the first ``count`` bytes."""
@@ -63,20 +73,29 @@ class MappedDisk(DiskFile):
         self._check_range(offset_bytes, length_bytes)
         if not length_bytes:
             return b""
+        found = list(self.segments(offset_bytes, length_bytes))
+        if len(found) > _FEW_PARTS:
+            ranges = [(offset_bytes, length_bytes)]
+            return b"".join(data for _, data in _from_several_files(self._cut(ranges)))
         parts = [
             bytes(part.length)
             if part.stored is None
             else part.stored.file.read_at(part.place, part.length)
-            for part in self.segments(offset_bytes, length_bytes)
+            for part in found
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_many(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes) ascending; the files read ahead across pieces and ranges."""
         found = self._cut(ranges)
-        if next(files := self.stored_files(), None) is None or next(files, None) is None:
-            return _from_one_file(self._file, found)
+        first = next(files := self.data_files(), self._stored)
+        if next(files, None) is None:
+            return _from_one_file(first.file, found)
         return _from_several_files(found)
+
+    def data_files(self) -> Iterator[StoredFile]:
+        """Yield the files that segments lead to."""
+        yield from self.stored_files()
 
     def _cut(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Segment]:
         """Yield the segments of ranges; those with data have at most 1 MiB."""
@@ -128,20 +147,7 @@ def _zeros_ahead(waiting: deque[Segment]) -> Iterator[tuple[int, bytes]]:
 
 def _from_several_files(segments: Iterable[Segment]) -> Iterator[tuple[int, bytes]]:
     for window in _windows(segments):
-        read: dict[int, Iterator[tuple[int, bytes]]] = {}
-        for stored in {id(one.stored): one.stored for one in window if one.stored}.values():
-            places = [(one.place, one.length) for one in window if one.stored is stored]
-            # Each file is read to the end of the window before the next one is asked.
-            read[id(stored)] = iter(list(stored.file.read_many(places)))
-        for segment in window:
-            if segment.stored is None:
-                yield from zero_pieces(segment.offset, segment.length)
-                continue
-            done = 0
-            while done < segment.length:
-                _, data = next(read[id(segment.stored)])
-                yield segment.offset + done, data
-                done += len(data)
+        yield from _joined(window, _Reads(window))
 
 
 def _windows(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
@@ -149,9 +155,101 @@ def _windows(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
     pending = 0
     for segment in segments:
         window.append(segment)
-        pending += segment.length if segment.stored is not None else 0
+        # Zeros take no memory; short ones count, so that a window has a bounded number of them.
+        pending += segment.length if segment.stored is not None else min(segment.length, GAP_BYTES)
         if pending >= WINDOW_BYTES:
             yield window
             window, pending = [], 0
     if window:
         yield window
+
+
+class _Reads:
+    """The bytes of a window, read file by file; what lies close together comes in one read.
+
+    A chain that was written here and there is made of thousands of short pieces: asked one by one
+    they would cost a round trip each.
+    """
+
+    def __init__(self, window: list[Segment]) -> None:
+        by_file: dict[int, tuple[StoredFile, list[Segment]]] = {}
+        for segment in window:
+            if segment.stored is not None:
+                key = id(segment.stored)
+                by_file.setdefault(key, (segment.stored, []))[1].append(segment)
+        self._parts = {
+            key: self._read(stored, wanted) for key, (stored, wanted) in by_file.items()
+        }
+
+    def next_of(self, segment: Segment) -> bytes | memoryview:
+        """Return what a segment holds; asked once each, in the order of the window."""
+        return next(self._parts[id(segment.stored)])
+
+    @staticmethod
+    def _read(stored: StoredFile, segments: list[Segment]) -> Iterator[bytes | memoryview]:
+        reads = list(_close_together(segments))
+        places = [(group[0].place, group[-1].place_end - group[0].place) for group in reads]
+        # The file is read to the end of the window before the next one is asked.
+        pieces = iter(list(stored.file.read_many(places)))
+        return _cut_up(reads, places, pieces)
+
+
+def _close_together(segments: list[Segment]) -> Iterator[list[Segment]]:
+    """Yield runs of segments that one read brings; ascending places, little of it unwanted."""
+    group = [segments[0]]
+    wanted = segments[0].length
+    for segment in segments[1:]:
+        gap = segment.place - group[-1].place_end
+        length = segment.place_end - group[0].place
+        if 0 <= gap <= GAP_BYTES and length <= min(PIECE_BYTES, 4 * (wanted + segment.length)):
+            group.append(segment)
+            wanted += segment.length
+            continue
+        yield group
+        group, wanted = [segment], segment.length
+    yield group
+
+
+def _cut_up(
+    reads: list[list[Segment]],
+    places: list[tuple[int, int]],
+    pieces: Iterator[tuple[int, bytes]],
+) -> Iterator[bytes | memoryview]:
+    for group, (place, length) in zip(reads, places, strict=True):
+        _, data = next(pieces)
+        while len(data) < length:  # a server may answer in smaller pieces
+            data += next(pieces)[1]
+        if len(group) == 1:
+            yield data
+            continue
+        view = memoryview(data)
+        for segment in group:
+            yield view[segment.place - place : segment.place_end - place]
+
+
+def _joined(window: list[Segment], reads: _Reads) -> Iterator[tuple[int, bytes]]:
+    """Yield the window's bytes; short neighbours come as one piece."""
+    parts: list[bytes | memoryview] = []
+    start = size = 0
+    for segment in window:
+        joins = segment.offset == start + size and size + segment.length <= PIECE_BYTES
+        if parts and not joins:
+            yield start, _one(parts)
+            parts = []
+        if segment.stored is None and segment.length > GAP_BYTES:
+            if parts:
+                yield start, _one(parts)
+                parts = []
+            yield from zero_pieces(segment.offset, segment.length)
+            continue
+        if not parts:
+            start, size = segment.offset, 0
+        parts.append(reads.next_of(segment) if segment.stored else bytes(segment.length))
+        size += segment.length
+    if parts:
+        yield start, _one(parts)
+
+
+def _one(parts: list[bytes | memoryview]) -> bytes:
+    first = parts[0]
+    return first if len(parts) == 1 and isinstance(first, bytes) else b"".join(parts)

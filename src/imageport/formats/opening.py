@@ -13,6 +13,7 @@ from imageport.formats.parents import adopt_parents
 from imageport.formats.raw import RawDisk
 from imageport.formats.vhd import UNFINISHED_VHD, VHD
 from imageport.formats.vhdx import VhdxDisk, read_link_id
+from imageport.formats.vmdk import is_vmdk, open_vmdk
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
 
@@ -40,11 +41,7 @@ FORMATS = (
         link_id=read_link_id,
     ),
     DiskFormat("qcow2", starts_with(b"QFI\xfb"), _refuse("a QCOW2")),
-    DiskFormat(
-        "vmdk",
-        starts_with(b"KDMV", b"COWD", b"# Disk DescriptorFile"),
-        _refuse("a VMDK"),
-    ),
+    DiskFormat("vmdk", is_vmdk, open_vmdk, endings=(".vmdk",)),
     DiskFormat("vdi", starts_with(b"<<< "), _refuse("a VirtualBox disk")),
     VHD,
 )

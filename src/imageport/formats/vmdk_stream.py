@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imageport.errors import BadDisk, ExportInterrupted
 from imageport.formats import _vmdk_layout as layout
-from imageport.formats._unpack_ahead import in_order
+from imageport.formats._unpack_ahead import in_order, joined
 from imageport.formats._vmdk_descriptor import nominal_size, parse, refuse_delta
 from imageport.formats._vmdk_header import (
     bad,
@@ -156,24 +156,20 @@ class VmdkStream(DiskStream):
         return number
 
     def _unpack(self, grains: list[_Grain]) -> list[tuple[int, bytes]]:
-        """Inflate grains, leave out those of zeros and join neighbours."""
-        found: list[tuple[int, list[bytes]]] = []
-        end = -1
+        return joined(self._inflated(grains))
+
+    def _inflated(self, grains: list[_Grain]) -> Iterator[tuple[int, bytes]]:
+        """Yield what grains hold, unless it is zeros."""
         zeros = bytes(self._header.grain_bytes)
         for offset, data, at in grains:
             content = inflate(self.location, data, at, len(zeros))
             needed = min(len(zeros), self.size_bytes - offset)
             if len(content) < needed:
-                found_bytes = f"{len(content)} bytes"
-                bad(self.location, "inflated grain", at, found_bytes, f"{needed} bytes")
+                found = f"{len(content)} bytes"
+                bad(self.location, "inflated grain", at, found, f"{needed} bytes")
             content = content[:needed]
-            if content == zeros[:needed]:
-                continue
-            if offset != end:
-                found.append((offset, []))
-            found[-1][1].append(content)
-            end = offset + needed
-        return [(offset, b"".join(parts)) for offset, parts in found]
+            if content != zeros[:needed]:
+                yield offset, content
 
 
 class _Grain(NamedTuple):
