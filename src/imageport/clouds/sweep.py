@@ -23,6 +23,7 @@ from imageport.clouds.tags import (
     TAG_TOKEN,
 )
 from imageport.errors import CloudError
+from imageport.model import GenerationRole
 from imageport.state.records import LedgerEntry
 from imageport.state.store import StateStore
 
@@ -103,7 +104,12 @@ class _View:
             for entry in state.ledger.open_entries(site=site)
             if entry.token.startswith(f"{cloud.scope}/")
         ]
-        handles = [generation.handle for generation in state.catalogue.list()]
+        handles = [
+            generation.handle
+            for generation in state.catalogue.list()
+            if generation.role
+            is not GenerationRole.SOURCE  # a file at the site, nothing of a cloud
+        ]
         catalogued = frozenset(value.casefold() for handle in handles for value in handle.values())
         return cls(site, now, run, tuple(entries), live, catalogued)
 

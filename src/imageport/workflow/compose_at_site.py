@@ -19,13 +19,16 @@ from imageport.compose.site_engine import overlay_over
 from imageport.errors import SourceChanged, StateError
 from imageport.formats.gpt import read_layout
 from imageport.formats.overlay_disk import OverlayDisk
+from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES
 from imageport.state.records import Generation
+from imageport.transfer.manifest import Manifest
 from imageport.transfer.pipeline import Doubt
 from imageport.workflow.checkpoints import Checkpoint
 from imageport.workflow.choices import EnginePlace, PrepareChoices
 from imageport.workflow.engine_outcome import require_ok
 from imageport.workflow.facts import composed_key, opened_source, options_key
+from imageport.workflow.known_digests import known_digests, outside_of
 from imageport.workflow.place import Workplace
 from imageport.workflow.preflight import payload_sha256
 from imageport.workflow.site_job import run_at_site
@@ -88,7 +91,8 @@ def compose_and_upload(
                     "options_key": wanted,
                 }
                 with touched.noted(overlay) as doubt:
-                    content = replace(content, details=details, doubt=doubt)
+                    known = _known_beside(place, disk, overlay)
+                    content = replace(content, details=details, doubt=doubt, known=known)
                     return bring_up(held, overlay, content)
 
 
@@ -103,6 +107,14 @@ def _composed(
         payload_sha256=payload_digest,
     )
     return run_at_site(place, overlay, job, composing.choices, composing.payload)
+
+
+def _known_beside(place: Workplace, disk: VirtualDisk, overlay: OverlayDisk) -> Manifest | None:
+    """Return what is known of the blocks that composing left as they were."""
+    known = known_digests(place.state, disk)
+    if known is None:
+        return None
+    return outside_of(known, overlay.written_ranges(), overlay.size_bytes)
 
 
 class _Touched:

@@ -38,7 +38,7 @@ def opened_source(
         opened.file.close()
         raise
     with disk:
-        key = hashlib.sha256(disk.content_key().encode()).hexdigest()
+        key = source_key_of(disk.content_key())
         yield SourceFacts(image_name(vdisk), key, disk.size_bytes), disk
 
 
@@ -52,6 +52,11 @@ def image_name(vdisk: str) -> str:
     """Return the name under which the catalogue keeps a vDisk; Windows names fold case."""
     path = PurePosixPath(vdisk.replace("\\", "/"))
     return (path.stem if path.suffix.lower() in {".vhdx", ".vhd"} else path.name).lower()
+
+
+def source_key_of(content_key: str) -> str:
+    """Return what the catalogue knows a content by that nothing has shaped."""
+    return hashlib.sha256(content_key.encode()).hexdigest()
 
 
 def composed_key(source_key: str, options_key_: str) -> str:

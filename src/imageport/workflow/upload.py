@@ -23,6 +23,7 @@ from imageport.workflow.generations import (
     snapshot_of,
     usable,
 )
+from imageport.workflow.known_digests import known_digests
 from imageport.workflow.place import Workplace, may_go_on
 
 STAGE = "upload"
@@ -47,6 +48,8 @@ class Content:
     keep_parent: bool = True
     details: dict[str, Any] = field(default_factory=dict)
     doubt: Doubt = NO_DOUBT
+    known: Manifest | None = None
+    """Digests of the disk's blocks, as far as they are known before it is read."""
 
 
 def upload(
@@ -60,7 +63,9 @@ def upload(
 ) -> Generation:
     """Return generation U of the vDisk, uploading what the target does not have.
 
-    Resumes an upload that was killed; an unchanged source sends nothing.
+    What the catalogue knows of its blocks, from an export or of a version below, is not read again
+    where the target has it, and not hashed again where it has not. Resumes an upload that was
+    killed; an unchanged source sends nothing.
 
     Raises:
         SourceChanged: the vDisk is no longer the one that preflight saw.
@@ -77,7 +82,7 @@ def upload(
             if found is not None:
                 return found
             held = replace(place, cancelled=place.asked_under(lease))
-            return bring_up(held, disk, content)
+            return bring_up(held, disk, replace(content, known=known_digests(place.state, disk)))
 
 
 def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation | None:
@@ -114,6 +119,7 @@ def bring_up(place: Workplace, disk: VirtualDisk, content: Content) -> Generatio
             journal=place.state.journals.open(identity),
             token=identity,
             parent=parent.manifest,
+            known=content.known,
             doubt=content.doubt,
             events=place.events,
             stage=STAGE,
