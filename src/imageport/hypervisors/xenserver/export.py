@@ -142,7 +142,7 @@ class _Export:
 
     def not_sent(self, error: NotSent) -> HypervisorError:
         """End it and return the error: the task's reason where it has one."""
-        reason = self.reason(REASON_SECONDS if error.is_begun else 0)
+        reason = self.reason(is_over=not error.is_begun)
         self.give_up(is_worked_on=error.is_begun)
         if reason is not None:
             return reason
@@ -155,10 +155,10 @@ class _Export:
         self.give_up()
         return reason or error
 
-    def reason(self, seconds: float = REASON_SECONDS) -> HypervisorError | None:
+    def reason(self, *, is_over: bool = False) -> HypervisorError | None:
         """Return why the task failed; None when it does not say so in time."""
         try:
-            record = self._leftovers.wait(self._task, seconds)
+            record = self._leftovers.wait(self._task, 0 if is_over else REASON_SECONDS)
         except HypervisorError:
             return None
         if record.text("status") in {*PENDING, _SUCCESS}:

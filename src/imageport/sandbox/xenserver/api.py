@@ -77,10 +77,9 @@ class Api:
         known = self._users.get(user)
         if known is None or known[0] != password:
             raise Failure("SESSION_AUTHENTICATION_FAILED", user, "Authentication failure")
-        role = known[1]
-        if not role:
+        role, local = known[1], user == "root"
+        if not role and not local:
             raise Failure("RBAC_PERMISSION_DENIED", "session.login_with_password", "no role")
-        local = user == "root"
         return self._records.add(
             "session", permissions=permissions_of("pool-admin" if local else role),
             rbac_permissions=[] if local else permissions_of(role), is_local_superuser=local,

@@ -173,10 +173,11 @@ class Exports:
             raise Failure(*self._knobs.failure_before_data)
         self._wait_while_silent(task)
         path = self._machines.disks.path(record["uuid"])
+        earlier = self._base_of(base, task, attached)
         if form == "raw":
             yield from pieces_of(path)
         else:
-            yield from self._vhd(path, size, self._base_of(base, task, attached))
+            yield from self._vhd(path, size, earlier)
         yield bytes(self._knobs.trailing_bytes)
 
     def _base_of(self, base: str, task: str, attached: list[str]) -> Record | None:

@@ -8,7 +8,7 @@ from imageport.hypervisors.xenserver.settings import XenServerSettings
 from imageport.model import MIB
 from imageport.sandbox.xenserver.pool import EmulatedPool, NewDisk
 from imageport.sandbox.xenserver.records import NULL
-from tests.hypervisors.hypervisor_contract import SNAPSHOT, HypervisorLab
+from tests.hypervisors.hypervisor_contract import SNAPSHOT, HypervisorLab, received
 
 USER = "exporter"
 PASSWORD = "hunter2-and-3"
@@ -93,3 +93,13 @@ class XenServerLab(HypervisorLab):
 
     def cut_next_stream(self, after_bytes: int) -> None:
         self.pool.knobs.cuts.append(after_bytes)
+
+
+def run(lab: XenServerLab, link: XenServerHypervisor) -> bytes:
+    """Take a snapshot, export it and remove it whatever happens, as a workflow does."""
+    vm = link.find_vm(lab.path)
+    snapshot = link.take_snapshot(vm, SNAPSHOT)
+    try:
+        return received(link.open_stream(link.freeze(vm, snapshot, vm.disk())))
+    finally:
+        link.remove_snapshot(vm, snapshot)
