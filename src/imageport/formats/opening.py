@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from imageport.errors import BadDisk, UnsupportedDisk
+from imageport.formats._qcow2_layout import MAGIC as QCOW2_MAGIC
 from imageport.formats._vhdx_layout import SIGNATURE, UNFINISHED_SIGNATURE
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.disk_format import HEAD_BYTES, TAIL_BYTES, DiskFormat, Open, starts_with
 from imageport.formats.linked_disk import LinkedDisk
 from imageport.formats.parents import adopt_parents
+from imageport.formats.qcow2 import Qcow2Disk
 from imageport.formats.raw import RawDisk
 from imageport.formats.vhd import UNFINISHED_VHD, VHD
 from imageport.formats.vhdx import VhdxDisk, read_link_id
@@ -40,7 +42,7 @@ FORMATS = (
         endings=(".vhdx", ".avhdx"),
         link_id=read_link_id,
     ),
-    DiskFormat("qcow2", starts_with(b"QFI\xfb"), _refuse("a QCOW2")),
+    DiskFormat("qcow2", starts_with(QCOW2_MAGIC), lambda file, _folder: Qcow2Disk(file)),
     DiskFormat("vmdk", is_vmdk, open_vmdk, endings=(".vmdk",)),
     DiskFormat("vdi", starts_with(b"<<< "), _refuse("a VirtualBox disk")),
     VHD,
