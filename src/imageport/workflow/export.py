@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from imageport.citrix.names import is_version_of
+from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import TargetName
 from imageport.errors import FileLocked
 from imageport.formats.file_target import VhdxFileTarget
@@ -56,6 +56,8 @@ def export(place: ExportPlace, wanted: WantedMaster) -> Generation:
     with place.holding(master.image) as lease:
         held = replace(place, cancelled=place.asked_under(lease))
         _tidy_up(held, master)
+        for left in exports_of(held, master.image):
+            _completed(held, master.image, left)
         with held_snapshot(held, master) as snapshot:
             frozen = held.hypervisor.freeze(master.vm, snapshot, master.disk)
             generation = _exported(held, master, frozen, wanted)
@@ -73,12 +75,17 @@ def release(place: ExportPlace, wanted: WantedMaster) -> list[str]:
             if is_version_of(left.file_name, master.image):
                 place.store.discard(left.part_name)
                 removed.append(left.part_name)
+        place.state.journals.delete(_work_key(place, master.image))
     return removed
 
 
 def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[str]:
-    """Delete older exports of an image, file first listed no more; one in use goes next time."""
+    """Delete older exports of an image, file first listed no more; one in use goes next time.
+
+    A killed export may have left an entry whose file never got its name, and the newest has it.
+    """
     retired = []
+    kept = {publication.file_name for publication in newest.publications}
     for old in place.state.catalogue.list(
         image=image_name(image), target=export_target(place.site), role=GenerationRole.SOURCE
     ):
@@ -86,12 +93,17 @@ def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[s
             continue
         with contextlib.suppress(FileLocked):
             for publication in old.publications:
-                if publication.store == place.store.location:
+                if publication.store == place.store.location and publication.file_name not in kept:
                     place.store.remove_version(image, publication.file_name)
             place.state.manifests.delete(old.id)
             place.state.catalogue.remove(old.id)
             retired.append(old.id)
     return retired
+
+
+def _work_key(place: ExportPlace, image: str) -> str:
+    """Return what journal and checkpoint of an image's exports are kept under."""
+    return f"export>{place.store.location}/{image.casefold()}"
 
 
 def _tidy_up(place: ExportPlace, master: Master) -> None:
@@ -101,11 +113,26 @@ def _tidy_up(place: ExportPlace, master: Master) -> None:
         stage.advance(0, sentence)
 
 
+def _completed(place: ExportPlace, image: str, generation: Generation) -> Generation:
+    """Return an export whose file has its name with the key of its content; listed, too.
+
+    May run again: a run may be killed when the file had just got its name.
+    """
+    publication = generation.publications[-1]
+    if generation.source_key:
+        return generation
+    file = file_of(image, publication.file_name)
+    target = TargetName(image, publication.file_name, file.version if file else 0)
+    place.store.complete(target, publication.last_write_ns)
+    key = source_facts(place.store, publication.file_name).source_key
+    return place.state.catalogue.update(generation.id, source_key=key)
+
+
 def _exported(
     place: ExportPlace, master: Master, frozen: FrozenDisk, wanted: WantedMaster
 ) -> Generation:
     found = exported_as(place, master.image, frozen.key)
-    if found is not None and found.source_key:
+    if found is not None:
         Stage(STAGE, place.events).finish(
             f"nothing had to move: {found.handle['file_name']} holds this very snapshot"
         )
@@ -133,7 +160,8 @@ class _Exporting(StoreWriting):
     def __init__(
         self, place: ExportPlace, image: str, frozen: FrozenDisk, source: ExportBytes
     ) -> None:
-        super().__init__(place, place.store, image, frozen.key, stage=STAGE)
+        key = _work_key(place, image)
+        super().__init__(place, place.store, image, frozen.key, key=key, stage=STAGE)
         self._frozen = frozen
         self._source = source
         self._id = generation_id(
@@ -199,10 +227,10 @@ class _Exporting(StoreWriting):
         )
 
     def record(self, publication: Publication) -> Generation:
+        del publication  # `keep_digests` has told the catalogue of it
         if self._same is not None:
             return _known_as(self.place, self._same, self._frozen)
-        facts = source_facts(self.store, publication.file_name)
-        return self.place.state.catalogue.update(self._id, source_key=facts.source_key)
+        return _completed(self.place, self.name, self.place.state.catalogue.get(self._id))
 
     def _discard_others(self, part_name: str) -> None:
         """Delete half files of this image's other contents: its lease is held, nobody goes on."""

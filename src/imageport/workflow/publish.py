@@ -115,7 +115,8 @@ class _Publishing(StoreWriting):
         name: str,
         if_exists: IfExists,
     ) -> None:
-        super().__init__(place, store, name, prepared.id, stage=STAGE, if_exists=if_exists)
+        key = f"{prepared.id}>{store.location}/{name}"
+        super().__init__(place, store, name, prepared.id, key=key, stage=STAGE, if_exists=if_exists)
         self._prepared = prepared
 
     def move(self, part_name: str) -> TransferResult:

@@ -22,15 +22,17 @@ class StoreWriting(ABC):
     """One file into one store; once the file is whole, a second try gives it the name it has.
 
     ``identity`` names what is written, the same after a crash; it decides which half file goes on.
+    ``key`` names the work: what is found under it of another identity is forgotten.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one word of what is written where
         self,
         place: SitePlace,
         store: VdiskStore,
         name: str,
         identity: str,
         *,
+        key: str,
         stage: str,
         if_exists: IfExists = IfExists.NEW_VERSION,
     ) -> None:
@@ -38,10 +40,9 @@ class StoreWriting(ABC):
         self.store = store
         self.name = name
         self.identity = identity
-        self.key = f"{identity}>{store.location}/{name}"
-        """Of the journal."""
+        self.key = key
         self._if_exists = if_exists
-        self._checkpoint = Checkpoint(place.state.folder, stage, self.key)
+        self._checkpoint = Checkpoint(place.state.folder, stage, key)
 
     @abstractmethod
     def move(self, part_name: str) -> TransferResult:
@@ -87,13 +88,19 @@ class StoreWriting(ABC):
             verified=result.verified,
         )
         self.keep_digests(publication, result)
-        self._checkpoint.save({"publication": asdict(publication), "target": asdict(target)})
+        self._checkpoint.save(
+            {
+                "identity": self.identity,
+                "publication": asdict(publication),
+                "target": asdict(target),
+            }
+        )
         self.store.finish(target, part, last_write_ns)
         return publication
 
     def _taken_up(self, saved: dict[str, Any]) -> Publication | None:
         """Return the publication of a run that was killed after the rename; ends its work."""
-        if "publication" not in saved:
+        if "publication" not in saved or saved.get("identity", self.identity) != self.identity:
             return None
         publication = Publication(**saved["publication"])
         if not is_untouched(self.store, publication):
