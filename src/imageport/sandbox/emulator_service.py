@@ -1,4 +1,4 @@
-"""Starts and stops the process of one emulated cloud of an embedded site."""
+"""Starts and stops the process of one emulated cloud or vCenter of an embedded site."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import urllib.request
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,14 +17,15 @@ from imageport.sandbox.turnable import Turnable
 ENDPOINT_FILE = "endpoint"
 
 
-class EmulatorService:
-    """One account in one process; the subclass says which, and what of it ends with it."""
+class EmulatorService(ABC):
+    """One emulator in one process; the subclass says which, and what of it ends with it.
+
+    The process writes where it is asked and turned to ``ROOT/endpoint`` when it answers.
+    """
 
     title: ClassVar[str]
-    module: ClassVar[str]
-    """Run as ``python -m MODULE ROOT KNOBS``; writes its endpoint when it answers."""
     start_seconds: ClassVar[float]
-    short_lived: ClassVar[tuple[str, ...]] = ("machines",)
+    short_lived: ClassVar[tuple[str, ...]] = ()
     """Folders that end with `stop`."""
 
     def __init__(self, root: Path, knobs: Turnable) -> None:
@@ -46,8 +48,8 @@ class EmulatorService:
         end_marked(self._root, mark=SERVICE_MARK)
         endpoint = self._root / ENDPOINT_FILE
         endpoint.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", self.module, str(self._root), self.knobs.to_json()]
-        child = Child(self.title, argv, self._environment(), self._root / "server.log")
+        log = self._root / "server.log"
+        child = Child(self.title, self._command(), self._environment(), log)
         self._child = child
         try:
             child.wait_until(endpoint.exists, self.start_seconds)
@@ -70,13 +72,9 @@ class EmulatorService:
         self.knobs.turn(knobs)
         self._ask("knobs", json.dumps(knobs).encode())
 
-    def machines(self) -> list[dict[str, Any]]:
-        """Return id, kind and ``busy`` of every machine that was switched on."""
-        return list(self._ask("machines"))
-
-    def violations(self) -> list[dict[str, Any]]:
-        """Return the guests that were not started because they would not have been isolated."""
-        return list(self._ask("violations"))
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Return the program with its arguments."""
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, SERVICE_MARK: str(self._root)}
@@ -87,3 +85,22 @@ class EmulatorService:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as answer:
             return json.load(answer)
+
+
+class CloudService(EmulatorService):
+    """One account of an emulated cloud, whose machines end with it."""
+
+    module: ClassVar[str]
+    """Run as ``python -m MODULE ROOT KNOBS``."""
+    short_lived: ClassVar[tuple[str, ...]] = ("machines",)
+
+    def machines(self) -> list[dict[str, Any]]:
+        """Return id, kind and ``busy`` of every machine that was switched on."""
+        return list(self._ask("machines"))
+
+    def violations(self) -> list[dict[str, Any]]:
+        """Return the guests that were not started because they would not have been isolated."""
+        return list(self._ask("violations"))
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", self.module, str(self._root), self.knobs.to_json()]

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from imageport.sandbox.aws.iam_policy import Check
 from imageport.sandbox.aws.knobs import Knobs
-from imageport.sandbox.emulator_service import EmulatorService
+from imageport.sandbox.emulator_service import CloudService
 
 
-class AwsService(EmulatorService):
+class AwsService(CloudService):
     """One account in one process; its snapshots stay in ``root`` over a restart.
 
     Volumes, machines, buckets and networks end with `stop`.

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from imageport.sandbox.azure.knobs import Knobs
-from imageport.sandbox.emulator_service import EmulatorService
+from imageport.sandbox.emulator_service import CloudService
 
 
-class AzureService(EmulatorService):
+class AzureService(CloudService):
     """One subscription in one process; disks, snapshots, groups and blobs stay in ``root``.
 
     Machines and their interfaces end with `stop`. A service that is started again on the same root

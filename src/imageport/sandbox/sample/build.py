@@ -76,7 +76,7 @@ def build_raw_sample(
 
 def cached_sample(variant: Variant, *, cache: Path | None = None) -> Path:
     """Return the cached VHDX of a variant, built when it is not there; only to be read."""
-    folder = (cache or _default_cache()) / "samples"
+    folder = (cache or cache_folder()) / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / f"{variant}-{recipe_id(variant)}.vhdx"
     if image.exists():
@@ -100,7 +100,8 @@ def _forget_old(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _default_cache() -> Path:
+def cache_folder() -> Path:
+    """Return where built images and programs are kept."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "imageport"
 

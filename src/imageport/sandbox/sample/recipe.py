@@ -76,6 +76,8 @@ class Variant(StrEnum):
     MBR_ALONE = "mbr_alone"
     """Starts by BIOS; the Windows partition is the active and the only one."""
     NO_PVS = "no_pvs"
+    MCS_MASTER = "mcs_master"
+    """As default, of an MCS catalog: no PVS target device software."""
     NO_ESP_LOADER = "no_esp_loader"
     WITHOUT_NETVSC = "without_netvsc"
     """This and the following lack something on Azure; see `azure_faults`."""
@@ -102,8 +104,8 @@ class BulkData:
 
 
 def bulk_data(variant: Variant) -> BulkData:
-    """Return the amounts for a variant; everything but the default is small."""
-    if variant is Variant.DEFAULT:
+    """Return the amounts for a variant; everything but the two sound samples is small."""
+    if variant in {Variant.DEFAULT, Variant.MCS_MASTER}:
         return BulkData(random=144, text=96, zeros=96)
     return BulkData(random=16, text=8, zeros=64)
 
@@ -118,6 +120,8 @@ def guest_kind(variant: Variant) -> GuestKind:
     """Return what kind of guest a variant is."""
     if variant is Variant.NO_PVS:
         return GuestKind(provisioning=Provisioning.NONE)
+    if variant is Variant.MCS_MASTER:
+        return GuestKind(provisioning=Provisioning.MCS)
     if variant in {Variant.MBR, Variant.MBR_ALONE}:
         return GuestKind(firmware=Firmware.BIOS)
     return GuestKind()
