@@ -1,0 +1,1 @@
+"""vCenter Server, or one ESXi host by itself."""
