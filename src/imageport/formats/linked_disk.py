@@ -11,7 +11,7 @@ from typing import NamedTuple
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats.disk_file import StoredFile
 from imageport.formats.mapped_disk import MappedDisk, Segment
-from imageport.model import ExtentState
+from imageport.model import MIB, ExtentState
 from imageport.storage.byte_file import ByteFile
 
 LONGEST_CHAIN = 256
@@ -32,6 +32,11 @@ class OwnSegment(NamedTuple):
     length: int
     state: ExtentState | Elsewhere
     place: int = 0
+
+    @property
+    def end(self) -> int:
+        """Return the offset just behind the segment."""
+        return self.offset + self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +177,54 @@ class LinkedDisk(MappedDisk):
         a parent that is smaller; a segment never crosses that end.
         """
         below = self.parent
+        if below is None:
+            for own in self.own_segments(offset, length):
+                yield own, self
+            return
+        lower = _Lower(below, stop, min(offset + length, below.size_bytes))
         for own in self.own_segments(offset, length):
-            if own.state is not Elsewhere.BELOW or below is None:
+            if own.state is not Elsewhere.BELOW:
                 yield own, self
                 continue
             inside = max(0, min(own.length, below.size_bytes - own.offset))
             if inside and below is stop:
-                yield own._replace(length=inside), self
+                yield OwnSegment(own.offset, inside, own.state), self
             elif inside:
-                yield from below._resolved(own.offset, inside, stop)  # noqa: SLF001 - of its own kind
+                yield from lower.within(own.offset, inside)
             if inside < own.length:
-                yield own._replace(offset=own.offset + inside, length=own.length - inside), self
+                yield OwnSegment(own.offset + inside, own.length - inside, own.state), self
+
+
+class _Lower:
+    """What lies below a file, for ranges asked in ascending order.
+
+    A file that was written here and there asks for thousands of short ranges; they are cut out of
+    one walk over the parent, which starts anew only behind a gap.
+    """
+
+    _NEAR_BYTES = MIB
+    """Walked over rather than started anew."""
+
+    def __init__(self, disk: LinkedDisk, stop: LinkedDisk | None, end: int) -> None:
+        self._disk = disk
+        self._stop = stop
+        self._end = end
+        self._walk: Iterator[tuple[OwnSegment, LinkedDisk]] = iter(())
+        self._own = OwnSegment(0, 0, Elsewhere.BELOW)
+        self._holder = disk
+
+    def within(self, offset: int, length: int) -> Iterator[tuple[OwnSegment, LinkedDisk]]:
+        """Yield what lies in a range that begins where the last one ended, or later."""
+        end = offset + length
+        if offset - self._own.end > self._NEAR_BYTES or not self._own.length:
+            self._walk = self._disk._resolved(offset, self._end - offset, self._stop)  # noqa: SLF001 - of its own kind
+            self._own, self._holder = next(self._walk)
+        while offset < end:
+            while self._own.end <= offset:
+                self._own, self._holder = next(self._walk)
+            own = self._own
+            stop = min(end, own.end)
+            # A place has no meaning but for data; adding to it does no harm.
+            place = own.place + offset - own.offset
+            yield OwnSegment(offset, stop - offset, own.state, place), self._holder
+            offset = stop

@@ -75,8 +75,7 @@ class MappedDisk(DiskFile):
             return b""
         found = list(self.segments(offset_bytes, length_bytes))
         if len(found) > _FEW_PARTS:
-            ranges = [(offset_bytes, length_bytes)]
-            return b"".join(data for _, data in _from_several_files(self._cut(ranges)))
+            return b"".join(data for _, data in _from_several_files(_cut_to_pieces(found)))
         parts = [
             bytes(part.length)
             if part.stored is None
@@ -100,13 +99,7 @@ class MappedDisk(DiskFile):
     def _cut(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Segment]:
         """Yield the segments of ranges; those with data have at most 1 MiB."""
         for offset, length in self._checked(ranges):
-            for segment in self.segments(offset, length):
-                if segment.stored is None:
-                    yield segment
-                    continue
-                for start in range(0, segment.length, PIECE_BYTES):
-                    count = min(PIECE_BYTES, segment.length - start)
-                    yield segment.behind(start)._replace(length=count)
+            yield from _cut_to_pieces(self.segments(offset, length))
 
     def _stored_extents(self) -> Iterator[Extent]:
         for segment in self.segments(0, self.size_bytes):
@@ -118,6 +111,16 @@ class MappedDisk(DiskFile):
             parts = allocated_extents(allocated, segment.place, segment.length, ExtentState.ZERO)
             for part in parts:
                 yield Extent(part.offset_bytes + shift, part.length_bytes, part.state)
+
+
+def _cut_to_pieces(segments: Iterable[Segment]) -> Iterator[Segment]:
+    for segment in segments:
+        if segment.stored is None or segment.length <= PIECE_BYTES:
+            yield segment
+            continue
+        for start in range(0, segment.length, PIECE_BYTES):
+            count = min(PIECE_BYTES, segment.length - start)
+            yield segment.behind(start)._replace(length=count)
 
 
 def _from_one_file(file: ByteFile, segments: Iterable[Segment]) -> Iterator[tuple[int, bytes]]:
@@ -177,9 +180,7 @@ class _Reads:
             if segment.stored is not None:
                 key = id(segment.stored)
                 by_file.setdefault(key, (segment.stored, []))[1].append(segment)
-        self._parts = {
-            key: self._read(stored, wanted) for key, (stored, wanted) in by_file.items()
-        }
+        self._parts = {key: self._read(stored, wanted) for key, (stored, wanted) in by_file.items()}
 
     def next_of(self, segment: Segment) -> bytes | memoryview:
         """Return what a segment holds; asked once each, in the order of the window."""
