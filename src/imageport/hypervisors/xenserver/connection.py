@@ -124,11 +124,13 @@ class PoolConnection:
                 session.login_with_password(
                     settings.username, settings.password, API_VERSION, ORIGINATOR
                 )
+                self._session = session
             except XenAPI.Failure as failure:
                 if not self._follow(failure.details):
                     raise
-            else:
-                self._session = session
+            finally:
+                if self._session is None:
+                    session("close")()
         if self._session is None:
             raise self._no_coordinator()
         return self._session
@@ -144,7 +146,9 @@ class PoolConnection:
         if len(details) < 2 or details[0] != "HOST_IS_SLAVE":
             return False
         self.host = str(details[1])
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session("close")()
         return True
 
     def _no_coordinator(self) -> HypervisorUnreachable:
