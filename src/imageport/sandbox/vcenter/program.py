@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -35,11 +36,10 @@ def vcsim_program() -> Path:
         MissingTool: it has to be built and there is no Go that can.
         EngineFailed: Go could not build it; carries its output.
     """
-    folder = cache_folder() / "vcsim"
-    program = folder / f"vcsim-{sources_digest()}"
+    program = _place()
     if program.exists():
         return program
-    go = find_go()
+    go, folder = find_go(), program.parent
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         if not program.exists():
@@ -50,7 +50,22 @@ def vcsim_program() -> Path:
     return program
 
 
-def sources_digest() -> str:
+def is_available() -> bool:
+    """Tell whether it is built, or can be."""
+    if _place().exists():
+        return True
+    try:
+        find_go()
+    except MissingTool:
+        return False
+    return True
+
+
+def _place() -> Path:
+    return cache_folder() / "vcsim" / f"vcsim-{_sources_digest()}"
+
+
+def _sources_digest() -> str:
     """Return the identity of what would be built."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
@@ -136,7 +151,16 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Build it and print where it is."""
+    """Build it and print where it is; or only tell, by the exit code, whether it or Go is there."""
+    parser = argparse.ArgumentParser(description="Build the embedded vCenter.")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--only-find", action="store_true", help="fail when it is not built yet")
+    only.add_argument("--only-find-go", action="store_true", help="fail when no Go can build it")
+    arguments = parser.parse_args()
+    if arguments.only_find:
+        sys.exit(0 if _place().exists() else 1)
+    if arguments.only_find_go:
+        sys.exit(0 if is_available() else 1)
     try:
         sys.stdout.write(f"{vcsim_program()}\n")
     except (MissingTool, EngineFailed) as error:
