@@ -94,6 +94,25 @@ def test_a_task_that_succeeds_late_is_waited_for(lab: XenServerLab, link: XenSer
     assert lab.pool.left_behind() == []
 
 
+def test_a_disk_that_is_detached_after_its_task_has_ended_is_no_hindrance(
+    lab: XenServerLab, link: XenServerHypervisor
+):
+    lab.pool.knobs.detach_seconds = 0.3
+    assert run(lab, link) == lab.content()
+    assert lab.pool.left_behind() == []
+
+
+def test_a_user_who_may_detach_nothing_waits_for_the_pool_to_do_it(
+    lab: XenServerLab, link: XenServerHypervisor
+):
+    link.product()
+    for session in lab.pool.records.all("session").values():
+        session["permissions"].remove("vbd.unplug")
+    lab.pool.knobs.detach_seconds = 0.3
+    assert run(lab, link) == lab.content()
+    assert lab.pool.left_behind() == []
+
+
 def test_a_task_without_an_end_is_given_up(
     lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
 ):

@@ -29,7 +29,7 @@ from imageport.hypervisors.xenserver.refusals import export_failure
 LARGEST_VHD_BYTES: Final = 2040 * 1024**3
 """xapi refuses to make a larger VHD (VDI_TOO_LARGE); such disks go raw, holes as zeros."""
 FINISH_SECONDS: Final = 300.0
-"""From the last byte to ``success``: xapi detaches the disk in between, five minutes at most."""
+"""From the last byte to ``success``: xapi may detach the disk first, five minutes at most."""
 REASON_SECONDS: Final = 10.0
 """From a broken stream to the task's reason; without one the stream's own error stands."""
 _SUCCESS: Final = "success"

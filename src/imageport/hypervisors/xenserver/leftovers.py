@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Final
 
-from imageport.errors import HypervisorError, VmMissing
+from imageport.errors import HypervisorError, HypervisorRefused, VmMissing
 from imageport.hypervisor import OWN_PREFIX, Vm
 from imageport.hypervisors.xenserver.connection import PoolConnection
 from imageport.hypervisors.xenserver.inventory import Inventory
@@ -99,7 +99,8 @@ class Leftovers:
         """Detach a disk from control domains where nothing reads it; return from how many.
 
         With ``of_task``, only what that task attached; without, whatever task attached it and has
-        ended.
+        ended. What cannot be detached stays: xapi may be doing it itself at this moment, and
+        whoever destroys the disk waits, and says that it is in use.
         """
         count = 0
         for ref in self._attachments(vdi):
@@ -112,11 +113,7 @@ class Leftovers:
                 if vbd.flag("currently_attached"):
                     self._connection.call("VBD.unplug", ref, doing="detach a disk from a host")
                 self._connection.call("VBD.destroy", ref, doing="detach a disk from a host")
-            except VmMissing:
-                continue  # xapi did it meanwhile
-            except HypervisorError as error:
-                if error.fields.get("xapi_code") != "DEVICE_ALREADY_DETACHED":
-                    raise
+            except (VmMissing, HypervisorRefused):
                 continue
             count += 1
         return count

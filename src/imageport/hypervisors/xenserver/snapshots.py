@@ -15,12 +15,10 @@ from imageport.hypervisors.xenserver.inventory import AttachedDisk, Inventory
 from imageport.hypervisors.xenserver.leftovers import Leftovers
 from imageport.hypervisors.xenserver.records import NULL, ApiRecord
 
-IN_USE_SECONDS: Final = 60.0
-"""xapi detaches a disk within seconds after its export; storage that is busy takes longer."""
+IN_USE_SECONDS: Final = 120.0
+"""xapi may detach a disk after its export's task has ended (xen-api #4339); iSCSI takes longest."""
 _PAUSE_SECONDS: Final = 0.5
-_IN_USE: Final = {
-    "VDI_IN_USE", "OTHER_OPERATION_IN_PROGRESS", "VDI_NOT_AVAILABLE", "DEVICE_DETACH_REJECTED",
-}  # fmt: skip
+_IN_USE: Final = {"VDI_IN_USE", "OTHER_OPERATION_IN_PROGRESS", "VDI_NOT_AVAILABLE"}
 
 
 class Snapshots:
@@ -132,8 +130,8 @@ class Snapshots:
         """Destroy a disk of a snapshot; what a failed export left attached is detached first."""
         end = time.monotonic() + IN_USE_SECONDS
         while True:
+            self._leftovers.detach(vdi)
             try:
-                self._leftovers.detach(vdi)
                 self._gone("VDI.destroy", vdi, f"remove a disk of {what}")
             except HypervisorRefused as error:
                 busy = error.fields.get("xapi_code") in _IN_USE

@@ -148,7 +148,7 @@ class Exports:
     def _end(self, task: str, attached: list[str], failure: list[str]) -> None:
         with self._lock:
             if not (failure and self._knobs.keeps_disk_attached):
-                self._detach(attached)
+                self._detach_in_time(attached)
             if self._knobs.endless_task and not failure:
                 return
             delay = self._knobs.task_seconds
@@ -156,6 +156,12 @@ class Exports:
                 self._machines.end_task(task, failure)
                 return
         threading.Timer(delay, self._end_later, (task,)).start()
+
+    def _detach_in_time(self, attached: list[str]) -> None:
+        if not self._knobs.detach_seconds:
+            self._detach(attached)
+            return
+        threading.Timer(self._knobs.detach_seconds, self._detach, (attached,)).start()
 
     def _end_later(self, task: str) -> None:
         with self._lock:
@@ -213,12 +219,13 @@ class Exports:
 
     def _detach(self, attached: list[str]) -> None:
         caller: Record = {"permissions": [], "subject": NULL}
-        for vbd in attached:
-            if self._records.find("VBD", vbd) is None:
-                continue  # somebody tidied up
-            if self._records.get("VBD", vbd)["currently_attached"]:
-                self._machines.unplug(caller, vbd)
-            self._machines.destroy_attachment(caller, vbd)
+        with self._lock:
+            for vbd in attached:
+                if self._records.find("VBD", vbd) is None:
+                    continue  # somebody tidied up
+                if self._records.get("VBD", vbd)["currently_attached"]:
+                    self._machines.unplug(caller, vbd)
+                self._machines.destroy_attachment(caller, vbd)
 
     def _cut(self, body: Iterator[bytes]) -> Iterator[bytes]:
         with self._lock:

@@ -23,6 +23,8 @@ class Knobs(Turnable):
     """An export's task stays pending after its last byte."""
     task_seconds: float = 0.0
     """How long after the end of a stream its task becomes ``success``."""
+    detach_seconds: float = 0.0
+    """How long after its task has ended an export detaches its disk (xen-api #4339)."""
     silent_before_data: bool = False
     """Exports attach the disk and then send nothing, as a stuck storage does."""
     keeps_disk_attached: bool = False
