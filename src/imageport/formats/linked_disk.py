@@ -159,8 +159,10 @@ class LinkedDisk(MappedDisk):
         if ancestor is None:
             return None
         changed: list[tuple[int, int]] = []
-        for own, _disk in self._resolved(0, self.size_bytes, ancestor):
-            if own.state is Elsewhere.BELOW and own.offset < ancestor.size_bytes:
+        for own, disk in self._resolved(0, self.size_bytes, ancestor):
+            # BELOW past the end of a smaller disk between the two hides what the ancestor has.
+            is_there = disk.parent is ancestor and own.offset < ancestor.size_bytes
+            if own.state is Elsewhere.BELOW and is_there:
                 continue
             if changed and sum(changed[-1]) == own.offset:
                 changed[-1] = (changed[-1][0], changed[-1][1] + own.length)
