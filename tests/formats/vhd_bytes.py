@@ -45,7 +45,7 @@ class Recipe:
         return -(-self.size_bytes // self.block_bytes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Made:
     """A file, what a guest reads from it through its parents, and where its parts lie."""
 
@@ -54,6 +54,9 @@ class Made:
     unique_id: bytes
     places: dict[int, int]
     """Offset in the file of each block's bitmap."""
+
+    def __repr__(self) -> str:
+        return f"<a file of {len(self.content)} bytes, blocks at {self.places}>"
 
 
 def checksummed(data: bytes, at: int) -> bytes:

@@ -156,6 +156,8 @@ class VhdStream(DiskStream):
 
     def _read_footer(self) -> None:
         """Read on to the footer: the rest of a block past the disk's end, padding, the footer."""
+        sectors = -(-self._bytes.position // layout.SECTOR_BYTES)
+        self._bytes.skip_to(sectors * layout.SECTOR_BYTES, "the footer")
         limit = self._bytes.position + self._header.block_bytes + _MOST_GAP_BYTES
         while self._bytes.position <= limit:
             packed = self._bytes.up_to(layout.FOOTER_BYTES)
