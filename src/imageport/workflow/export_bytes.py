@@ -21,6 +21,7 @@ from imageport.transfer.block_target import BlockTarget
 from imageport.transfer.manifest import Manifest
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
 from imageport.transfer.receiving import receive
+from imageport.workflow.known_digests import outside_of
 from imageport.workflow.master import ExportPlace, ExportWay
 
 STAGE = "export"
@@ -81,8 +82,9 @@ class ExportBytes:
             stream = self._difference(since)
             if stream is not None:
                 self.words = f"as a stream of what changed since '{since.snapshot.name}'"
+                known = replace(request, known=self._digests_of_previous())
                 with stream, self._previous_disk() as base:
-                    return receive(stream, target, request, content_key=self._frozen.key, base=base)
+                    return receive(stream, target, known, content_key=self._frozen.key, base=base)
         with self._place.hypervisor.open_stream(self._frozen) as stream:
             return receive(stream, target, request, content_key=self._frozen.key)
 
@@ -95,14 +97,14 @@ class ExportBytes:
 
     def _ask_for_changes(self) -> Areas | None:
         """Return what changed since the earlier export; None when that cannot be relied on."""
-        earlier, previous = self._earlier(), self.previous
-        if earlier is None or previous is None:
+        earlier = self._earlier()
+        if earlier is None:
             return None
         areas = self._place.hypervisor.changed_areas(self._frozen, earlier.change_id)
         if areas is None:
             self._stage.advance(0, "the hypervisor cannot tell what changed: all is read")
             return None
-        manifest = self._place.state.manifests.get(previous.id)
+        manifest = self._digests_of_previous()
         if manifest is None:
             return None
         try:
@@ -110,7 +112,7 @@ class ExportBytes:
         except HypervisorRefused as error:
             self._stage.advance(0, f"{error.message} All is read as a stream.")
             return None
-        if not _sample_agrees(top, _unchanged(manifest, list(areas))):
+        if not _sample_agrees(top, outside_of(manifest, areas, top.size_bytes)):
             self._stage.advance(0, "what the hypervisor calls unchanged differs: all is read")
             return None
         return list(areas)
@@ -120,11 +122,11 @@ class ExportBytes:
     ) -> TransferResult:
         changed = sum(length for _, length in areas)
         self.words = f"{changed} bytes that changed, by ranges; the rest from the earlier export"
-        previous = self.previous
-        manifest = self._place.state.manifests.get(previous.id) if previous else None
-        known = _unchanged(manifest, areas) if manifest else None
-        top = self._place.hypervisor.open_ranges(self._frozen)
-        with PatchedDisk(self._previous_disk(), top, areas) as disk:
+        manifest = self._digests_of_previous()
+        known = outside_of(manifest, areas, self._frozen.size_bytes) if manifest else None
+        base = self._open.enter_context(self._previous_disk())
+        top = self._open.enter_context(self._place.hypervisor.open_ranges(self._frozen))
+        with PatchedDisk(base, top, areas) as disk:
             return transfer(disk, target, replace(request, known=known))
 
     def _difference(self, since: FrozenDisk) -> DiskStream | None:
@@ -143,6 +145,8 @@ class ExportBytes:
         same = (here.hypervisor_id, here.vm.id, here.disk.key)
         if (facts.get("hypervisor_id"), facts.get("vm_id"), facts.get("disk_key")) != same:
             return None
+        if int(facts["size_bytes"]) > here.size_bytes:
+            return None  # no disk shrinks: another one took its place
         return replace(
             here,
             snapshot=VmSnapshot(str(facts["snapshot_id"]), str(facts["snapshot"])),
@@ -150,24 +154,13 @@ class ExportBytes:
             change_id=str(facts["change_id"]),
         )
 
+    def _digests_of_previous(self) -> Manifest | None:
+        return self._place.state.manifests.get(self.previous.id) if self.previous else None
+
     def _previous_disk(self) -> VirtualDisk:
         store = self._place.store
         name = self.previous.handle["file_name"] if self.previous else ""
         return open_disk(store.folder.open_read(name, deny_write=True), store.folder)
-
-
-def _unchanged(manifest: Manifest, areas: Areas) -> Manifest:
-    """Return the digests of the blocks that no area touches."""
-    known = Manifest(manifest.size_bytes, absent_reads_zero=False)
-    for index in range(manifest.block_count):
-        digest = manifest.digest(index)
-        if digest is not None:
-            known.set(index, digest)
-    for offset, length in areas:
-        first, behind = offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)
-        for index in range(first, min(behind, known.block_count)):
-            known.digests.discard(index)
-    return known
 
 
 def _sample_agrees(disk: VirtualDisk, known: Manifest) -> bool:
