@@ -99,7 +99,8 @@ class MappedDisk(DiskFile):
     def _cut(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Segment]:
         """Yield the segments of ranges; those with data have at most 1 MiB."""
         for offset, length in self._checked(ranges):
-            yield from _cut_to_pieces(self.segments(offset, length))
+            if length:
+                yield from _cut_to_pieces(self.segments(offset, length))
 
     def _stored_extents(self) -> Iterator[Extent]:
         for segment in self.segments(0, self.size_bytes):
