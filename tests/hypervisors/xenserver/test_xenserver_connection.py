@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import xmlrpc.client
@@ -15,16 +16,17 @@ from imageport.errors import (
     HypervisorLoginRefused,
     HypervisorRefused,
     HypervisorUnreachable,
+    ImageportError,
     InputError,
 )
-from imageport.hypervisors.xenserver import connection
+from imageport.hypervisors.xenserver import connection, export, leftovers, snapshots
 from imageport.hypervisors.xenserver.hypervisor import XenServerHypervisor
 from imageport.hypervisors.xenserver.pool_trust import PoolTrust
 from imageport.hypervisors.xenserver.refusals import export_failure, refusal, shown
 from imageport.hypervisors.xenserver.settings import XenServerSettings
 from tests.hypervisors.hypervisor_contract import SNAPSHOT
 from tests.hypervisors.tls_server import Authority, Certificate, ConnectProxy, TlsServer
-from tests.hypervisors.xenserver.xenserver_lab import PASSWORD, XenServerLab
+from tests.hypervisors.xenserver.xenserver_lab import PASSWORD, XenServerLab, run
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,40 @@ def test_a_server_that_is_no_xenserver_is_told_from_one(
         with XenServerHypervisor(settings) as link, pytest.raises(kind) as caught:
             link.product()
     assert PASSWORD not in str(caught.value)
+
+
+ODD_VALUES = (7, "", "OpaqueRef:none", [], [7], {}, {"a": 7}, True, 1.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_of_other_kinds_end_in_errors_of_ours_alone(
+    lab: XenServerLab, monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    """Recipe: one answer in sixteen, in later seeds ever fewer, becomes a value of any kind."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    plain = lab.pool.hosts[0].api._call
+    monkeypatch.setattr(leftovers, "CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr(export, "REASON_SECONDS", 0.05)
+    monkeypatch.setattr(export, "FINISH_SECONDS", 0.2)
+    monkeypatch.setattr(snapshots, "IN_USE_SECONDS", 0.05)
+
+    def answer(method: str, parameters: object) -> object:
+        value = plain(method, parameters)  # type: ignore[arg-type]
+        odd = chance.random() * 16 * (seed + 1) < 1 and not method.startswith("session.log")
+        return chance.choice(ODD_VALUES) if odd else value
+
+    monkeypatch.setattr(lab.pool.hosts[0].api, "_call", answer)
+    refused = 0
+    for _ in range(8):
+        try:
+            with lab.connect() as link:
+                vm = link.find_vm(lab.path)
+                link.check_permissions(vm, takes_snapshot=True)
+                link.tidy_up(vm)
+                run(lab, link)
+        except ImageportError:
+            refused += 1
+    assert refused
 
 
 def test_settings_say_all_that_is_wrong_at_once_and_hide_the_password():

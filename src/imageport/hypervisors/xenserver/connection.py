@@ -15,6 +15,7 @@ import XenAPI  # type: ignore[import-untyped] # the vendor ships no types
 from imageport.errors import HypervisorError, HypervisorRefused, HypervisorUnreachable
 from imageport.hypervisors.tls_trust import TrustedConnection, unreachable
 from imageport.hypervisors.xenserver.pool_trust import PoolTrust
+from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.hypervisors.xenserver.refusals import refusal
 from imageport.hypervisors.xenserver.settings import XenServerSettings
 
@@ -32,6 +33,9 @@ _MALFORMED: Final = (
     xmlrpc.client.Error, ExpatError, TypeError, ValueError, LookupError, AttributeError,
 )  # fmt: skip
 """What client and parser raise for an answer that is none."""
+
+_ANSWER: Final = "answer"
+"""What messages call a value that has no name."""
 
 Result = TypeVar("Result")
 
@@ -75,6 +79,27 @@ class PoolConnection:
         doing = doing or f"ask '{self.location}' for {method}"
         with self._lock:
             return self._translated(doing, lambda: self._call(method, parameters, repeatable))
+
+    def text(self, method: str, *parameters: Any, doing: str = "", repeatable: bool = True) -> str:
+        """Call the API for a text or a reference."""
+        value = self.call(method, *parameters, doing=doing, repeatable=repeatable)
+        return ApiRecord(method, {_ANSWER: value}).text(_ANSWER)
+
+    def texts(self, method: str, *parameters: Any, doing: str = "") -> list[str]:
+        """Call the API for a set of texts or references."""
+        value = self.call(method, *parameters, doing=doing)
+        return ApiRecord(method, {_ANSWER: value}).texts(_ANSWER)
+
+    def flag(self, method: str, *parameters: Any, doing: str = "") -> bool:
+        """Call the API for a truth value."""
+        value = self.call(method, *parameters, doing=doing)
+        return ApiRecord(method, {_ANSWER: value}).flag(_ANSWER)
+
+    def records(self, kind: str, *, doing: str = "") -> dict[str, ApiRecord]:
+        """Return all records of a class by reference."""
+        value = self.call(f"{kind}.get_all_records", doing=doing)
+        found = ApiRecord(f"{kind}.get_all_records", {_ANSWER: value}).structure(_ANSWER)
+        return {ref: ApiRecord(kind, record) for ref, record in found.items()}
 
     def session_id(self) -> str:
         """Return the session's reference: a secret."""

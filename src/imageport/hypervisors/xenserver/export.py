@@ -47,7 +47,7 @@ def open_export(
     """
     form = "vhd" if frozen.size_bytes <= LARGEST_VHD_BYTES else "raw"
     doing = f"find '{frozen.location}'"
-    vdis = [str(connection.call("VDI.get_by_uuid", frozen.change_id, doing=doing))]
+    vdis = [connection.text("VDI.get_by_uuid", frozen.change_id, doing=doing)]
     query = {"vdi": frozen.change_id, "format": form}
     if since is not None:
         vdis.append(_base(connection, frozen, since))
@@ -80,7 +80,7 @@ def _base(connection: PoolConnection, frozen: FrozenDisk, since: FrozenDisk) -> 
         cause = f"it is larger than the {LARGEST_VHD_BYTES} bytes of a VHD"
     if not cause:
         try:
-            return str(connection.call("VDI.get_by_uuid", since.change_id))
+            return connection.text("VDI.get_by_uuid", since.change_id)
         except VmMissing:
             cause = f"'{since.location}' is gone"
     raise HypervisorRefused(

@@ -47,9 +47,7 @@ class Inventory:
 
     def pool(self) -> ApiRecord:
         """Return the pool's record."""
-        records = self._connection.call("pool.get_all_records")
-        values = list(records.values()) if isinstance(records, dict) else []
-        return ApiRecord("pool", values[0] if values else None)
+        return next(iter(self._connection.records("pool").values()), ApiRecord("pool", {}))
 
     def find(self, path: str) -> Vm:
         """Return a machine by uuid, by name, or by folder and name.
@@ -88,15 +86,15 @@ class Inventory:
         )
 
     def _named(self, name: str) -> list[tuple[str, ApiRecord]]:
-        refs = self._connection.call("VM.get_by_name_label", name)
-        found = [(str(ref), self.record("VM", str(ref))) for ref in refs]
+        refs = self._connection.texts("VM.get_by_name_label", name)
+        found = [(ref, self.record("VM", ref)) for ref in refs]
         return [(ref, record) for ref, record in found if is_machine(record)]
 
     def _by_uuid(self, path: str) -> list[tuple[str, ApiRecord]]:
         if not _UUID.fullmatch(path):
             return []
         try:
-            ref = str(self._connection.call("VM.get_by_uuid", path.lower()))
+            ref = self._connection.text("VM.get_by_uuid", path.lower())
         except VmMissing:
             return []
         record = self.record("VM", ref)
@@ -109,7 +107,7 @@ class Inventory:
     def machine(self, vm: Vm) -> str:
         """Return a machine's reference; `VmMissing` when it is gone."""
         doing = f"find '{vm.location}'"
-        return str(self._connection.call("VM.get_by_uuid", vm.id, doing=doing))
+        return self._connection.text("VM.get_by_uuid", vm.id, doing=doing)
 
     def describe(self, record: ApiRecord) -> Vm:
         """Return what the interface says of a machine."""
@@ -162,7 +160,7 @@ class Inventory:
 
     def _storage_name(self, ref: str) -> str:
         try:
-            return str(self._connection.call("SR.get_name_label", ref))
+            return self._connection.text("SR.get_name_label", ref)
         except VmMissing:
             return ""
 

@@ -40,10 +40,8 @@ class Leftovers:
     def begin(self, vm: Vm, description: str) -> str:
         """Make a task for an export and return its reference."""
         doing = f"make a task for '{vm.location}'"
-        task = str(
-            self._connection.call(
-                "task.create", task_label(vm.id), description, doing=doing, repeatable=False
-            )
+        task = self._connection.text(
+            "task.create", task_label(vm.id), description, doing=doing, repeatable=False
         )
         with self._lock:
             self._under_way.add(task)
@@ -121,7 +119,7 @@ class Leftovers:
     def is_control_domain(self, machine: str) -> bool:
         """Tell whether a reference is a host's own domain; one that is gone is none."""
         try:
-            return bool(self._connection.call("VM.get_is_control_domain", machine))
+            return self._connection.flag("VM.get_is_control_domain", machine)
         except VmMissing:
             return False
 
@@ -164,16 +162,15 @@ class Leftovers:
         label = task_label(vm.id)
         with self._lock:
             under_way = set(self._under_way)
-        records = self._connection.call("task.get_all_records", doing="list tasks")
         return [
-            str(ref)
-            for ref, record in dict(records).items()
-            if ref not in under_way and ApiRecord("task", record).text("name_label") == label
+            ref
+            for ref, record in self._connection.records("task", doing="list tasks").items()
+            if ref not in under_way and record.text("name_label") == label
         ]
 
     def _attachments(self, vdi: str) -> list[str]:
         try:
-            return [str(ref) for ref in self._connection.call("VDI.get_VBDs", vdi)]
+            return self._connection.texts("VDI.get_VBDs", vdi)
         except VmMissing:
             return []
 

@@ -41,9 +41,9 @@ def permission_gaps(connection: PoolConnection, *, takes_snapshot: bool) -> list
     """Return what the session may not do; the local superuser may do everything."""
     session = connection.session_id()
     doing = "ask for this session's permissions"
-    if connection.call("session.get_is_local_superuser", session, doing=doing):
+    if connection.flag("session.get_is_local_superuser", session, doing=doing):
         return []
-    granted = set(connection.call("session.get_rbac_permissions", session, doing=doing))
+    granted = set(connection.texts("session.get_rbac_permissions", session, doing=doing))
     return [
         PermissionGap(
             need.permission,

@@ -50,10 +50,14 @@ class ApiRecord:
 
     def mapping(self, name: str) -> dict[str, str]:
         """Return a map of texts."""
+        return {key: str(item) for key, item in self.structure(name).items()}
+
+    def structure(self, name: str) -> dict[str, Any]:
+        """Return a map of anything."""
         value = self._fields.get(name)
         if not isinstance(value, dict):
             raise self._bad(name, value, "a map")
-        return {str(key): str(item) for key, item in value.items()}
+        return {str(key): item for key, item in value.items()}
 
     def time(self, name: str) -> str:
         """Return a time as ISO 8601; empty where it cannot be read."""

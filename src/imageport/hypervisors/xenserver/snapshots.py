@@ -42,9 +42,7 @@ class Snapshots:
         doing = f"take snapshot '{name}' of '{vm.location}'"
         # Never sent twice: an answer that is lost may belong to a snapshot that was made, which
         # the next run finds by its name.
-        ref = str(
-            self._connection.call("VM.snapshot", machine, name, doing=doing, repeatable=False)
-        )
+        ref = self._connection.text("VM.snapshot", machine, name, doing=doing, repeatable=False)
         made = self._inventory.record("VM", ref)
         return VmSnapshot(made.text("uuid"), made.text("name_label"), made.time("snapshot_time"))
 
@@ -52,7 +50,7 @@ class Snapshots:
         """Look up what the snapshot has of the disk."""
         what = f"disk '{disk.label}' in snapshot '{snapshot.name}' of '{vm.location}'"
         _, record = self._snapshot(vm, snapshot, what)
-        current = str(self._connection.call("VDI.get_by_uuid", disk.key, doing=f"find {what}"))
+        current = self._connection.text("VDI.get_by_uuid", disk.key, doing=f"find {what}")
         frozen = self._match(vm, current, self._inventory.disks_of(record))
         if frozen is None:
             raise VmMissing(f"Cannot find {what}: it was not attached when that was taken.")
@@ -88,7 +86,7 @@ class Snapshots:
         self._gone("VM.destroy", ref, f"remove {what}")
 
     def _snapshot(self, vm: Vm, snapshot: VmSnapshot, what: str) -> tuple[str, ApiRecord]:
-        ref = str(self._connection.call("VM.get_by_uuid", snapshot.id, doing=f"find {what}"))
+        ref = self._connection.text("VM.get_by_uuid", snapshot.id, doing=f"find {what}")
         record = self._inventory.record("VM", ref)
         if not record.flag("is_a_snapshot") or not self._is_of(vm, record):
             raise InputError(f"Bad snapshot: found '{snapshot.name}', no snapshot of '{vm.name}'.")
