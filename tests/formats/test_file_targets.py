@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from imageport.errors import NameTaken, ResourceGone, ShareFull, TransferError
+from imageport.errors import InputError, NameTaken, ResourceGone, ShareFull, TransferError
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK, ZERO_DIGEST, ExtentState
 from imageport.storage.folder import Folder
@@ -20,7 +21,7 @@ from imageport.transfer.block_target import TransferPlan
 SIZE = 20 * MIB + 512
 PLAN = TransferPlan(SIZE, (), (), 0)
 LAST = SIZE // BLOCK_BYTES
-KINDS = [VhdxFileTarget, RawFileTarget]
+KINDS = [VhdxFileTarget, RawFileTarget, VhdFileTarget, FixedVhdFileTarget]
 
 
 def put(target: FileTarget, index: int, seed: int = 1) -> bytes:
@@ -80,16 +81,17 @@ def test_somebody_elses_file_is_neither_replaced_nor_removed(
 
 
 @pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("kind", [VhdxFileTarget, VhdFileTarget, FixedVhdFileTarget])
 def test_what_a_killed_run_left_is_replaced_by_a_new_one(
-    folder: LocalFolder, *, finished: bool
+    folder: LocalFolder, kind: type[FileTarget], *, finished: bool
 ) -> None:
-    left = VhdxFileTarget(folder, "x.part")
+    left = kind(folder, "x.part")
     left.begin(TransferPlan(64 * MIB, (), (), 0), "other")
     put(left, 0)
     if finished:
         left.commit({})
     left.close()
-    target = VhdxFileTarget(folder, "x.part")
+    target = kind(folder, "x.part")
     target.begin(PLAN, "t")
     data = put(target, 3)
     target.commit({})
@@ -121,12 +123,20 @@ def test_a_part_file_of_another_size_cannot_be_resumed(
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 500, b"vhdxfile" + bytes(1 << 20)])
+@pytest.mark.parametrize("kind", [VhdxFileTarget, VhdFileTarget, FixedVhdFileTarget])
 def test_a_part_file_that_is_not_ours_cannot_be_resumed(
-    folder: LocalFolder, content: bytes
+    folder: LocalFolder, kind: type[FileTarget], content: bytes
 ) -> None:
     (folder.root / "x.part").write_bytes(content)
     with pytest.raises(ResourceGone):
-        VhdxFileTarget(folder, "x.part").resume(PLAN, "x.part")
+        kind(folder, "x.part").resume(PLAN, "x.part")
+
+
+@pytest.mark.parametrize("kind", [VhdFileTarget, FixedVhdFileTarget])
+def test_a_disk_of_4_kib_sectors_is_no_vhd(folder: LocalFolder, kind: type[VhdFileTarget]) -> None:
+    with pytest.raises(InputError, match="needed 512: VHD knows no others"):
+        kind(folder, "x.part", sector_bytes=4096)
+    assert list(folder.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

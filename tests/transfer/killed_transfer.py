@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
 
 from imageport.formats.file_target import FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.model import BLOCK_BYTES
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder
@@ -36,6 +37,8 @@ class RunTarget(RawFileTarget):
 KINDS: dict[str, type[FileTarget]] = {
     "vhdx": VhdxFileTarget,
     "raw": RawFileTarget,
+    "vhd": VhdFileTarget,
+    "vhd-fixed": FixedVhdFileTarget,
     "runs": RunTarget,
 }
 

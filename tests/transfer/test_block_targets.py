@@ -19,6 +19,7 @@ from target_contract import (
 
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.formats.file_target import RawFileTarget, VhdxFileTarget
+from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.model import BLOCK_BYTES
 from imageport.storage.local import LocalFolder
 from imageport.storage.memory import MemoryFolder
@@ -134,6 +135,18 @@ class TestVhdxFileInMemory(BlockTargetContract):
     def make_target(self) -> TargetFactory:
         folder = MemoryFolder()
         return lambda: VhdxFileTarget(folder, "disk.vhdx.part")
+
+
+class TestVhdFileOnALocalFolder(BlockTargetContract):
+    @pytest.fixture
+    def make_target(self, tmp_path: Path) -> TargetFactory:
+        return lambda: VhdFileTarget(LocalFolder(tmp_path), "disk.vhd.part")
+
+
+class TestFixedVhdFileOnALocalFolder(BlockTargetContract):
+    @pytest.fixture
+    def make_target(self, tmp_path: Path) -> TargetFactory:
+        return lambda: FixedVhdFileTarget(LocalFolder(tmp_path), "disk.vhd.part")
 
 
 class TestRawFileOnALocalFolder(BlockTargetContract):

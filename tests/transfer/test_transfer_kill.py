@@ -61,6 +61,8 @@ def check_exact(folder: Path, kind: str) -> None:
     [
         "vhdx",
         pytest.param("raw", marks=pytest.mark.slow),
+        pytest.param("vhd", marks=pytest.mark.slow),
+        pytest.param("vhd-fixed", marks=pytest.mark.slow),
         pytest.param("runs", marks=pytest.mark.slow),
     ],
 )
