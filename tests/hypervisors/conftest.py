@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hypervisors.vsphere_laboratory import VsphereLab, VsphereSite
+
+
+@pytest.fixture(scope="session")
+def vsphere_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VsphereSite]:
+    site = VsphereSite(tmp_path_factory.mktemp("vcenter"))
+    try:
+        yield site
+    finally:
+        site.leave()
+        site.close()
+
+
+@pytest.fixture
+def vsphere_lab(vsphere_site: VsphereSite) -> Iterator[VsphereLab]:
+    lab = VsphereLab(vsphere_site)
+    try:
+        yield lab
+    finally:
+        vsphere_site.tidy()
