@@ -70,6 +70,7 @@ class VmdkStream(DiskStream):
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes), ascending, at most 1 MiB each; grains of zeros are left out."""
         yield from in_order(self._jobs())
+        self._complete = True
 
     def finish(self) -> str:
         """Say what was compared; `BadDisk` when the end was not reached."""
@@ -142,7 +143,6 @@ class VmdkStream(DiskStream):
             self._grains += 1
         tables.check_end(source, marked=marked)
         source.drain(_MOST_PADDING_BYTES)
-        self._complete = True
 
     def _next_grain(self, lba: int, last: int, at: int) -> int:
         """Return a grain's number, once it is sure that it follows the last one."""
