@@ -11,6 +11,8 @@ from blocks._secret_sources import read_secret
 from blocks.shares import Host
 from imageport.hypervisor import Hypervisor
 
+_THUMBPRINT = "([0-9a-fA-F]{64}|([0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2})"
+
 
 class _Connection(ImageportBlock):
     """What every connection to a hypervisor needs; a certificate is always checked."""
@@ -30,7 +32,7 @@ class _Connection(ImageportBlock):
     )
     thumbprint: str = Field(
         default="",
-        pattern=r"^([0-9a-fA-F]{64}|([0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2})?$",
+        pattern=f"^{_THUMBPRINT}?$",
         description="SHA-256 of the server's certificate, which then is trusted and no other.",
     )
     ca_file: str = Field(
@@ -115,6 +117,13 @@ class XenServerConnection(_Connection):
         "https://cdn.sanity.io/images/3ugk85nk/production/3f624663f7beb97d011d011bffd51ecf6c499efc-195x195.png"
     )
     _documentation_url = HttpUrl("https://docs.xenserver.com/")
+
+    thumbprint: str = Field(
+        default="",
+        pattern=f"^({_THUMBPRINT}( *, *{_THUMBPRINT})*)?$",
+        description="SHA-256 of each host's certificate, separated by commas: every host of a pool "
+        "has its own, and disks come from the one that has their storage.",
+    )
 
     def open_hypervisor(self, *, proxy: str = "", ca_bundle: str = "") -> Hypervisor:
         """Return the pool; it logs in when it is first asked. The caller closes it."""

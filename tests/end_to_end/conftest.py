@@ -1,6 +1,5 @@
 """Laboratories for long stories: one with a whole sample image, one with a small disk."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
 from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
+from tests.end_to_end.story import cut_windows_volume, run
 
 SMALL_DISK_MIB = 96
 DATA_MIB = 48
@@ -33,6 +33,22 @@ def disk_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labora
         yield opened
 
 
+@pytest.fixture(scope="module")
+def windows_volume(
+    laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The published Windows partition, cut out and mounted by ntfs-3g read-only."""
+    folder = tmp_path_factory.mktemp(f"windows-{laboratory.cloud.name}")
+    volume, mount = folder / "volume.raw", folder / "mount"
+    raw: Path = laboratory.story["raw"]
+    cut_windows_volume(raw, volume)
+    laboratory.story["volume"] = volume
+    mount.mkdir()
+    run("ntfs-3g", "-o", "ro", volume, mount)
+    yield mount
+    run("umount", mount)
+
+
 def make_small_disk(path: Path) -> None:
     """A VHDX by QEMU: a partition table, 48 MiB of data in 96 MiB, no guest."""
     raw = path.with_suffix(".raw")
@@ -43,9 +59,3 @@ def make_small_disk(path: Path) -> None:
     raw.unlink()
     for mib in range(8, 8 + DATA_MIB):
         run("qemu-io", "-f", "vhdx", "-c", f"write -q -P {mib} {mib}M 1M", path)
-
-
-def run(*argv: object) -> str:
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
-    return done.stdout

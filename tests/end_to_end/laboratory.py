@@ -20,7 +20,7 @@ from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.place import Workplace
 from tests.end_to_end.lab_clouds import LAB_CLOUDS, SITE, LabCloud, running
 
-SHARES = ("source-store", "target-store", "state")
+SHARES = ("source-store", "target-store", "exports", "state")
 
 
 @dataclass
@@ -33,6 +33,16 @@ class Laboratory:
     events: list[Event] = field(default_factory=list)
     service: Any = None
     """The emulator with its knobs, in the process that started it."""
+    story: dict[str, Any] = field(default_factory=dict)
+    """What one chapter leaves for the next."""
+
+    @property
+    def source_file(self) -> Path:
+        """The vDisk that is uploaded."""
+        return self.share("source-store") / "gold.vhdx"
+
+    def source_store(self) -> VdiskStore:
+        return self.store("source-store")
 
     def turn(self, **knobs: float) -> None:
         """Turn the emulator's knobs: throttling, failures."""
@@ -74,11 +84,15 @@ class Laboratory:
     def payload(self) -> Path:
         folder, packed = self.root / "payload", self.root / "payload.zip"
         if not packed.exists():
-            write_ena_package(folder / "ena")
+            self.fill_payload(folder)
             with zipfile.ZipFile(packed, "w") as archive:
                 for path in sorted(folder.rglob("*")):
                     archive.write(path, path.relative_to(folder))
         return packed
+
+    def fill_payload(self, folder: Path) -> None:
+        """Write what the operator of this laboratory has."""
+        write_ena_package(folder / "ena")
 
     def choices(self) -> PrepareChoices:
         engine = EngineOptions(

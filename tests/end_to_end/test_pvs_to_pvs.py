@@ -1,247 +1,28 @@
-"""The main job by a plain script, then checked with tools that are not ours.
+"""PVS to PVS by a plain script: a vDisk of one store, prepared, in another."""
 
-One long story in order: each test uses what the ones before it made.
-"""
-
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from imageport.citrix.vdisk_store import IfExists
-from imageport.compose.contract import EngineReport
-from imageport.errors import NameTaken
-from imageport.progress import EventKind
-from imageport.sandbox.firmware import boot_firmware, probe_kvm
-from imageport.workflow.preflight import preflight
-from imageport.workflow.prepare import prepare
-from imageport.workflow.publish import publish
-from imageport.workflow.upload import stats_of, upload
-from imageport.workflow.verify import verify_publication
-from tests.end_to_end.laboratory import Laboratory
+from imageport.sandbox.sample.build import build_sample
+from imageport.sandbox.sample.recipe import Variant
+from tests.end_to_end.laboratory import Laboratory, open_laboratory
+from tests.end_to_end.story import Story
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
-STORY: dict[str, Any] = {}
-"""What one chapter leaves for the next."""
+
+# Through Prefect the short form goes to AWS as well.
+@pytest.fixture(scope="module", params=[pytest.param("aws", marks=pytest.mark.slow), "azure"])
+def laboratory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Laboratory]:
+    root = tmp_path_factory.mktemp(request.param)
+    with open_laboratory(
+        root, lambda path: build_sample(path, Variant.SMALL), request.param
+    ) as opened:
+        yield opened
 
 
-def run(*argv: object, **env: str) -> str:
-    done = subprocess.run(
-        [str(word) for word in argv],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LIBGUESTFS_BACKEND": "direct", **env},
-    )
-    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def test_preflight_accepts_the_vdisk_and_says_what_it_is(laboratory: Laboratory) -> None:
-    source = laboratory.share("source-store") / "gold.vhdx"
-    STORY["source_digest"] = run("sha256sum", source).split()[0]
-    place = laboratory.place("run-1")
-    report = preflight(
-        place,
-        laboratory.store("source-store"),
-        "gold",
-        laboratory.choices(),
-        payload=laboratory.payload(),
-    )
-    assert report.inspection.product_name.startswith("Windows 11")
-    assert report.inspection.source_platform == "vmware"
-    assert report.planned_changes > 0
-    assert report.estimate
-    STORY["preflight"] = report
-
-
-def test_upload_reads_only_what_is_allocated(laboratory: Laboratory) -> None:
-    found = STORY["preflight"]
-    uploaded = upload(
-        laboratory.place("run-1"),
-        laboratory.store("source-store"),
-        "gold",
-        source_key=found.source_key,
-    )
-    stats = stats_of(uploaded)
-    with laboratory.store("source-store").folder.open_read("gold.vhdx") as file:
-        allocated = sum(length for _, length in file.allocated_ranges())
-    assert 0 < stats.bytes_read <= allocated * 1.01
-    assert stats.bytes_sent <= allocated * 1.01
-    STORY["uploaded"] = uploaded
-
-
-def test_a_second_upload_of_the_same_content_moves_nothing(laboratory: Laboratory) -> None:
-    before = len(laboratory.events)
-    again = upload(
-        laboratory.place("run-2"),
-        laboratory.store("source-store"),
-        "gold",
-        source_key=STORY["preflight"].source_key,
-    )
-    assert again.id == STORY["uploaded"].id
-    notes = [event.note for event in laboratory.events[before:] if event.note]
-    assert any("nothing had to move" in note for note in notes)
-
-
-def test_prepare_composes_boots_once_and_judges(laboratory: Laboratory) -> None:
-    prepared = prepare(
-        laboratory.place("run-1"),
-        STORY["uploaded"].id,
-        laboratory.choices(),
-        payload=laboratory.payload(),
-    )
-    verified = EngineReport.from_json(prepared.details["verified"])
-    assert verified.first_boot["state"] == "done"
-    assert all(item.passed for item in verified.verdict)
-    assert "imageport-firstboot: done" in prepared.details["console"]
-    STORY["prepared"] = prepared
-
-
-def test_publish_writes_a_new_vdisk_into_the_second_store(laboratory: Laboratory) -> None:
-    place = laboratory.place("run-1-publish")
-    store = laboratory.store("target-store")
-    publication = publish(place, STORY["prepared"].id, store, f"gold-{laboratory.cloud.name}")
-    assert publication.file_name == f"gold-{laboratory.cloud.name}.vhdx"
-    checked = verify_publication(place, STORY["prepared"].id, store, publication.file_name)
-    assert checked.blocks_checked > 0
-    STORY["publication"] = publication
-
-
-def test_only_what_the_catalogue_holds_is_left_in_the_cloud(laboratory: Laboratory) -> None:
-    place = laboratory.place("run-1")
-    kept = {STORY["uploaded"].handle["snapshot_id"], STORY["prepared"].handle["snapshot_id"]}
-    assert {resource.id for resource in place.cloud.list_ours("site-a")} == kept
-    assert not [
-        path
-        for path in laboratory.share("target-store").iterdir()
-        if path.suffix not in {".vhdx", ".xml"}
-    ]
-
-
-def test_publishing_again_moves_nothing_and_another_image_is_never_replaced(
-    laboratory: Laboratory,
-) -> None:
-    place = laboratory.place("run-3")
-    store = laboratory.store("target-store")
-    before = len(laboratory.events)
-    again = publish(place, STORY["prepared"].id, store, f"gold-{laboratory.cloud.name}")
-    assert again == STORY["publication"]
-    assert all(event.kind is not EventKind.ADVANCED for event in laboratory.events[before:])
-    (laboratory.share("target-store") / "taken.vhdx").write_bytes(b"somebody's")
-    with pytest.raises(NameTaken):
-        publish(place, STORY["prepared"].id, store, "taken", if_exists=IfExists.REFUSE)
-    taken = laboratory.share("target-store") / "taken.vhdx"
-    assert taken.read_bytes() == b"somebody's"
-    taken.unlink()
-
-
-def test_qemu_finds_the_published_file_sound_and_equal_to_the_prepared_disk(
-    laboratory: Laboratory, tmp_path: Path
-) -> None:
-    published = laboratory.share("target-store") / f"gold-{laboratory.cloud.name}.vhdx"
-    run("qemu-img", "check", "-f", "vhdx", published)
-    prepared = tmp_path / "prepared.raw"
-    snapshot = STORY["prepared"].handle["snapshot_id"]
-    with (
-        laboratory.place("check").cloud.open_snapshot(snapshot) as disk,
-        prepared.open("wb") as out,
-    ):
-        out.truncate(disk.size_bytes)
-        for extent in disk.extents():
-            if extent.state.value == "data":
-                for offset, piece in disk.read_many([(extent.offset_bytes, extent.length_bytes)]):
-                    out.seek(offset)
-                    out.write(piece)
-    run("qemu-img", "compare", "-f", "raw", "-F", "vhdx", prepared, published)
-
-
-def test_the_published_vdisk_boots_under_ovmf_with_empty_nvram(
-    laboratory: Laboratory, tmp_path: Path
-) -> None:
-    raw = tmp_path / "published.raw"
-    run(
-        "qemu-img", "convert", "-f", "vhdx", "-O", "raw",
-        laboratory.share("target-store") / f"gold-{laboratory.cloud.name}.vhdx", raw,
-    )  # fmt: skip
-    result = boot_firmware(raw, tmp_path / "serial.txt", 240.0)
-    assert result.powered_off, result.serial_text
-    STORY["raw"] = raw
-
-
-@pytest.mark.usefixtures("laboratory")
-def test_virt_inspector_recognises_the_published_windows() -> None:
-    backend = {} if probe_kvm() else {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"}
-    text = run("virt-inspector", "--format=raw", "-a", STORY["raw"], "--no-icon", **backend)
-    # Debian 12's libguestfs 1.48 calls every Windows 11 win10, as its registry does.
-    assert "<name>windows</name>" in text
-    assert "<product_name>Windows 1" in text
-    assert "<arch>x86_64</arch>" in text
-
-
-@pytest.fixture(scope="module")
-def windows_volume(
-    laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """The published Windows partition, cut out and mounted by ntfs-3g read-only."""
-    folder = tmp_path_factory.mktemp(f"windows-{laboratory.cloud.name}")
-    volume, mount = folder / "volume.raw", folder / "mount"
-    raw: Path = STORY["raw"]
-    rows = [line.split() for line in run("sgdisk", "-p", raw).splitlines()]
-    parts = [(int(row[1]), int(row[2])) for row in rows if row and row[0].isdecimal()]
-    first, last = max(parts, key=lambda part: part[1] - part[0])
-    run(
-        "dd", f"if={raw}", f"of={volume}", "bs=1M", "conv=sparse", "iflag=skip_bytes,count_bytes",
-        f"skip={first * 512}", f"count={(last - first + 1) * 512}",
-    )  # fmt: skip
-    STORY["volume"] = volume
-    mount.mkdir()
-    run("ntfs-3g", "-o", "ro", volume, mount)
-    yield mount
-    run("umount", mount)
-
-
-@pytest.mark.parametrize("control_set", ["ControlSet001", "ControlSet002"])
-def test_hivexget_reads_boot_drivers_and_vmware_services_in_every_control_set(
-    laboratory: Laboratory, windows_volume: Path, control_set: str
-) -> None:
-    system = windows_volume / "Windows" / "System32" / "config" / "SYSTEM"
-
-    def value(service: str, name: str) -> str:
-        return run("hivexget", system, f"\\{control_set}\\Services\\{service}", name).strip()
-
-    services = run("hivexregedit", "--export", system, f"\\{control_set}\\Services")
-    assert "vmtools" not in services.lower()
-    assert "vsock" not in services.lower()
-    for driver in laboratory.cloud.boot_drivers:
-        assert value(driver, "Start") == "0"
-        # A key of its own, which hivexget does not list among its parent's values.
-        override = f"\\{control_set}\\Services\\{driver}\\StartOverride"
-        asked = subprocess.run(["hivexget", system, override], capture_output=True, check=False)
-        assert asked.returncode != 0, f"{driver}: {asked.stdout!r}"
-
-
-def test_hivexget_reads_the_new_controllers_of_the_vda(windows_volume: Path) -> None:
-    software = windows_volume / "Windows" / "System32" / "config" / "SOFTWARE"
-    found = run("hivexget", software, r"\Citrix\VirtualDesktopAgent", "ListOfDDCs")
-    assert found.strip() == "ddc1.cloud.example"
-
-
-def test_no_hive_and_no_added_file_is_open_to_ordinary_users(windows_volume: Path) -> None:
-    for path in ("Windows/System32/config/SYSTEM", "Windows/System32/config/SOFTWARE"):
-        assert (windows_volume / path).exists()
-        text = run("ntfssecaudit", "-v", STORY["volume"], "/" + path)
-        assert "S-1-1-0" not in text, f"{path} grants Everyone something"
-
-
-def test_foreign_and_own_digest_of_the_source_agree_that_it_was_never_written(
-    laboratory: Laboratory,
-) -> None:
-    assert (
-        run("sha256sum", laboratory.share("source-store") / "gold.vhdx").split()[0]
-        == (STORY["source_digest"])
-    )
+class TestPvsToPvs(Story):
+    """From a vDisk of one VHDX."""

@@ -78,6 +78,8 @@ class Variant(StrEnum):
     NO_PVS = "no_pvs"
     MCS_MASTER = "mcs_master"
     """As default, of an MCS catalog: no PVS target device software."""
+    MCS_SMALL = "mcs_small"
+    """The same with a tenth of the bulk data: what tests build."""
     NO_ESP_LOADER = "no_esp_loader"
     WITHOUT_NETVSC = "without_netvsc"
     """This and the following lack something on Azure; see `azure_faults`."""
@@ -120,7 +122,7 @@ def guest_kind(variant: Variant) -> GuestKind:
     """Return what kind of guest a variant is."""
     if variant is Variant.NO_PVS:
         return GuestKind(provisioning=Provisioning.NONE)
-    if variant is Variant.MCS_MASTER:
+    if variant in {Variant.MCS_MASTER, Variant.MCS_SMALL}:
         return GuestKind(provisioning=Provisioning.MCS)
     if variant in {Variant.MBR, Variant.MBR_ALONE}:
         return GuestKind(firmware=Firmware.BIOS)

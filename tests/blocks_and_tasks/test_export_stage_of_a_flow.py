@@ -1,0 +1,110 @@
+"""The export stage of a flow: what is asked, what is remembered, what is left of a failure."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+from imageport.errors import VerificationFailed
+from imageport.workflow.master import ExportWay
+from tasks.models import ExportResult, MasterIdentity, MasterRef, Route
+
+_export = importlib.import_module("flows._export")
+MASTER = MasterRef(
+    site="onprem", connection="imageport-vsphere/v", vm="/dc/vm/gold", image="", snapshot="",
+    disk="", way=ExportWay.AUTO,
+)  # fmt: skip
+ROUTE = Route(source="onprem", target="cloud", cloud="x/y", place="aws/r/cloud", exports=True)
+
+
+class Exporting:
+    """The tasks of the stage, as a flow calls them; writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.identity = MasterIdentity(image="gold", key="", exported_id="")
+        self.run = "other-run"
+        self.there = [True]
+        self.error: Exception | None = None
+
+    def identify_master(self, _master: MasterRef) -> MasterIdentity:
+        return self.identity
+
+    def preflight_master(self, _route: Route, _master: MasterRef, key: str) -> None:
+        self.calls.append(("preflight", key))
+
+    def still_exported(self, _master: MasterRef, _result: ExportResult) -> bool:
+        return self.there.pop(0)
+
+    def release_master(self, _master: MasterRef) -> None:
+        self.calls.append("release")
+
+    def export(self, _master: MasterRef, key: str) -> ExportResult:
+        self.calls.append(("export", key))
+        if self.error is not None:
+            raise self.error
+        return ExportResult(
+            id="s-1", image="gold", file_name="gold.vhdx", size_bytes=1, way="", run=self.run
+        )
+
+
+class Remembered:
+    """A task that may be asked to forget."""
+
+    def __init__(self, stage: Exporting) -> None:
+        self.stage = stage
+
+    def __call__(self, *arguments: Any) -> ExportResult:
+        return self.stage.export(*arguments)
+
+    def with_options(self, **options: Any) -> Remembered:
+        assert options == {"refresh_cache": True}
+        self.stage.calls.append("again")
+        return self
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Exporting:
+    made = Exporting()
+    for name in ("identify_master", "preflight_master", "still_exported", "release_master"):
+        monkeypatch.setattr(_export, name, getattr(made, name))
+    monkeypatch.setattr(_export, "export", Remembered(made))
+    return made
+
+
+def test_a_named_snapshot_is_remembered_by_its_content(stage: Exporting) -> None:
+    stage.identity = MasterIdentity(image="gold", key="abc", exported_id="")
+    _, moved = _export.exported(ROUTE, MASTER)
+    assert stage.calls == [("preflight", "abc"), ("export", "abc")]
+    assert not moved
+
+
+def test_without_a_named_snapshot_only_this_run_remembers(stage: Exporting) -> None:
+    _export.exported(ROUTE, MASTER)
+    assert stage.calls[0] == ("preflight", "run None")
+
+
+def test_what_is_exported_already_needs_no_preflight(stage: Exporting) -> None:
+    stage.identity = MasterIdentity(image="gold", key="abc", exported_id="s-1")
+    _export.exported(ROUTE, MASTER)
+    assert stage.calls == [("export", "abc")]
+
+
+def test_an_export_that_the_folder_lost_is_made_again(stage: Exporting) -> None:
+    stage.there = [False]
+    _export.exported(ROUTE, MASTER)
+    assert stage.calls[1:] == [("export", "run None"), "again", ("export", "run None")]
+
+
+def test_what_this_run_wrote_counts_as_moved(stage: Exporting) -> None:
+    stage.run = "None"  # outside of a run Prefect has no id
+    assert _export.exported(ROUTE, MASTER)[1]
+
+
+def test_nothing_of_an_export_that_failed_for_good_stays(stage: Exporting) -> None:
+    stage.error = VerificationFailed("Bad export: found other bytes.")
+    with pytest.raises(VerificationFailed):
+        _export.exported(ROUTE, MASTER)
+    assert stage.calls[-1] == "release"
