@@ -131,7 +131,21 @@ type faultyWriter struct {
 	cut, corrupt int64 // at which byte; -1 for never
 }
 
+// pieceBytes is what is sent at once: knobs and the lease's end are looked at in between.
+const pieceBytes = 16 * 1024
+
 func (f *faultyWriter) Write(data []byte) (int, error) {
+	for done := 0; done < len(data); {
+		n, err := f.writePiece(data[done:min(len(data), done+pieceBytes)])
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return len(data), nil
+}
+
+func (f *faultyWriter) writePiece(data []byte) (int, error) {
 	now := f.knobs.get()
 	if now.Drop || f.ended() {
 		f.abort()

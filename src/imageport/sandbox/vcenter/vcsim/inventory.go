@@ -65,9 +65,11 @@ func (s *site) build() error {
 	s.model = simulator.VPX()
 	s.model.Host, s.model.Machine, s.model.Datastore, s.model.Portgroup = 0, 0, 0, 0
 	s.model.ClusterHost = 1
-	if s.inventory.InstanceUUID != "" {
-		s.model.ServiceContent.About.InstanceUuid = s.inventory.InstanceUUID
-	}
+	about := &s.model.ServiceContent.About
+	about.InstanceUuid = s.inventory.InstanceUUID
+	// The simulator says 6.5, to which clients would not send what came later.
+	about.ApiVersion, about.Version, about.Build = "8.0.2.0", "8.0.2", "22617221"
+	about.FullName = "VMware vCenter Server 8.0.2 build-22617221 (simulated)"
 	if err := s.model.Create(); err != nil {
 		return err
 	}

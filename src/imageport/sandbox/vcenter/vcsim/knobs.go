@@ -160,14 +160,15 @@ func (s *site) expireLeases(*http.Request) (any, error) {
 // expireSessions logs everyone out, as vCenter does after its idle time.
 func (s *site) expireSessions(*http.Request) (any, error) {
 	ctx := simulator.NewContext()
-	count := 0
-	for _, key := range s.tickets.known() {
-		if s.isSession(key) {
-			s.registry.SessionManager().TerminateSession(ctx, &types.TerminateSession{SessionId: []string{key}})
-			count++
-		}
+	ctx.Map, ctx.Session.Map = s.registry, s.registry
+	manager := s.registry.SessionManager()
+	// A session's view of the manager is the one that lists them.
+	list := ctx.Session.Get(manager.Self).(*simulator.SessionManager).SessionList
+	for _, one := range list {
+		manager.TerminateSession(ctx, &types.TerminateSession{SessionId: []string{one.Key}})
+		s.leases.failThose(s, func(l *lease) bool { return l.session == one.Key }, "its session ended")
 	}
-	return count, nil
+	return len(list), nil
 }
 
 // removeSnapshot is what an administrator does meanwhile.

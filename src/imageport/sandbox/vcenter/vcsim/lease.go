@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -116,7 +117,7 @@ func (m *methodsAdded) ExportSnapshot(ctx *simulator.Context, req *types.ExportS
 func (l *lease) describe(id string, snapshot *simulator.VirtualMachineSnapshot) *types.HttpNfcLeaseInfo {
 	knobs := l.site.knobs.get()
 	info := &types.HttpNfcLeaseInfo{
-		Lease: l.Self, Entity: snapshot.Vm, LeaseTimeout: int32(knobs.LeaseTimeoutSeconds),
+		Lease: l.Self, Entity: snapshot.Vm, LeaseTimeout: int32(math.Ceil(knobs.LeaseTimeoutSeconds)),
 	}
 	host := l.site.address
 	if knobs.StarHost {

@@ -46,7 +46,6 @@ func (s *site) addMethods() {
 		if ctx.Session == nil {
 			return nil, nil
 		}
-		s.tickets.seen(ctx.Session.Key)
 		if fault := s.refusal(method); fault != nil {
 			return nil, fault
 		}

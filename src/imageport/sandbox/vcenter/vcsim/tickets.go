@@ -18,11 +18,10 @@ const (
 	ticketLife = 2 * time.Minute
 )
 
-// ticketTable knows what may read the datastore: sessions that were seen, and tickets.
+// ticketTable has the tickets that were given and not used.
 type ticketTable struct {
-	mu       sync.Mutex
-	sessions map[string]bool
-	tickets  map[string]ticket
+	mu      sync.Mutex
+	tickets map[string]ticket
 }
 
 type ticket struct {
@@ -31,23 +30,7 @@ type ticket struct {
 }
 
 func newTicketTable() *ticketTable {
-	return &ticketTable{sessions: map[string]bool{}, tickets: map[string]ticket{}}
-}
-
-func (t *ticketTable) seen(session string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sessions[session] = true
-}
-
-func (t *ticketTable) known() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var found []string
-	for one := range t.sessions {
-		found = append(found, one)
-	}
-	return found
+	return &ticketTable{tickets: map[string]ticket{}}
 }
 
 // take uses a ticket up; it must be for the path and query of this request.
