@@ -25,6 +25,7 @@ from imageport.errors import ImageportError
 from imageport.formats.disk_stream import ByteStream, DiskStream
 from imageport.formats.linked_disk import LinkedDisk
 from imageport.formats.opening import open_disk
+from imageport.formats.vhd_stream import VhdStream
 from imageport.formats.virtual_disk import PIECE_BYTES, VirtualDisk
 from imageport.formats.vmdk_stream import VmdkStream
 from imageport.model import ExtentState
@@ -36,7 +37,11 @@ from tests.formats.fuzz_seeds import KIB, SEEDS, Seed, build_seed
 MEMORY_BYTES = 512 * 1024 * KIB
 SECONDS = 10
 MOST_FAILURES = 5
-STREAMS: dict[str, Callable[[ByteStream], DiskStream]] = {"vmdk-arriving": VmdkStream}
+STREAMS: dict[str, Callable[[ByteStream], DiskStream]] = {
+    "vmdk-arriving": VmdkStream,
+    "vmdk-vsphere-arriving": VmdkStream,
+    "vhd-arriving": VhdStream,
+}
 """By kind of seed: what reads its first file as it arrives."""
 
 Read = tuple[str, int, int]

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 
 from imageport.formats._vhdx_layout import HEADER_OFFSETS, REGION_TABLE_OFFSETS
-from tests.formats.fuzz_seeds import KIB, Seed
+from tests.formats.fuzz_seeds import KIB, Seed, mend_vhd
 from tests.formats.vhdx_bytes import sealed
 
 STRANGE = (0, 1, 2, 3, 7, 255, 511, 512, 2**15, 2**16 - 1, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
@@ -156,7 +156,7 @@ def mend(content: bytearray) -> None:
     if content.startswith(b"vhdxfile"):
         _mend_vhdx(content)
     if content[-512:].startswith(b"conectix") or content.startswith(b"conectix"):
-        _mend_vhd(content)
+        mend_vhd(content)
 
 
 def _mend_vhdx(content: bytearray) -> None:
@@ -180,12 +180,3 @@ def _log_entries(content: bytearray, start: int, length: int) -> list[tuple[int,
             if 64 <= entry_bytes <= 1024 * KIB and entry_bytes % (4 * KIB) == 0:
                 found.append((at, entry_bytes))
     return found
-
-
-def _mend_vhd(content: bytearray) -> None:
-    places = [(len(content) - 512, 512, 64), (0, 512, 64), (512, 1024, 36)]
-    for offset, length, at in places:
-        structure = content[offset : offset + length]
-        if len(structure) == length and structure.startswith((b"conectix", b"cxsparse")):
-            structure[at : at + 4] = bytes(4)
-            struct.pack_into(">I", content, offset + at, ~sum(structure) & 0xFFFFFFFF)

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.formats import fuzz_cases
 from tests.formats.fuzz_seeds import SEEDS
 
 ROOT = Path(__file__).parents[2]
-SHORT_CASES = 25
+SHORT_CASES = 40
 LONG_CASES = 1500
 PARTS = 2
 
@@ -46,6 +47,24 @@ def test_a_damaged_disk_gives_one_of_our_errors_or_a_whole_disk(
 def test_damage_reaches_behind_the_door_and_is_noticed(short_run: dict[str, Any]):
     accepted = sum(found["accepted"] for found in short_run.values())
     assert len(SEEDS) < accepted < len(SEEDS) * SHORT_CASES * 0.9
+
+
+def test_what_a_reader_lets_out_is_told_with_the_case_that_plays_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sound: list[bool] = []
+
+    def once_sound(_kind: str, files: dict[str, bytearray]) -> bool:
+        if sound:
+            return bool(files["disk.img"][2**70])
+        sound.append(True)
+        return True
+
+    monkeypatch.setattr(fuzz_cases, "survive", once_sound)
+    found = fuzz_cases.run_kind("raw", range(7, 9), tmp_path)
+    assert len(found["failures"]) == 2
+    assert found["failures"][0].startswith("case raw 7: ")
+    assert "IndexError" in found["failures"][0]
 
 
 @pytest.mark.slow
