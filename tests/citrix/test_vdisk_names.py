@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from imageport.citrix.names import StoreFile, check_vdisk_name, file_of, is_version_of, versioned
+from imageport.citrix.names import (
+    StoreFile,
+    check_vdisk_name,
+    disk_named,
+    file_of,
+    is_version_of,
+    versioned,
+)
 from imageport.errors import InputError
 
 
@@ -91,3 +98,29 @@ def test_versions_are_named_as_pvs_names_them():
     assert is_version_of("gold.vhdx", "gold")
     assert not is_version_of("gold.4.lok", "gold")
     assert not is_version_of("golden.vhdx", "gold")
+    assert is_version_of("gold.4.avhd", "gold.vhd")
+    assert is_version_of("gold.vhdx", "Gold.2.avhdx")
+
+
+@pytest.mark.parametrize(
+    ("text", "vdisk", "version"),
+    [
+        ("gold", "gold", None),
+        ("Win11.24H2", "Win11.24H2", None),
+        ("gold.VHDX", "gold", 0),
+        ("gold.vhd", "gold", 0),
+        ("gold.2.avhdx", "gold", 2),
+        ("gold.2.vhdx", "gold", 2),
+        ("gold.12.avhd", "gold", 12),
+        ("gold.2", "gold.2", None),
+        ("gold.2.lok", "gold.2.lok", None),
+        (".vhdx", ".vhdx", None),
+        ("", "", None),
+    ],
+)
+def test_a_name_means_a_vdisk_and_perhaps_one_file_of_it(
+    text: str, vdisk: str, version: int | None
+):
+    found, file = disk_named(text)
+    assert found == vdisk
+    assert (file.version if file else None) == version

@@ -19,6 +19,9 @@ _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
+_DISK_FILE = re.compile(
+    r"(?P<vdisk>.+?)(?:\.(?P<version>\d{1,9}))?\.(?P<suffix>vhdx|avhdx|vhd|avhd)", re.IGNORECASE
+)
 _STORE_SUFFIXES = ("vhd", "avhd", "avhdx", "vhdx", "pvp", "lok", "xml", "part")
 _VERSION_FILE = re.compile(
     r"(?P<vdisk>.+?)(?:\.(?P<version>\d{1,9}))?\.(?P<suffix>vhdx|avhdx|vhd|avhd|pvp|lok)",
@@ -43,6 +46,11 @@ class StoreFile:
     def is_difference(self) -> bool:
         """Tell whether it is useless without the version before it."""
         return self.suffix in {"avhdx", "avhd"}
+
+    @property
+    def is_vhd(self) -> bool:
+        """Tell whether it is of the older format."""
+        return self.suffix in {"vhd", "avhd"}
 
 
 def check_vdisk_name(text: str) -> str:
@@ -99,13 +107,24 @@ def file_of(vdisk: str, file_name: str) -> StoreFile | None:
     return StoreFile(file_name, int(found["version"] or 0), found["suffix"].lower())
 
 
+def disk_named(text: str) -> tuple[str, StoreFile | None]:
+    """Return the vDisk that a name means, and the file if the name ends like a disk's file.
+
+    ``gold`` is a vDisk, ``gold.vhdx`` the base file of it, ``gold.2.avhdx`` its version 2.
+    """
+    found = _DISK_FILE.fullmatch(text)
+    if found is None:
+        return text, None
+    file = StoreFile(text, int(found["version"] or 0), found["suffix"].lower())
+    return found["vdisk"], file
+
+
 def versioned(vdisk: str, version: int, suffix: str) -> str:
     """Return the name of a version's file; version 0 has no number."""
     return f"{vdisk}.{version}.{suffix}" if version else f"{vdisk}.{suffix}"
 
 
 def is_version_of(file_name: str, vdisk: str) -> bool:
-    """Tell whether a disk file is a version of a vDisk, which may be named with ``.vhdx``."""
-    name = vdisk[:-5] if vdisk.lower().endswith(".vhdx") else vdisk
-    found = file_of(name, file_name)
+    """Tell whether a disk file is a version of a vDisk, which may be named by a file of its own."""
+    found = file_of(disk_named(vdisk)[0], file_name)
     return found is not None and found.is_disk

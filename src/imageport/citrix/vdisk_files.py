@@ -16,11 +16,6 @@ from imageport.citrix.names import StoreFile, file_of, same_name, versioned
 from imageport.errors import FileLocked, FileMissing, UnsupportedDisk
 from imageport.storage.folder import Folder
 
-_MERGE_HINT = (
-    "Merge the versions to a new base in the Provisioning console (or Merge-PvsDisk -NewBase) and "
-    "promote it to Production; then start again."
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ChosenVersion:
@@ -31,6 +26,10 @@ class ChosenVersion:
     access: Access | None
     lock_name: str
     """The ``.lok`` file beside it, empty when there is none."""
+    chain_locked: bool
+    """Whether any version of the vDisk has a lock: devices may stream from a lower one."""
+    chain_names: frozenset[str]
+    """Case-folded names of the files that its chain may consist of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +78,66 @@ class VdiskFiles:
 
         Raises:
             FileMissing: the store has no such vDisk.
-            UnsupportedDisk: it is a chain of differences, or versions without a manifest.
+            UnsupportedDisk: versions without a manifest, or files of both formats.
             FileLocked: no version is in Production and ``accept_lock`` is not set.
         """
         if not self.disks:
             raise FileMissing(f"Cannot find vDisk '{self.vdisk}' in '{self.location}'.")
+        self._check_one_format()
         if self.manifest is None:
             return self._choose_unlisted()
         entry = self._production(self.manifest, accept_lock=accept_lock)
-        return self._chosen(entry)
+        file = self._file(entry.disk_file_name)
+        if file is None:
+            raise FileMissing(
+                f"Cannot find '{self.location}/{entry.disk_file_name}': the manifest "
+                f"'{self.manifest_name}' lists it as version {entry.number}."
+            )
+        return self._chosen(file, entry)
 
-    def choose_listed(self, file_name: str) -> ChosenVersion | None:
-        """Return the version whose file has this name, if the manifest lists it."""
-        for entry in self.manifest.versions if self.manifest else ():
-            if same_name(entry.disk_file_name, file_name):
-                return self._chosen(entry)
-        return None
+    def choose_file(self, file_name: str) -> ChosenVersion | None:
+        """Return the version that has a file of this name; None when there is no such file.
+
+        Raises:
+            UnsupportedDisk: The vDisk has a manifest that does not list the file, or files of
+                both formats.
+        """
+        self._check_one_format()
+        file = self._file(file_name)
+        if file is None:
+            return None
+        listed = self.manifest.versions if self.manifest else ()
+        entry = next((e for e in listed if same_name(e.disk_file_name, file_name)), None)
+        if self.manifest is not None and entry is None:
+            raise UnsupportedDisk(
+                f"Cannot read '{self.location}/{file.name}': the manifest '{self.manifest_name}' "
+                "does not list it.",
+                hint="Export the manifest again in the Provisioning console, or name a version "
+                "that it lists.",
+            )
+        return self._chosen(file, entry)
+
+    def _check_one_format(self) -> None:
+        if len({file.is_vhd for file in self.disks}) > 1:
+            raise UnsupportedDisk(
+                f"Cannot read vDisk '{self.location}/{self.vdisk}': found VHD and VHDX files of "
+                f"that name ({self._named(self.disks)}), needed one format, as PVS does.",
+                hint="Move the files that do not belong to the vDisk out of the store.",
+                versions=[file.name for file in self.disks],
+            )
 
     def _choose_unlisted(self) -> ChosenVersion:
         if len(self.disks) > 1 or self.disks[0].version or self.disks[0].is_difference:
+            newest = self.disks[-1].name
             raise UnsupportedDisk(
                 f"Cannot read vDisk '{self.location}/{self.vdisk}': it has versions "
-                f"({self._named(self.disks)}) and no manifest '{self.vdisk}.xml'.",
-                hint=_MERGE_HINT,
+                f"({self._named(self.disks)}) and no manifest '{self.vdisk}.xml' that tells which "
+                "one is in Production.",
+                hint="Export the manifest in the Provisioning console; or, if you know the "
+                f"version, name its file: '{newest}'.",
                 versions=[file.name for file in self.disks],
             )
-        return self._with_lock(self.disks[0].name, 0, None)
+        return self._chosen(self.disks[0], None)
 
     def _production(self, manifest: VersionManifest, *, accept_lock: bool) -> VersionEntry:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -123,28 +156,22 @@ class VdiskFiles:
             "Production."
         )
 
-    def _chosen(self, entry: VersionEntry) -> ChosenVersion:
-        file = next((f for f in self.disks if same_name(f.name, entry.disk_file_name)), None)
-        if file is None:
-            raise FileMissing(
-                f"Cannot find '{self.location}/{entry.disk_file_name}': the manifest "
-                f"'{self.manifest_name}' lists it as version {entry.number}."
-            )
-        newer = [f for f in self.disks if f.is_difference and f.version > file.version]
-        if file.is_difference or newer:
-            chain = [f for f in self.disks if f.is_difference or f.version <= entry.number]
-            raise UnsupportedDisk(
-                f"Cannot read vDisk '{self.location}/{self.vdisk}': its versions "
-                f"({self._named(chain)}) build on each other.",
-                hint=_MERGE_HINT,
-                versions=[f.name for f in chain],
-            )
-        return self._with_lock(file.name, file.version, entry.access)
+    def _file(self, name: str) -> StoreFile | None:
+        return next((file for file in self.disks if same_name(file.name, name)), None)
 
-    def _with_lock(self, file_name: str, number: int, access: Access | None) -> ChosenVersion:
-        expected = versioned(self.vdisk, number, "lok")
-        lock = next((f.name for f in self.files if same_name(f.name, expected)), "")
-        return ChosenVersion(file_name, number, access, lock)
+    def _chosen(self, file: StoreFile, entry: VersionEntry | None) -> ChosenVersion:
+        expected = versioned(self.vdisk, file.version, "lok")
+        locks = [one.name for one in self.files if one.suffix == "lok"]
+        listed = self.manifest.versions if self.manifest else ()
+        names = [e.disk_file_name for e in listed] or [one.name for one in self.disks]
+        return ChosenVersion(
+            file.name,
+            file.version,
+            entry.access if entry else None,
+            next((name for name in locks if same_name(name, expected)), ""),
+            bool(locks),
+            frozenset(name.casefold() for name in names),
+        )
 
     def _named(self, files: list[StoreFile]) -> str:
         return ", ".join(file.name for file in files)

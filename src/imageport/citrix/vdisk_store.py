@@ -20,7 +20,7 @@ from imageport.citrix.manifest import (
     date_text,
     render_manifest,
 )
-from imageport.citrix.names import check_vdisk_name, same_name, versioned
+from imageport.citrix.names import check_vdisk_name, disk_named, same_name, versioned
 from imageport.citrix.vdisk_files import ChosenVersion, VdiskFiles
 from imageport.errors import (
     FileLocked,
@@ -29,6 +29,8 @@ from imageport.errors import (
     NameTaken,
     UnsupportedDisk,
 )
+from imageport.formats.linked_disk import LinkedDisk
+from imageport.formats.virtual_disk import VirtualDisk
 from imageport.storage.byte_file import ByteFile
 from imageport.storage.folder import Folder
 
@@ -45,12 +47,40 @@ class IfExists(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenVdisk:
-    """A vDisk open for reading; the caller closes ``file``."""
+    """The chosen version of a vDisk, open for reading; the caller closes ``file``."""
 
     file: ByteFile
-    file_name: str
+    chosen: ChosenVersion
     lock_note: str
     """What was found about locks, for the report."""
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the version's file."""
+        return self.chosen.file_name
+
+    @property
+    def deny_write(self) -> bool:
+        """Return whether the files below may be opened so that nobody writes them."""
+        return not self.chosen.chain_locked
+
+    def check_chain(self, disk: VirtualDisk) -> None:
+        """Refuse a chain that leaves the vDisk.
+
+        Raises:
+            UnsupportedDisk: A file of the chain is none that the manifest lists or, without a
+                manifest, none of this vDisk.
+        """
+        chain = disk.chain() if isinstance(disk, LinkedDisk) else []
+        for one in chain:
+            name = re.split(r"[\\/]", one.location)[-1]
+            if name.casefold() not in self.chosen.chain_names:
+                raise UnsupportedDisk(
+                    f"Cannot read '{disk.location}': its chain goes through '{name}', which is no "
+                    "version of this vDisk by its manifest or its name.",
+                    hint="Restore the version that the chain was made on, under its own name.",
+                    object=disk.location,
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +113,27 @@ class VdiskStore:
         return self.folder.location
 
     def open_vdisk(self, name: str, *, accept_lock: bool = False) -> OpenVdisk:
-        """Open the version of a vDisk that Production devices get.
+        """Open the version of a vDisk that Production devices get, not what it builds on.
 
-        ``name`` is the vDisk's, with or without ``.vhdx``, or the file of a version that is a whole
-        disk. Without a lock file nobody can write while it is open. With one, only a Production
-        version (by the manifest) is read, and nobody is kept out: devices stream from it. A lock
-        of unknown kind needs ``accept_lock``; a file that somebody writes is always refused.
+        ``name`` is the vDisk's, with or without ``.vhdx`` or ``.vhd``, or the file of a version
+        (``gold.2.avhdx``). The lock that counts is that of the chosen version: PVS writes no
+        version that another builds on. Without a lock file nobody can write while it is open. With
+        one, only a Production version (by the manifest) is read, and nobody is kept out: devices
+        stream from it. A lock of unknown kind needs ``accept_lock``; a file that somebody writes
+        is always refused.
 
         Raises:
             FileMissing, FileLocked: as said.
-            UnsupportedDisk: a chain of versions; names them.
+            UnsupportedDisk: versions without a manifest, or VHD and VHDX of one name.
             BadDisk: the manifest.
         """
         chosen = self._choose(name, accept_lock=accept_lock)
         file = self.folder.open_read(chosen.file_name, deny_write=True)
         if not chosen.lock_name:
-            return OpenVdisk(file, chosen.file_name, "not locked")
+            return OpenVdisk(file, chosen, "not locked")
         file.close()  # it showed that nobody writes; devices that stream must not be kept out
         note = self._judge(chosen, accept_lock=accept_lock)
-        return OpenVdisk(self.folder.open_read(chosen.file_name), chosen.file_name, note)
+        return OpenVdisk(self.folder.open_read(chosen.file_name), chosen, note)
 
     def choose_target(self, name: str, *, if_exists: IfExists = IfExists.NEW_VERSION) -> TargetName:
         """Return the file a vDisk will be published as; nothing is created yet.
@@ -214,17 +246,19 @@ class VdiskStore:
                     self.folder.delete(entry.name)
 
     def _choose(self, name: str, *, accept_lock: bool) -> ChosenVersion:
-        if name.lower().endswith((".vhd", ".avhd", ".avhdx")):
-            raise UnsupportedDisk(
-                f"Cannot read '{self.location}/{name}': only VHDX vDisks are read in this release.",
-            )
-        vdisk = name[:-5] if name.lower().endswith(".vhdx") else name
-        stem, _, last = vdisk.rpartition(".")
-        if stem and last.isdecimal():
-            listed = VdiskFiles.look_up(self.folder, stem).choose_listed(f"{vdisk}.vhdx")
-            if listed is not None:
-                return listed
-        return VdiskFiles.look_up(self.folder, vdisk).choose(accept_lock=accept_lock)
+        vdisk, file = disk_named(name)
+        found = VdiskFiles.look_up(self.folder, vdisk)
+        if file is None:
+            return found.choose(accept_lock=accept_lock)
+        if file.version or file.is_difference:
+            chosen = found.choose_file(name)
+        else:
+            # The base's name stands for the vDisk: what Production gets may be a later version.
+            same_format = [one for one in found.disks if one.is_vhd == file.is_vhd]
+            chosen = found.choose(accept_lock=accept_lock) if same_format else None
+        if chosen is None:
+            raise FileMissing(f"Cannot find vDisk '{name}' in '{self.location}'.")
+        return chosen
 
     def _judge(self, chosen: ChosenVersion, *, accept_lock: bool) -> str:
         subject = f"Cannot read '{self.location}/{chosen.file_name}'"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from imageport.citrix.names import disk_named
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.formats.opening import open_disk
 from imageport.formats.virtual_disk import VirtualDisk
@@ -30,14 +31,10 @@ class SourceFacts:
 def opened_source(
     store: VdiskStore, vdisk: str, *, accept_lock: bool
 ) -> Iterator[tuple[SourceFacts, VirtualDisk]]:
-    """Open a vDisk for reading under the store's lock rules."""
+    """Open a vDisk, with the versions it builds on, for reading under the store's lock rules."""
     opened = store.open_vdisk(vdisk, accept_lock=accept_lock)
-    try:
-        disk = open_disk(opened.file, store.folder)
-    except BaseException:
-        opened.file.close()
-        raise
-    with disk:
+    with open_disk(opened.file, store.folder, deny_write=opened.deny_write) as disk:
+        opened.check_chain(disk)
         key = source_key_of(disk.content_key())
         yield SourceFacts(image_name(vdisk), key, disk.size_bytes), disk
 
@@ -49,9 +46,12 @@ def source_facts(store: VdiskStore, vdisk: str, *, accept_lock: bool = False) ->
 
 
 def image_name(vdisk: str) -> str:
-    """Return the name under which the catalogue keeps a vDisk; Windows names fold case."""
-    path = PurePosixPath(vdisk.replace("\\", "/"))
-    return (path.stem if path.suffix.lower() in {".vhdx", ".vhd"} else path.name).lower()
+    """Return the name under which the catalogue keeps a vDisk; Windows names fold case.
+
+    All versions of a vDisk are one image there, so that each is a delta to the one before.
+    """
+    name = PurePosixPath(vdisk.replace("\\", "/")).name
+    return disk_named(name)[0].lower()
 
 
 def source_key_of(content_key: str) -> str:
