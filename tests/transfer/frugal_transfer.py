@@ -1,4 +1,4 @@
-"""Sends a disk of 256 GiB to nowhere and prints the peak memory: run by `test_transfer_memory`."""
+"""Sends or receives 256 GiB to nowhere, prints the peak memory: run by `test_transfer_memory`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
 
+from imageport.formats.disk_stream import DiskStream
 from imageport.model import GIB, MIB, ZERO_BLOCK
 from imageport.storage.local import LocalFolder
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 from imageport.transfer.journal import Journal
-from imageport.transfer.pipeline import TransferRequest, VerifyLevel, transfer
+from imageport.transfer.pipeline import TransferRequest, TransferResult, VerifyLevel, transfer
+from imageport.transfer.receiving import receive
+
+GRAIN_BYTES = 64 * 1024
 
 
 class Nowhere(BlockTarget):
@@ -71,6 +75,31 @@ def peak_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
+class QuickStream(DiskStream):
+    """What of the disk is data, in pieces of 64 KiB, as grains of a VMDK come."""
+
+    location = format_name = "quick"
+
+    def __init__(self, disk: QuickDisk) -> None:
+        self._disk = disk
+
+    @property
+    def size_bytes(self) -> int:
+        return self._disk.size_bytes
+
+    def pieces(self) -> Iterator[tuple[int, bytes]]:
+        for extent in self._disk.extents():
+            if extent.state is DATA:
+                for start in range(extent.offset_bytes, extent.end_bytes, GRAIN_BYTES):
+                    yield start, self._disk.content(start, GRAIN_BYTES)
+
+    def finish(self) -> str:
+        return "nothing to compare with"
+
+    def close(self) -> None:
+        return
+
+
 def main() -> None:
     layout = []
     for number in range(128):
@@ -79,13 +108,16 @@ def main() -> None:
     folder = LocalFolder(Path(sys.argv[1]))
     kind = NowhereInRuns if sys.argv[2] == "runs" else Nowhere
     request = {"verify": VerifyLevel.AGGREGATE, "partitions": ()}
-    first = transfer(disk, kind(), TransferRequest(Journal(folder, "1"), "t", **request))
+
+    def bring(disk: QuickDisk, number: str, **more: object) -> TransferResult:
+        wanted = TransferRequest(Journal(folder, number), "t", **request, **more)
+        if sys.argv[2] == "stream":
+            return receive(QuickStream(disk), kind(), wanted, content_key=number)
+        return transfer(disk, kind(), wanted)
+
+    first = bring(disk, "1")
     layout[0] = (40 * MIB, ZERO, 0)
-    second = transfer(
-        QuickDisk(layout),
-        kind(),
-        TransferRequest(Journal(folder, "2"), "t", parent=first.manifest, **request),
-    )
+    second = bring(QuickDisk(layout), "2", parent=first.manifest)
     result = {
         "peak_mib": peak_mib(),
         "first": first.stats.as_dict(),
