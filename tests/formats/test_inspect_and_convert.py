@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from vhd_bytes import DIFFERENCING, Recipe, make
 from vhdx_bytes import HEADERS, put
 
 from imageport.cli.main import main
@@ -94,6 +95,57 @@ def test_convert_goes_both_ways_and_qemu_agrees(
         source = target
     assert len(digests) == 1
     assert sorted(path.name for path in raw.parent.iterdir()) == sorted([raw.name, *names])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "disk_type"),
+    [([], "dynamic"), (["--format", "vhd"], "dynamic"), (["--format", "vhd-fixed"], "fixed")],
+)
+def test_convert_writes_vhd_of_the_exact_size_and_reads_it_again(
+    raw: Path, arguments: list[str], disk_type: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, back = raw.with_name("gold.vhd"), raw.with_name("back.raw")
+    assert main(["convert", "--json", *arguments, str(raw), str(target)]) == 0
+    made = json.loads(printed(capsys))
+    # No forced size: what others read is what the creator in the footer makes them read.
+    command = ["qemu-img", "compare", "-f", "raw", "-F", "vpc", str(raw), str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert target.stat().st_blocks * 512 < 6 * MIB
+    assert main(["convert", "--json", str(target), str(back)]) == 0
+    again = json.loads(printed(capsys))
+    assert (again["source_format"], again["size_bytes"]) == ("vhd", 40 * MIB)
+    assert again["image_digest"] == made["image_digest"]
+    assert main(["inspect", "--no-guest", "--json", str(target)]) == 0
+    assert json.loads(printed(capsys))["file"]["disk_type"] == disk_type
+
+
+def test_convert_reads_a_version_through_its_chain(raw: Path) -> None:
+    content = raw.read_bytes()
+    runs = {block: [(0, 1024)] for block in range(80)}
+    base = make(Recipe(40 * MIB, blocks=runs))
+    # The base is noise; the version holds the disk, but for what it leaves to its parent.
+    version = make(
+        Recipe(40 * MIB, blocks={0: [(0, 1024)]}, kind=DIFFERENCING, seed=1, parent=base)
+    )
+    place = version.places[0] + 512
+    changed = (
+        version.content[:place] + content[: 512 * 1024] + version.content[place + 512 * 1024 :]
+    )
+    raw.with_name("gold.vhd").write_bytes(base.content)
+    raw.with_name("gold.1.avhd").write_bytes(changed)
+    source, target = raw.with_name("gold.1.avhd"), raw.with_name("flat.raw")
+    assert main(["convert", "--json", str(source), str(target)]) == 0
+    assert target.read_bytes() == content[: 512 * 1024] + base.guest[512 * 1024 :]
+
+
+def test_convert_refuses_a_vhd_of_a_disk_with_4_kib_sectors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "gold.raw"
+    source.write_bytes(bytes(4096) + b"EFI PART" + bytes(MIB - 4104))
+    assert main(["convert", "--json", str(source), str(tmp_path / "x.vhd")]) == 2
+    assert "VHD knows no others" in printed(capsys)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_convert_shows_progress_and_says_where_the_file_is(
