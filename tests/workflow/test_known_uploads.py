@@ -23,7 +23,7 @@ from imageport.workflow.clean_up import clean_up
 from imageport.workflow.facts import source_facts, source_key_of
 from imageport.workflow.known_digests import known_digests, outside_of
 from imageport.workflow.place import Workplace
-from imageport.workflow.upload import Content, bring_up, stats_of
+from imageport.workflow.upload import Content, bring_up, stats_of, upload
 from tests.formats.chain_bytes import FULL, PARTIAL, ZERO, Layer, Written, write_layer
 from tests.workflow.small_site import SIZE_BYTES, SmallSite
 
@@ -175,8 +175,8 @@ def test_a_new_version_is_read_only_where_it_holds_something(
     assert stats_of(first).bytes_read >= 4 * MIB
     version = write_version(site, base)
     hashes.count = 0
-    with opened(site, "gold.1.avhdx") as disk:
-        second = brought_up(site.place("run-2"), disk)
+    key = source_facts(site.source, "gold.1.avhdx").source_key
+    second = upload(site.place("run-2"), site.source, "gold.1.avhdx", source_key=key)
     # The first half of block 1 in part, and block 3.
     assert second.parent_id == first.id
     assert (stats_of(second).bytes_read, hashes.count) == (3 * B, 3)
