@@ -12,8 +12,8 @@ from imageport.formats._vmdk_header import MAX_SECTORS, bad, unsupported
 
 MAX_BYTES = 2 * 1024 * 1024
 """62 TiB in extents of 2 GiB, one line of 64 bytes each; nothing sound is larger."""
-MAX_EXTENTS = 32 * 1024
-"""64 TiB in extents of 2 GiB. Each is an open file."""
+MAX_EXTENTS = 4096
+"""8 TiB in extents of 2 GiB. Each is an open file."""
 NO_PARENT = "ffffffff"
 _EXTENT = re.compile(
     r'(RW|RDONLY|NOACCESS)\s+(\d{1,19})\s+(\w{1,32})(?:\s+"([^"]*)"(?:\s+(\d{1,19}))?)?',
