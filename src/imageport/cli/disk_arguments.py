@@ -35,8 +35,8 @@ def opened_folder(location: str) -> Iterator[tuple[Folder, str]]:
 
 @contextlib.contextmanager
 def opened_disk(location: str) -> Iterator[DiskFile]:
-    """Yield the disk at a location, opened so that nobody writes it meanwhile."""
+    """Yield the disk at a location, with its chain, opened so that nobody writes it meanwhile."""
     with opened_folder(location) as (folder, name):
         file = folder.open_read(name, deny_write=True)
-        with open_disk(file, folder) as disk:
+        with open_disk(file, folder, deny_write=True) as disk:
             yield disk

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from imageport.cli.chain_facts import chain_facts
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk, payload_folder
 from imageport.cli.option_file import add_option_arguments, chosen_options
 from imageport.cli.progress_lines import ProgressLines
@@ -29,14 +30,18 @@ from imageport.progress import EventSink, silent
 
 _SHOWN = 20
 """Items of one list on the terminal."""
+_HELD = {"data": "data", "zero": "zeros", "hole": "nothing for", "below": "its parent's"}
+"""What a file of a chain holds, in words."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = (
-        "Reads VHDX and raw disks (VHD and version chains follow in a later release). The disk "
-        "is never written. Looking into the guest starts a small machine and takes about half a "
-        "minute; it tells what is there and what `imageport prepare` would refuse for --target, "
+        "Reads VHDX, VHD, VMDK, qcow2 and raw disks, and chains of VHDX and of VHD: the parents "
+        "of a version (gold.2.avhdx) are found in its folder. A pending VHDX log is replayed in "
+        "memory; the disk is never written. Looking into the guest starts a small machine and "
+        "takes about half a minute; it tells what is there and what `imageport prepare` would "
+        "refuse for --target, "
         "with the options and files that it would get."
     )
     parser.add_argument("disk", metavar="DISK", help=DISK_HELP)
@@ -74,6 +79,7 @@ def _disk_facts(disk: DiskFile) -> dict[str, Any]:
         "size_bytes": disk.size_bytes,
         "sector_bytes": disk.sector_bytes,
         "file": disk.details(),
+        "chain": chain_facts(disk),
         "extents": {"count": count} | {f"{state}_bytes": sums[state] for state in ExtentState},
     }
 
@@ -118,6 +124,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             _row(name.replace("_", " "), _shown(name, value))
             for name, value in facts["file"].items()
         ),
+        *_chain_lines(facts["chain"]),
         _row("data", _size(extents["data_bytes"])),
         _row("zero", f"{_size(extents['zero_bytes'])} (allocated or marked, nothing to read)"),
         _row("hole", f"{_size(extents['hole_bytes'])} (never allocated)"),
@@ -132,6 +139,28 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         lines.append(_row("problem", facts["problem"]))
     if "guest" in facts:
         lines += _guest_lines(facts["guest"])
+    return lines
+
+
+def _chain_lines(chain: list[dict[str, Any]]) -> list[str]:
+    """Return a row a file, and what it holds of the disk below its name."""
+    lines: list[str] = []
+    for depth, one in enumerate(chain):
+        version = "" if one["version"] is None else f", version {one['version']}"
+        size = _size(one["file"]["file_bytes"])
+        lines.append(
+            _row("" if depth else "chain", f"{one['name']} ({one['format']}{version}, {size})")
+        )
+        held = ", ".join(
+            f"{name} {_size(one['holds'][f'{key}_bytes'])}"
+            for key, name in _HELD.items()
+            if one["holds"][f"{key}_bytes"]
+        )
+        lines.append(_row("", f"  id {one['id']}; {held}"))
+        if one["parent_ids"]:
+            lines.append(_row("", f"  on {' or '.join(one['parent_ids'])}"))
+        if "notes" in one["file"]:
+            lines.append(_row("", f"  note: {one['file']['notes']}"))
     return lines
 
 

@@ -18,6 +18,10 @@ LONGEST_CHAIN = 256
 """Files of one chain. PVS warns at five versions, Hyper-V stops at fifty checkpoints."""
 
 
+_OF_CHAIN = frozenset({"chain_files", "chain_bytes"})
+"""Details that tell of all files."""
+
+
 class Elsewhere(Enum):
     """What a file of a chain says of a range that it does not hold."""
 
@@ -121,12 +125,17 @@ class LinkedDisk(MappedDisk):
         """Return the keys of all files of the chain: what changes one of them changes it."""
         return ">".join(disk.own_content_key() for disk in self.chain())
 
+    def own_details(self) -> dict[str, int | str]:
+        """Return what a person wants to know of this file alone."""
+        return {name: value for name, value in self.details().items() if name not in _OF_CHAIN}
+
     def details(self) -> dict[str, int | str]:
         """Return what a person wants to know, of the chain where there is one."""
         found = super().details()
         if self.parent is not None:
-            found["chain"] = " > ".join(disk.location for disk in self.chain())
-            found["chain_bytes"] = sum(stored.file.size_bytes for stored in self.stored_files())
+            stored = list(self.stored_files())
+            found["chain_files"] = len(stored)
+            found["chain_bytes"] = sum(one.file.size_bytes for one in stored)
         return found
 
     def segments(self, offset_bytes: int, length_bytes: int) -> Iterator[Segment]:

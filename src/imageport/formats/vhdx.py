@@ -80,9 +80,12 @@ class VhdxDisk(LinkedDisk):
     def details(self) -> dict[str, int | str]:
         """Return the file's sizes, the block size and the ids."""
         states = [entry & layout.BAT_STATE_MASK for entry in self._bat]
+        ratio = self._geometry.chunk_ratio
+        del states[ratio :: ratio + 1]  # those of sector bitmaps
+        present = (layout.PayloadState.FULLY_PRESENT, layout.PayloadState.PARTIALLY_PRESENT)
         facts: dict[str, int | str] = {
             "block_bytes": self.block_bytes,
-            "allocated_blocks": states.count(layout.PayloadState.FULLY_PRESENT),
+            "allocated_blocks": sum(states.count(state) for state in present),
             "disk_id": self.disk_id,
             "data_write_guid": self.data_write_guid,
         }
