@@ -26,6 +26,7 @@ from imageport.workflow.place import Workplace
 from imageport.workflow.upload import Content, bring_up, stats_of, upload
 from tests.formats.chain_bytes import FULL, PARTIAL, ZERO, Layer, Written, write_layer
 from tests.workflow.small_site import SIZE_BYTES, SmallSite
+from tests.workflow.test_compose_at_site import SiteEngine, check_one_composing, composed
 
 B = BLOCK_BYTES
 
@@ -152,6 +153,18 @@ def test_what_was_sent_to_one_target_is_not_hashed_for_another(
     with opened(site, "gold.vhdx") as disk:
         again = brought_up(place, disk)
     assert (stats_of(again).bytes_read, hashes.count) == (3 * B, 0)
+
+
+def test_composing_at_the_site_leaves_only_what_it_wrote_to_be_hashed(
+    site: SmallSite, hashes: Hashes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SiteEngine()
+    monkeypatch.setattr("imageport.workflow.site_job.run_site_engine", engine)
+    monkeypatch.setattr("imageport.workflow.compose_at_site.engine_id", lambda: "stand-in")
+    note_export(site)
+    check_one_composing(site, composed(site), engine)
+    # It writes to block 0, to one of two other blocks of data and to one of three holes.
+    assert hashes.count == 3
 
 
 def test_an_export_in_the_catalogue_is_nothing_of_the_clouds(site: SmallSite) -> None:
