@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,27 @@ OURS = {AWS, AZURE}
 
 
 @pytest.fixture(scope="module")
-def _types(prefect_server: None) -> None:  # noqa: ARG001 - needed first
+def _saved(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - needed first
+    """Save the site and both targets once, which takes seconds; return the folder of its state."""
     register_types()
-
-
-@pytest.fixture
-def site(_types: None, tmp_path: Path) -> str:
+    folder = tmp_path_factory.mktemp("reach") / "state"
     share = SmbShare(host="127.0.0.1", port=1, share="store")
     block = Site(
-        name="reach", work_pool="reach", store=PvsStore(share=share), state_folder=str(tmp_path)
+        name="reach", work_pool="reach", store=PvsStore(share=share), state_folder=str(folder)
     )
     block.save("reach", overwrite=True)
     AwsTarget(region="eu-north-1").save("reach", overwrite=True)
     azure = {"subscription_id": ID, "resource_group": "vdi", "location": "swedencentral"}
     AzureTarget(**azure).save("reach", overwrite=True)
-    return "reach"
+    return folder
+
+
+@pytest.fixture
+def site(_saved: Path) -> Iterator[str]:
+    """A site that has nothing yet."""
+    _saved.mkdir()
+    yield "reach"
+    shutil.rmtree(_saved)
 
 
 def generation(target: str) -> Generation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -22,16 +21,13 @@ ID = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture(scope="module")
-def _types(prefect_server: None) -> None:  # noqa: ARG001 - needed first
+def site(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: ARG001 - needed first
     register_types()
-
-
-@pytest.fixture
-def site(_types: None, tmp_path: Path) -> str:
+    folder = tmp_path_factory.mktemp("ill")
     share = SmbShare(host="127.0.0.1", port=1, share="store", username="u", password=SECRET)
     block = Site(
-        name="ill", work_pool="ill", store=PvsStore(share=share), state_folder=str(tmp_path),
-        payload_folder=str(tmp_path / "nowhere"),
+        name="ill", work_pool="ill", store=PvsStore(share=share), state_folder=str(folder),
+        payload_folder=str(folder / "nowhere"),
     )  # fmt: skip
     block.save("ill", overwrite=True)
     AzureTarget(
