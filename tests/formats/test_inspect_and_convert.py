@@ -19,6 +19,7 @@ from vhd_bytes import DIFFERENCING, Recipe, make
 from vhdx_bytes import HEADERS, put
 
 from imageport.cli.main import main
+from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, Refusal
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import MIB
 from imageport.sandbox.sample.build import build_sample
@@ -249,6 +250,34 @@ def test_a_killed_convert_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.raw", "big.vhdx"]
 
 
+def test_inspect_says_of_a_guest_what_the_engine_found(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[EngineJob] = []
+
+    def stand_in(_disk: object, job: EngineJob, **_more: object) -> EngineReport:
+        asked.append(job)
+        return EngineReport(
+            Action.INSPECT,
+            ok=False,
+            inspection=Inspection(
+                product_name="Windows 11 Enterprise", drivers=("oem3.inf Maker",)
+            ),
+            refusals=(Refusal("driver_missing", "no driver for its network card", "Give one."),),
+        )
+
+    monkeypatch.setattr("imageport.compose.site_engine.run_site_engine", stand_in)
+    assert main(["inspect", "--target", "aws", str(raw)]) == 3
+    text = printed(capsys)
+    for words in ("Windows 11 Enterprise", "oem3.inf Maker", "[driver_missing]", "Hint: Give one."):
+        assert words in text
+    assert main(["inspect", "--json", "--target", "aws", str(raw)]) == 3
+    facts = json.loads(printed(capsys))
+    assert facts["guest"]["inspection"]["product_name"] == "Windows 11 Enterprise"
+    assert [(job.action, job.options.cloud) for job in asked] == [(Action.INSPECT, "aws")] * 2
+
+
+@pytest.mark.slow
 @pytest.mark.guest
 def test_inspect_looks_into_windows_and_says_what_prepare_would_refuse(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
