@@ -86,8 +86,8 @@ def test_an_upload_that_the_cloud_lost_is_made_again(
 def test_a_burst_passes_the_engines_place_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    async def run(_deployment: str, parameters: dict[str, Any], _key: str) -> None:
-        seen.update(parameters)
+    async def run(deployment: str, parameters: dict[str, Any], _key: str) -> None:
+        seen.update(parameters, deployment=deployment)
 
     monkeypatch.setattr(cloud_burst, "run_elsewhere", run)
     monkeypatch.setattr(cloud_burst, "reference", lambda block: block)
@@ -97,6 +97,11 @@ def test_a_burst_passes_the_engines_place_on(monkeypatch: pytest.MonkeyPatch) ->
     cloud_burst.cloud_burst.fn(site, None, None, "gold", engine=EnginePlace.SITE)
     assert seen["engine"] == "site"
     assert PrepareOptions.model_validate(seen["options"]) == PrepareOptions()
+    assert (seen["deployment"], seen["image"]) == ("pvs-to-pvs/onprem", "gold")
+    vcenter, vm = SimpleNamespace(), "/dc/vm/masters/win11"
+    cloud_burst.cloud_burst.fn(site, None, None, vm, hypervisor=vcenter)
+    assert (seen["deployment"], seen["vm"]) == ("mcs-to-pvs/onprem", vm)
+    assert (seen["hypervisor"], seen["publish_name"]) == (vcenter, "win11")
 
 
 def test_targets_of_two_clouds_that_share_a_name_are_two_runs(
@@ -121,3 +126,28 @@ def test_targets_of_two_clouds_that_share_a_name_are_two_runs(
     ]
     asyncio.run(dr_prestage.dr_prestage.fn(site, destinations, ["gold"]))
     assert len(set(keys)) == len(keys) == 2
+
+
+def test_master_images_are_brought_by_the_other_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    async def run(deployment: str, parameters: dict[str, Any], _key: str) -> None:
+        asked.append((deployment, parameters))
+
+    def reference(_block: object) -> dict[str, Any]:
+        return {"$ref": {"block_document_slug": "kind/name"}}
+
+    monkeypatch.setattr(dr_prestage, "run_elsewhere", run)
+    monkeypatch.setattr(dr_prestage, "reference", reference)
+    outcome = HandedOver("gold.vhdx", already_there=False)
+    monkeypatch.setattr(dr_prestage, "completed", lambda *_: outcome)
+    site = SimpleNamespace(work_pool="onprem", name="onprem")
+    to = [dr_prestage.Destination.model_construct(site=site, cloud=SimpleNamespace())]
+    vcenter = SimpleNamespace()
+    asyncio.run(dr_prestage.dr_prestage.fn(site, to, ["/dc/vm/gold"], hypervisor=vcenter))
+    ((deployment, parameters),) = asked
+    assert deployment == "mcs-to-pvs/onprem"
+    assert parameters["vm"] == "/dc/vm/gold"
+    assert "image" not in parameters
+    none = asyncio.run(dr_prestage.dr_prestage.fn(site, to, None, hypervisor=vcenter))
+    assert none.type == "FAILED"

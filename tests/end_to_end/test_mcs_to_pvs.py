@@ -96,14 +96,15 @@ class TestMcsToPvs(Story):
         finally:
             run("umount", master)
         report = EngineReport.from_json(laboratory.story["prepared"].details["composed"])
-        named = {change.path.lower() for change in report.changes}
+        named = {change.path.lower().replace("\\", "/").lstrip("/") for change in report.changes}
         differing = {
             path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
         }
         unnamed = {
             path
-            for path in differing
-            if path not in named and not path.startswith(("windows/system32/config/", *INSTALLED))
+            for path in differing - named
+            if not path.startswith(("windows/system32/config/", *INSTALLED))
+            and not any(path.startswith(f"{folder}/") for folder in named)
         }
         assert differing & named
         assert unnamed == set()
