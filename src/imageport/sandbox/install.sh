@@ -46,9 +46,9 @@ install_apt_packages() {
     rm -f "$log"
 }
 
-# Wine's cmd.exe carries out what first boot runs: only the tests need it. Where the distribution has
-# none, those tests are skipped (and fail with CI=true).
-TEST_PACKAGES=(wine wine64)
+# Only the tests need these: Wine's cmd.exe carries out what first boot runs, libvhdi is the second
+# opinion on chains. Where the distribution has none, those tests are skipped (and fail with CI=true).
+TEST_PACKAGES=(wine wine64 python3-libvhdi)
 
 install_test_packages() {
     local package
