@@ -146,7 +146,7 @@ def run_cases(originals: list[bytes], in_memory: Callable[[bytes], ByteFile], se
 def test_a_damaged_disk_gives_one_of_our_errors_or_a_whole_disk(
     originals: list[bytes], in_memory: Callable[[bytes], ByteFile]
 ) -> None:
-    run_cases(originals, in_memory, range(300))
+    run_cases(originals, in_memory, range(100))
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from imageport.sandbox.sample.recipe import Variant
 pytestmark = pytest.mark.guest
 
 
+@pytest.mark.slow  # the short form boots what is published, and what becomes UEFI
 def test_firmware_finds_the_loader_which_powers_off(small_vhdx: Path, tmp_path: Path):
     before = small_vhdx.stat().st_mtime_ns
     result = firmware.boot_firmware(small_vhdx, tmp_path / "serial.txt", 90)
