@@ -12,6 +12,7 @@ from imageport.errors import BadDisk, FileLocked, FileMissing, SourceChanged, Un
 from imageport.storage.folder import Folder
 from imageport.workflow.facts import image_name, opened_source, source_facts
 from tests.formats.chain_bytes import FULL, MIB, PARTIAL, ZERO, Layer, Written, write_layer
+from tests.formats.vhd_bytes import DIFFERENCING, Recipe, make
 
 NOW = 1_795_438_520
 LAYERS = (
@@ -183,3 +184,24 @@ def test_a_base_that_is_replaced_while_we_read_is_a_changed_source(store: VdiskS
         store.folder.set_last_write(NAMES[0], later - later % 100)
         with pytest.raises(SourceChanged, match=r"gold\.vhdx"):
             disk.check_unchanged()
+
+
+def test_versions_of_the_older_format_are_read_through_their_chain(store: VdiskStore) -> None:
+    base = make(Recipe(MIB, blocks={0: [(0, 1024)], 1: [(7, 90)]}, seed=1))
+    first = make(
+        Recipe(
+            MIB,
+            blocks={0: [(3, 5), (700, 9)]},
+            kind=DIFFERENCING,
+            parent=base,
+            parent_name="GOLD.VHD",
+            seed=2,
+        )
+    )
+    store.folder.write_bytes("gold.vhd", base.content)
+    store.folder.write_bytes("gold.1.avhd", first.content)
+    list_versions(store, (0, "gold.vhd", PRODUCTION), (1, "gold.1.avhd", PRODUCTION))
+    for name in ("gold", "gold.vhd", "gold.1.avhd"):
+        assert content_of(store, name) == first.guest
+    with pytest.raises(FileMissing, match=r"gold\.vhdx"):
+        content_of(store, "gold.vhdx")
