@@ -1,5 +1,5 @@
 # References: XenServer Management API, VM.snapshot; xapi-project/xen-api, ocaml/xapi: xapi_vm_clone
-# (a snapshot is a VM with VBDs of its own), xapi_vdi (destroy).
+# (a snapshot is a VM with VBDs of its own and no suspend_VDI), xapi_vdi (destroy).
 """Snapshots of a machine: take, look up, remove. Of ours only."""
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Snapshots:
         for disk in self._inventory.disks_of(record):
             if disk.is_a_snapshot and not self._belongs_to_others(disk, ref):
                 self._destroy(disk.vdi, what)
-        if record.text("suspend_VDI") != NULL:
-            self._destroy(record.text("suspend_VDI"), what)
+        # Memory is not ours to remove: VM.snapshot freezes none, and a checkpoint may share the
+        # machine's own.
         self._gone("VM.destroy", ref, f"remove {what}")
 
     def _snapshot(self, vm: Vm, snapshot: VmSnapshot, what: str) -> tuple[str, ApiRecord]:

@@ -50,7 +50,7 @@ class Machines:
         fields = {key: value for key, value in source.items() if key != "uuid"} | {
             "name_label": name, "is_a_template": True, "is_a_snapshot": True,
             "snapshot_of": machine, "snapshot_time": now(), "snapshots": [], "VBDs": [],
-            "power_state": "Halted",
+            "power_state": "Halted", "suspend_VDI": NULL,
         }  # fmt: skip
         frozen = self.records.add("VM", **fields)
         source["snapshots"].append(frozen)
