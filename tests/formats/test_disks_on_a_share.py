@@ -125,6 +125,24 @@ def test_the_subcommands_take_a_share(
     assert sorted(path.name for path in on_disk.iterdir()) == ["copy.raw", "gold.vhdx"]
 
 
+@pytest.mark.parametrize("kind", ["vhd", "vhd-fixed"])
+def test_a_vhd_is_written_to_a_share_and_read_from_it(
+    on_disk: Path, samba: SambaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("IMAGEPORT_SMB_USER", USER)
+    monkeypatch.setenv("IMAGEPORT_SMB_PASSWORD", PASSWORD)
+    source, made = f"{samba.location('store')}/gold.vhdx", f"{samba.location('store')}/gold.vhd"
+    (tmp_path / "wanted.raw").write_bytes(expected())
+    try:
+        assert main(["convert", "--json", "--format", kind, source, made]) == 0
+        command = ["qemu-img", "compare", "-f", "vpc", "-F", "raw", on_disk / "gold.vhd"]
+        subprocess.run([*command, tmp_path / "wanted.raw"], check=True, capture_output=True)
+        assert main(["convert", "--json", made, str(tmp_path / "back.raw")]) == 0
+    finally:
+        (on_disk / "gold.vhd").unlink(missing_ok=True)
+    assert (tmp_path / "back.raw").read_bytes() == expected()
+
+
 def test_a_wrong_password_is_named(
     on_disk: Path,
     samba: SambaServer,
