@@ -36,6 +36,16 @@ def _content() -> bytes:
     return bytes(disk)
 
 
+def _write_sparsely(file: Path, data: bytes) -> None:
+    with file.open("wb") as raw:
+        raw.truncate(len(data))
+        for start in range(0, len(data), 65536):
+            piece = data[start : start + 65536]
+            if any(piece):
+                raw.seek(start)
+                raw.write(piece)
+
+
 class VsphereSite:
     """The running vCenter, for many tests."""
 
@@ -49,7 +59,7 @@ class VsphereSite:
         ):
             file = machine.flat_file(self.service.datastore, disk)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            _write_sparsely(file, data)
         self.service.start()
         try:
             self._log_in()
@@ -100,6 +110,7 @@ class VsphereSite:
         except vim.fault.NotAuthenticated:
             alive = None
         if alive is None:
+            self._client._stub.DropConnections()
             self._log_in()
 
     def _log_in(self) -> None:

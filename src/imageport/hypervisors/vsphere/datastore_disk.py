@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from pyVmomi import vim
 
-from imageport.errors import FileMissing, HypervisorRefused, SourceChanged
+from imageport.errors import FileMissing, HypervisorRefused, SourceChanged, VmMissing
 from imageport.formats._extent_merge import allocated_extents, merged
 from imageport.formats.raw import RawDisk
 from imageport.hypervisor import FrozenDisk
@@ -80,7 +80,7 @@ class DatastoreDisk(RawDisk):
         super().check_unchanged()
         try:
             self._check_frozen()
-        except HypervisorRefused as error:
+        except (HypervisorRefused, VmMissing) as error:
             raise SourceChanged(
                 f"Cannot go on reading '{self.location}': {error.message}"
             ) from error

@@ -53,8 +53,6 @@ def error_of(fault: object, doing: str) -> HypervisorError:
 def words_of(fault: object) -> str:
     """Return what a fault says: its own words, or its name where it has none."""
     name = type(fault).__name__.rsplit(".", maxsplit=1)[-1]
-    if isinstance(fault, vmodl.LocalizedMethodFault):
-        return str(fault.localizedMessage or words_of(fault.fault))[:_MESSAGE_CHARACTERS]
     if isinstance(fault, vim.fault.NoPermission):
         return f"the privilege '{fault.privilegeId}' is missing"
     said = str(getattr(fault, "msg", "") or "").strip().rstrip(".")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 
@@ -45,7 +46,8 @@ class LeaseStream(DiskStream):
             self._url = self._lease.url(device, devices)
             self._wire = self._open(session)
             self._lease.keep_alive(self._percent, self._wire.interrupt)
-            self._vmdk = VmdkStream(self._wire)
+            with self._lease_explains():
+                self._vmdk = VmdkStream(self._wire)
             self._check_size()
         except BaseException:
             self.close()
@@ -58,15 +60,8 @@ class LeaseStream(DiskStream):
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes) as the grains come."""
-        try:
+        with self._lease_explains():
             yield from self._vmdk.pieces()
-        except (BadDisk, ExportInterrupted) as error:
-            if self._lease.lost:
-                raise ExportInterrupted(
-                    f"Cannot go on exporting '{self.location}': the lease is lost "
-                    f"({self._lease.lost})."
-                ) from error
-            raise
 
     def finish(self) -> str:
         """Compare size and checksum with the host's manifest, and complete the lease."""
@@ -101,6 +96,19 @@ class LeaseStream(DiskStream):
                 raise ExportInterrupted(said)  # the lease ended meanwhile, or the host is busy
             raise HypervisorRefused(said)
         return _HashedStream(ResponseStream(connection, response, self.location))
+
+    @contextlib.contextmanager
+    def _lease_explains(self) -> Iterator[None]:
+        """Name the lease's end as the cause where the stream broke for it."""
+        try:
+            yield
+        except (BadDisk, ExportInterrupted) as error:
+            if self._lease.lost:
+                raise ExportInterrupted(
+                    f"Cannot go on exporting '{self.location}': the lease is lost "
+                    f"({self._lease.lost})."
+                ) from error
+            raise
 
     def _check_size(self) -> None:
         if self._vmdk.size_bytes != self._frozen.size_bytes:

@@ -219,6 +219,10 @@ class VsphereSession:
         while page is not None:
             for one in page.objects:
                 found[one.obj] = {prop.name: prop.val for prop in one.propSet}
+                for missing in one.missingSet or []:
+                    # A server that does not know us any more says so property by property.
+                    if isinstance(missing.fault, vim.fault.NotAuthenticated):
+                        raise missing.fault
             if not page.token:
                 break
             page = collector.ContinueRetrievePropertiesEx(page.token)
