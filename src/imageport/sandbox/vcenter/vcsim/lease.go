@@ -79,7 +79,7 @@ func (t *leaseTable) failThose(s *site, chosen func(*lease) bool, reason string)
 	count := 0
 	for _, one := range t.all() {
 		if chosen(one) && one.isOpen() {
-			one.fail(&types.SystemErrorFault{Reason: reason}, reason)
+			one.fail(&types.SystemError{Reason: reason}, reason)
 			count++
 		}
 	}

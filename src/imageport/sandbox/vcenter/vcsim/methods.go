@@ -43,6 +43,9 @@ func (s *site) addMethods() {
 	s.registry.AddHandler(watch)
 	s.registry.Put(more)
 	s.registry.Handler = func(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+		if method.Name == "RemoveSnapshot_Task" {
+			s.keepFiles(ctx, method.This)
+		}
 		if ctx.Session == nil {
 			return nil, nil
 		}

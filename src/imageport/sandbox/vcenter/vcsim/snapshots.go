@@ -89,6 +89,15 @@ func (w *snapshotWatch) RemoveObject(ctx *simulator.Context, ref types.ManagedOb
 	}
 }
 
+// keepFiles lets the simulator delete no file with a snapshot: it finds them by numbers that it has
+// given out again by then, and so deletes a disk after some dozen snapshots.
+func (s *site) keepFiles(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	if snapshot, ok := s.registry.Get(ref).(*simulator.VirtualMachineSnapshot); ok {
+		vm := s.vm(snapshot.Vm)
+		ctx.WithLock(vm, func() { vm.LayoutEx.Snapshot = nil })
+	}
+}
+
 // rename lets whoever had the layer that is gone have the one that it was merged into.
 func (w *snapshotWatch) rename(one *machine, key int32, gone, into *layer) {
 	shorten := func(devices []types.BaseVirtualDevice) {
