@@ -172,6 +172,22 @@ def test_dropped_connections_are_made_again(server: RangeServer, place: Place):
         assert file.read_at(10, 10) == CONTENT[10:20]
 
 
+def test_connections_that_were_all_dropped_while_idle_cost_one_attempt(
+    server: RangeServer, place: Place
+):
+    together = threading.Barrier(4)
+
+    def meet(_connection: ssl.SSLSocket, _first: int, _last: int) -> bool:
+        together.wait(10)
+        return False
+
+    with HttpFile(place) as file:
+        server.turns = [meet] * 4
+        assert len(list(file.read_many([(0, 4), (8, 4), (16, 4), (24, 4)]))) == 4
+        server.drop_connections()
+        assert file.read_at(0, 10) == CONTENT[:10]
+
+
 def test_a_body_that_ends_early_is_asked_for_again(server: RangeServer, place: Place):
     def send_half(connection: ssl.SSLSocket, first: int, last: int) -> bool:
         connection.sendall(server.head(first, last) + CONTENT[first : (first + last) // 2])

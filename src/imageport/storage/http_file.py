@@ -141,13 +141,11 @@ class HttpFile(ByteFile):
         return [(0, self.size_bytes)] if self.size_bytes else []
 
     def close(self) -> None:
-        """Close every connection; reads under way end."""
+        """Close every idle connection; a read under way ends by itself, and is not repeated."""
         self._closed.set()
+        self._close_idle()
         with self._lock:
             workers, self._workers = self._workers, None
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
         if workers is not None:
             workers.shutdown(wait=False, cancel_futures=True)
 
@@ -186,6 +184,8 @@ class HttpFile(ByteFile):
             except (OSError, http.client.HTTPException, HypervisorUnreachable) as error:
                 if attempt == len(_WAITS_SECONDS):
                     raise self._unreachable(error) from error
+                # What dropped one while it was idle dropped all: each would cost an attempt.
+                self._close_idle()
                 self._closed.wait(_WAITS_SECONDS[attempt])
                 attempt += 1
 
@@ -252,6 +252,12 @@ class HttpFile(ByteFile):
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def _renew(self, refused: dict[str, str]) -> None:
         with self._login:
