@@ -183,8 +183,11 @@ def _network_probes(account: Account) -> Iterator[Probe]:
 def _preflight_probes(account: Account) -> Iterator[Probe]:
     """What preflight looks at; without it, it says nothing about machine types, quota or key."""
     clients: Any = account.clients
+    kind = account.settings.engine_instance_type
+    one = {"Filters": [{"Name": "instance-type", "Values": [kind]}]}
+    # One type each: a service that knows no dry run of them would answer with a thousand.
     for operation in ("DescribeInstanceTypes", "DescribeInstanceTypeOfferings"):
-        yield _dry_run(clients.ec2, operation, PREFLIGHT, {})
+        yield _dry_run(clients.ec2, operation, PREFLIGHT, one)
     quota = {"ServiceCode": "ec2", "QuotaCode": STANDARD_QUOTA}
     ask = clients.quotas.get_service_quota
     yield Probe("servicequotas:GetServiceQuota", PREFLIGHT, _bound(ask, quota))
