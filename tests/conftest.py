@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-ONE_PROCESS = ("tests/prefect/", "tests/blocks_and_tasks/")
-"""Folders whose files share a server that takes half a minute to start: one process, one server."""
+ONE_PROCESS = (
+    "tests/prefect/",
+    "tests/blocks_and_tasks/",
+    "tests/compose/first_boot/",
+    "tests/sandbox/aws/",
+)
+"""Folders whose files share a server, or a Windows of Wine's, that takes long to start."""
 MACHINE_TESTS = 40
 """What a test that needs a machine or a server counts for, in tests that do not."""
 
