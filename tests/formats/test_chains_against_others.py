@@ -1,8 +1,9 @@
 """Second opinions on chains, where others are right.
 
 libvhdi reads partial blocks as we do (it takes ZERO and UNMAPPED blocks of a child from the parent,
-which the specification forbids, so those it is not asked). qemu-img opens no chain; it is asked for
-bases and for what `imageport convert` makes of a chain.
+which the specification forbids, so those it is not asked), and VHD chains but for two mistakes with
+bitmaps. qemu-img opens no chain; it is asked for bases and for what `imageport convert` makes of a
+chain.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 from imageport.cli.main import main
 from imageport.formats.opening import open_disk
 from imageport.storage.local import LocalFolder
+from tests.formats import vhd_bytes
 from tests.formats.chain_bytes import FULL, MIB, PARTIAL, UNMAPPED, ZERO, Layer, write_layer
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -56,6 +58,37 @@ def test_libvhdi_reads_partial_blocks_as_we_do(
         ours = hashlib.sha256(disk.read_at(0, disk.size_bytes)).hexdigest()
     assert said.stdout.split() == [str(size), ours]
     assert ours == hashlib.sha256(made[-1].content).hexdigest()
+
+
+@pytest.mark.usefixtures("libvhdi")
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_libvhdi_reads_avhd_chains_as_we_do(folder: LocalFolder, depth: int) -> None:
+    # It takes a sector for present when an earlier one of its bitmap's byte is: runs here begin and
+    # end at multiples of eight. Of blocks below 1 MiB, whose bitmap is padded, it reads only the
+    # first one of a child rightly.
+    size = 4 * MIB - 3 * 512
+    made = [vhd_bytes.make(vhd_bytes.Recipe(size, blocks={0: [(0, 1024)], 5: [(8, 800)]}))]
+    for number in range(1, depth):
+        runs = [(8 * number, 16), (256 + 64 * number, 128)]
+        layer = vhd_bytes.Recipe(
+            size,
+            2 * MIB if number % 2 else MIB,
+            {0: runs, 1: runs[1:]},
+            order=[1, 0],
+            kind=vhd_bytes.DIFFERENCING,
+            seed=number,
+            parent=made[-1],
+        )
+        made.append(vhd_bytes.make(layer))
+    names = [f"g.{number}.avhd" for number in range(depth)]
+    for name, one in zip(names, made, strict=True):
+        (folder.root / name).write_bytes(one.content)
+    command = [SYSTEM_PYTHON, str(READER), *reversed(names)]
+    said = subprocess.run(command, cwd=folder.root, check=True, capture_output=True, text=True)
+    with open_disk(folder.open_read(names[-1]), folder) as disk:
+        ours = hashlib.sha256(disk.read_at(0, disk.size_bytes)).hexdigest()
+    assert said.stdout.split() == [str(size), ours]
+    assert ours == hashlib.sha256(made[-1].guest).hexdigest()
 
 
 def test_qemu_agrees_on_a_base_and_on_a_chain_that_was_made_flat(

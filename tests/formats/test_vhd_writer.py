@@ -1,6 +1,6 @@
 """The VHD writers: order, threads, resumption, and a power cut at every single operation.
 
-Recipe: disks of 4 MiB in blocks of 512 KiB, written at random places; see `crashing_file`.
+Recipe: disks of 2 and 4 MiB in blocks of 512 KiB, written at random places; see `crashing_file`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Writer = VhdWriter | FixedVhdWriter
 InMemory = Callable[[bytes], ByteFile]
 KINDS = [VhdWriter, FixedVhdWriter]
 SIZE = 4 * MIB
+SESSION_BYTES = 2 * MIB
 
 
 def new(kind: type[Writer], file: WritableFile, size: int = SIZE) -> Writer:
@@ -183,13 +184,13 @@ def test_neither_writer_takes_up_the_file_of_the_other() -> None:
 def session(kind: type[Writer], file: CrashingFile) -> list[tuple[int, bytes]]:
     """Write, flush, finish, write again; return the disk as of each flush."""
     dice = random.Random(7)  # noqa: S311
-    writer = new(kind, file)
-    disk = bytearray(SIZE)
+    writer = new(kind, file, SESSION_BYTES)
+    disk = bytearray(SESSION_BYTES)
     writer.flush()
     kept = [(len(file.operations), bytes(disk))]
     for step in range(6):
         for _ in range(3):
-            offset = dice.randrange(SIZE // 512 - 9) * 512
+            offset = dice.randrange(SESSION_BYTES // 512 - 9) * 512
             data = dice.randbytes(dice.randrange(1, 9) * 512)
             writer.write_at(offset, data)
             disk[offset : offset + len(data)] = data
@@ -211,11 +212,16 @@ def test_a_power_cut_at_any_operation_loses_nothing_that_was_flushed(
     kept = session(kind, file)
     dice = random.Random(seed)  # noqa: S311
     disks = [disk for _, disk in kept]
-    ever = [{disk[at : at + 512] for disk in disks} | {bytes(512)} for at in range(0, SIZE, 512)]
+    ever = [
+        {disk[at : at + 512] for disk in disks} | {bytes(512)}
+        for at in range(0, SESSION_BYTES, 512)
+    ]
     for count in range(1, len(file.operations) + 1):
         content = file.after_crash(count, dice)
         flushed = [disk for operations, disk in kept if operations <= count]
-        assert_is_sound_or_none(in_memory(content), flushed[-1] if flushed else bytes(SIZE), ever)
+        assert_is_sound_or_none(
+            in_memory(content), flushed[-1] if flushed else bytes(SESSION_BYTES), ever
+        )
         try:
             reopened = CrashingFile(content)
             writer = kind.reopen(reopened)
