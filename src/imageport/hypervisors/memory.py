@@ -180,8 +180,8 @@ class MemoryHypervisor(Hypervisor):
             ) from None
         return [
             index
-            for index in sorted(found.grains)
-            if earlier.grains.get(index) != found.grains[index]
+            for index in sorted(earlier.grains.keys() | found.grains.keys())
+            if earlier.grains.get(index) != found.grains.get(index)
         ]
 
 

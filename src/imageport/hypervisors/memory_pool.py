@@ -15,7 +15,7 @@ from imageport.model import MIB
 GRAIN_BYTES = 64 * 1024
 """What is stored and tracked as one: as large as XenServer's, a multiple of VMware's."""
 
-CREATED = "2026-01-01T00:00:00Z"
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 """Every snapshot's: nothing here depends on the time."""
 
 
@@ -100,6 +100,7 @@ class MemoryVm:
     snapshots: dict[str, tuple[VmSnapshot, dict[str, MemorySnapshotDisk]]] = field(
         default_factory=dict
     )
+    snapshots_taken: int = 0
 
     def add_disk(self, size_bytes: int, content: bytes = b"", *, boot: bool = False) -> None:
         """Add a disk; of ``content`` what is zeros stays a hole."""
@@ -113,7 +114,9 @@ class MemoryVm:
 
     def snapshot(self, name: str) -> VmSnapshot:
         """Freeze every disk; what is written from now on is a new epoch."""
-        taken = VmSnapshot(f"snapshot-{uuid.uuid4()}", name, CREATED)
+        self.snapshots_taken += 1
+        created = FIRST_DAY + timedelta(minutes=self.snapshots_taken)
+        taken = VmSnapshot(f"snapshot-{uuid.uuid4()}", name, created.strftime("%Y-%m-%dT%H:%M:%SZ"))
         frozen: dict[str, MemorySnapshotDisk] = {}
         for disk in self.disks:
             frozen[disk.key] = MemorySnapshotDisk(

@@ -111,7 +111,7 @@ class TrustedConnection(http.client.HTTPSConnection):
     ) -> None:
         self._trust = trust
         self._read_seconds = timeout_seconds
-        self.server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.server = server_name(host, port)
         first = proxy_address(proxy) if proxy else (host, port)
         connect_seconds = min(CONNECT_SECONDS, timeout_seconds)
         super().__init__(*first, timeout=connect_seconds, context=trust.context)
@@ -193,6 +193,11 @@ def proxy_address(proxy: str) -> tuple[str, int]:
     if parts.scheme != "http" or not host or not port or parts.username is not None:
         raise InputError("Bad proxy: needed 'http://host:port' without user and password.")
     return host, port
+
+
+def server_name(host: str, port: int) -> str:
+    """Return host and port as addresses and messages have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unreachable(server: str, error: BaseException) -> HypervisorUnreachable:

@@ -66,7 +66,7 @@ def test_a_pool_where_nobody_listens_is_unreachable(lab: XenServerLab):
 def test_a_member_names_its_coordinator(lab: XenServerLab):
     with lab.connect(host="127.0.0.2") as link:
         assert link.find_vm(lab.path).name == "gold"
-        assert link.location == "127.0.0.2"
+        assert link.location == f"127.0.0.2:{lab.pool.port}"
     assert lab.pool.hosts[1].calls == ["session.login_with_password"]
 
 
@@ -255,10 +255,38 @@ def test_answers_of_other_kinds_end_in_errors_of_ours_alone(
 
 def test_settings_say_all_that_is_wrong_at_once_and_hide_the_password():
     with pytest.raises(InputError) as caught:
-        XenServerSettings(host="https://pool", username="", password=PASSWORD, port=0)
-    assert len(caught.value.fields["problems"]) == 3
+        XenServerSettings(
+            host="pool:8443", port=0, password=PASSWORD, proxy="pool", thumbprint=f"{'0' * 64},1"
+        )
+    assert len(caught.value.fields["problems"]) == 4
     good = XenServerSettings(host="pool", username="me", password=PASSWORD)
     assert PASSWORD not in repr(good) + repr(XenServerHypervisor(good))
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "location"),
+    [
+        ("pool", 443, "pool"),
+        ("pool", 8443, "pool:8443"),
+        ("[2001:db8::7]", 443, "[2001:db8::7]"),
+        ("2001:db8::7", 8443, "[2001:db8::7]:8443"),
+    ],
+)
+def test_a_pool_is_called_by_its_host_and_by_its_port_where_that_is_another(
+    host: str, port: int, location: str
+):
+    settings = XenServerSettings(host=host, port=port, username="me", password=PASSWORD)
+    assert XenServerHypervisor(settings).location == location
+
+
+def test_an_address_in_brackets_is_connected_to(lab: XenServerLab):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with (
+        lab.connect(host="[::1]", port=port) as link,
+        pytest.raises(HypervisorUnreachable, match=rf"\[::1\]:{port}"),
+    ):
+        link.product()
 
 
 def test_a_refusal_shows_no_reference_no_control_sign_and_no_novel():

@@ -198,8 +198,9 @@ class VsphereSession:
             if b"<name>urn:vim25</name>" in namespace:
                 found = re.findall(rb"<version>([\w.]{1,40})</version>", namespace)
                 spoken.update(version.decode() for version in found)
-        for name in GetServiceVersions("vim25"):
-            if versionIdMap[name] in spoken and versionIdMap[name]:
+        known = GetServiceVersions("vim25")  # newest first
+        for name in known[: known.index(_OLDEST) + 1]:
+            if versionIdMap[name] in spoken:
                 return str(name)
         if not spoken:
             raise HypervisorUnreachable(

@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from imageport.errors import InputError
-from imageport.hypervisors.tls_trust import TlsTrust, proxy_address
-
-_HOST = re.compile(r"[A-Za-z0-9.-]+|\[?[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?\]?")
+from imageport.hypervisors.server_settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class VsphereSettings:
-    """A connection; the password is in no text of ours.
-
-    ``thumbprint`` is the SHA-256 of the server's certificate, ``ca_file`` a PEM file of private
-    authorities; with neither, the system's authorities decide. ``proxy`` is ``http://host:port``.
-
-    Raises:
-        InputError: everything that is wrong with them, at once.
-    """
-
-    host: str
-    port: int = 443
-    username: str = ""
-    password: str = field(default="", repr=False)
-    thumbprint: str = ""
-    ca_file: str = ""
-    proxy: str = ""
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not _HOST.fullmatch(self.host):
-            problems.append(f"Bad host: found '{self.host}', needed a name or an address.")
-        if not 0 < self.port < 65536:
-            problems.append(f"Bad port: found {self.port}, needed 1 to 65535.")
-        if not self.username:
-            problems.append("Bad username: found none, needed one such as 'name@vsphere.local'.")
-        try:
-            if self.proxy:
-                proxy_address(self.proxy)
-            self.trust()
-        except InputError as error:
-            problems.append(error.message)
-        if problems:
-            raise InputError(" ".join(problems), problems=problems)
-
-    @property
-    def address(self) -> str:
-        """Return the host as `http.client` and URLs without brackets have it."""
-        return self.host.strip("[]")
-
-    @property
-    def location(self) -> str:
-        """Return where it is, for messages."""
-        shown = f"[{self.address}]" if ":" in self.address else self.address
-        return shown if self.port == 443 else f"{shown}:{self.port}"
-
-    def trust(self) -> TlsTrust:
-        """Return the rule for the server's certificate."""
-        return TlsTrust(self.thumbprint, self.ca_file)
+class VsphereSettings(ServerSettings):
+    """One vCenter Server, or one ESXi host by itself; users are named ``name@vsphere.local``."""

@@ -13,8 +13,7 @@ from xml.parsers.expat import ExpatError
 import XenAPI  # type: ignore[import-untyped] # the vendor ships no types
 
 from imageport.errors import HypervisorError, HypervisorRefused, HypervisorUnreachable
-from imageport.hypervisors.tls_trust import TrustedConnection, unreachable
-from imageport.hypervisors.xenserver.pool_trust import PoolTrust
+from imageport.hypervisors.tls_trust import TrustedConnection, server_name, unreachable
 from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.hypervisors.xenserver.refusals import refusal
 from imageport.hypervisors.xenserver.settings import XenServerSettings
@@ -44,10 +43,10 @@ class PoolConnection:
     """Signs in at the first call and finds the coordinator; may be used by several threads."""
 
     def __init__(self, settings: XenServerSettings) -> None:
-        self.host = settings.host
+        self.host = settings.address
         """The coordinator, once it is known."""
         self._settings = settings
-        self._trust = PoolTrust(settings.thumbprint, settings.ca_file)
+        self._trust = settings.trust()
         self._lock = threading.RLock()
         self._session: Any = None
 
@@ -59,7 +58,7 @@ class PoolConnection:
     @property
     def location(self) -> str:
         """Return where the pool is, for messages."""
-        return self._settings.host
+        return self._settings.location
 
     def open(self, host: str, port: int, timeout_seconds: float) -> TrustedConnection:
         """Return a connection to a host of the pool; it connects at its first request."""
@@ -103,13 +102,9 @@ class PoolConnection:
 
     def session_id(self) -> str:
         """Return the session's reference: a secret."""
+        doing = f"sign in to '{self.location}'"
         with self._lock:
-            return str(self._translated("sign in", self._signed_in).handle)
-
-    def sign_in(self) -> None:
-        """Sign in, unless that is done."""
-        with self._lock:
-            self._translated(f"sign in to '{self.location}'", self._signed_in)
+            return str(self._translated(doing, self._signed_in).handle)
 
     def close(self) -> None:
         """Sign out; may be called twice."""
@@ -125,6 +120,10 @@ class PoolConnection:
                 pass  # whatever it says to that
             finally:
                 session("close")()
+
+    @property
+    def _server(self) -> str:
+        return server_name(self.host, self.port)
 
     def _call(self, method: str, parameters: tuple[Any, ...], repeatable: bool) -> Any:
         for _ in range(_COORDINATOR_TRIES):
@@ -161,10 +160,9 @@ class PoolConnection:
         return self._session
 
     def _new_session(self) -> Any:
-        shown = f"[{self.host}]" if ":" in self.host else self.host
         host = self.host
         transport = _Transport(lambda: self.open(host, self.port, CALL_SECONDS))
-        return XenAPI.Session(f"https://{shown}:{self.port}/", transport=transport)
+        return XenAPI.Session(f"https://{self._server}/", transport=transport)
 
     def _follow(self, details: list[Any]) -> bool:
         """Turn to the coordinator that a member names; it is checked as the member was."""
@@ -189,16 +187,16 @@ class PoolConnection:
         except XenAPI.Failure as failure:
             raise refusal(failure.details, doing) from None
         except (OSError, http.client.HTTPException) as error:
-            raise unreachable(f"{self.host}:{self.port}", error) from error
+            raise unreachable(self._server, error) from error
         except xmlrpc.client.ProtocolError as error:
             status = f"HTTP {error.errcode}"
             if error.errcode >= http.client.INTERNAL_SERVER_ERROR:
-                raise unreachable(f"{self.host}:{self.port}", ValueError(status)) from None
+                raise unreachable(self._server, ValueError(status)) from None
             raise HypervisorRefused(f"Cannot {doing}: the server answers {status}.") from None
         except _MALFORMED as error:
             raise HypervisorRefused(
-                f"Cannot {doing}: '{self.host}:{self.port}' answers with something else than the "
-                f"XenServer API does ({type(error).__name__}).",
+                f"Cannot {doing}: '{self._server}' answers with something else than the XenServer "
+                f"API does ({type(error).__name__}).",
                 hint="Check host and port: is it a XenServer host?",
             ) from None
 

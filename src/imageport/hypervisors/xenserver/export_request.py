@@ -72,7 +72,7 @@ def request_export(
     headers = {"Cookie": f"session_id={connection.session_id()}"}
     for _ in range(MOST_REDIRECTIONS + 1):
         link = connection.open(host, port, SILENT_SECONDS)
-        answer = ask(link, "GET", target, headers, server=f"{host}:{port}")
+        answer = ask(link, "GET", target, headers, server=link.server)
         if answer.status == HTTPStatus.OK:
             return _checked(ResponseStream(link, answer, location))
         link.close()

@@ -37,7 +37,7 @@ class XenServerHypervisor(Hypervisor):
     traits = ExportTraits(differences=True)
 
     def __init__(self, settings: XenServerSettings) -> None:
-        self.location = settings.host
+        self.location = settings.location
         self._connection = PoolConnection(settings)
         self._inventory = Inventory(self._connection)
         self._leftovers = Leftovers(self._connection, self._inventory)
