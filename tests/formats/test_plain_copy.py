@@ -89,6 +89,22 @@ def test_the_kernel_takes_the_blocks_out_of_a_vhdx(vhdx: Path, kernel_calls: lis
     assert sum(kernel_calls) == count < SIZE
 
 
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_the_kernel_copies_what_is_not_compressed(raw: Path, form: str, kernel_calls: list[int]):
+    """Compressed clusters in the first half of the data, plain ones behind."""
+    source = raw.with_name("disk.img")
+    qemu = ["qemu-img", "convert", "-f", "raw", "-O", form, raw, source]
+    subprocess.run([*qemu, *(["-c"] if form == "qcow2" else [])], check=True)
+    writes = [f"write -q -P 9 {20 * MIB} {8 * MIB}", f"write -q -z {6 * MIB} {3 * MIB}"]
+    for write in writes:
+        subprocess.run(["qemu-io", "-f", form, "-c", write, source], check=True)
+        subprocess.run(["qemu-io", "-f", "raw", "-c", write, raw], check=True)
+    copied(source, "copy.raw")
+    argv = ["qemu-img", "compare", "-f", "raw", "-F", "raw", raw, raw.with_name("copy.raw")]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert sum(kernel_calls) >= 8 * MIB
+
+
 def test_a_vhdx_is_written_through_memory(raw: Path, kernel_calls: list[int]):
     copied(raw, "copy.vhdx")
     assert not kernel_calls

@@ -12,13 +12,18 @@ import queue
 import threading
 from collections.abc import Iterator
 
+from imageport.formats.disk_file import DiskFile
 from imageport.formats.file_target import FileTarget
 from imageport.formats.mapped_disk import MappedDisk, Segment
+from imageport.formats.packed_disk import PackedDisk
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, ExtentState
 from imageport.progress import EventSink, Stage
 from imageport.storage.local_file import LocalFile, LocalWritableFile
 from imageport.transfer.block_target import TransferPlan
+
+Range = tuple[int, int]
+"""(offset, length) of the disk, in bytes."""
 
 _KERNEL_PIECE_BYTES = 32 * MIB
 """Between two events: a tenth of a second on a fast machine."""
@@ -30,7 +35,7 @@ def copy_plainly(disk: VirtualDisk, target: FileTarget, events: EventSink) -> in
     """Write what ``disk`` holds into ``target``, commit it, and return how many bytes that were.
 
     Only DATA is written, all else stays unwritten. Where both sides are files of this machine and
-    the bytes lie in them as they are, the kernel copies them; otherwise one thread reads ahead of
+    bytes lie in them as they are, the kernel copies them; for all else one thread reads ahead of
     one that writes. Durable when it returns. After an error nothing is left at the target.
 
     Raises:
@@ -45,8 +50,9 @@ def copy_plainly(disk: VirtualDisk, target: FileTarget, events: EventSink) -> in
     stage = Stage("convert", events, total=total)
     try:
         target.begin(TransferPlan(disk.size_bytes, (), (), total), "")
-        if not _copied_by_kernel(disk, ranges, target, stage):
-            _write_all(disk.read_many(ranges), target, stage)
+        left = _copy_by_kernel(disk, ranges, target, stage)
+        if left:
+            _write_all(disk.read_many(left), target, stage)
         disk.check_unchanged()
         target.commit({})
     except BaseException:
@@ -56,31 +62,33 @@ def copy_plainly(disk: VirtualDisk, target: FileTarget, events: EventSink) -> in
     return total
 
 
-def _copied_by_kernel(
-    disk: VirtualDisk, ranges: list[tuple[int, int]], target: FileTarget, stage: Stage
-) -> bool:
-    """Copy everything in the kernel; false, with nothing told to ``stage``, where it cannot."""
+def _copy_by_kernel(
+    disk: VirtualDisk, ranges: list[Range], target: FileTarget, stage: Stage
+) -> list[Range]:
+    """Copy in the kernel what lies in files of this machine as it is; return what is left."""
     file = target.flat_file
-    if not isinstance(file, LocalWritableFile) or not isinstance(disk, MappedDisk):
-        return False
+    if not isinstance(file, LocalWritableFile) or not isinstance(disk, DiskFile):
+        return ranges
     if not all(isinstance(stored.file, LocalFile) for stored in disk.stored_files()):
-        return False
+        return ranges
+    left: list[Range] = []
     for part in _parts(disk, ranges):
         source = part.stored.file if part.stored is not None else None
         if not isinstance(source, LocalFile):
-            continue  # zeros between: unwritten, as all that is no DATA
-        if not file.copy_from(source, part.place, part.offset, part.length):
+            _add(left, part.offset, part.length)
+        elif file.copy_from(source, part.place, part.offset, part.length):
+            stage.advance(part.length)
+        else:
             stage.rewind(stage.done)
-            return False
-        stage.advance(part.length)
-    return True
+            return ranges
+    return left
 
 
-def _parts(disk: MappedDisk, ranges: list[tuple[int, int]]) -> Iterator[Segment]:
+def _parts(disk: DiskFile, ranges: list[Range]) -> Iterator[Segment]:
     """Yield the segments of ranges, neighbours in one file joined, cut to a piece."""
     pending: Segment | None = None
     for offset, length in ranges:
-        for segment in disk.segments(offset, length):
+        for segment in _segments(disk, offset, length):
             if pending is not None and _continues(pending, segment):
                 pending = pending._replace(length=pending.length + segment.length)
             else:
@@ -94,12 +102,34 @@ def _parts(disk: MappedDisk, ranges: list[tuple[int, int]]) -> Iterator[Segment]
         yield pending
 
 
+def _segments(disk: DiskFile, offset: int, length: int) -> Iterator[Segment]:
+    """Yield where a range lies; what has no place as it is (compressed, say) has no file."""
+    if isinstance(disk, MappedDisk):
+        yield from disk.segments(offset, length)
+    elif isinstance(disk, PackedDisk):
+        (stored,) = disk.stored_files()
+        for part in disk.parts(offset, length):
+            start, stop = max(part.offset, offset), min(part.end, offset + length)
+            as_it_is = part.state is ExtentState.DATA and not part.stored_bytes
+            place = part.place if as_it_is else 0
+            file = stored if as_it_is else None
+            yield Segment(start, stop - start, part.state, file, place)
+    else:
+        yield Segment(offset, length, ExtentState.DATA)
+
+
+def _add(ranges: list[Range], offset: int, length: int) -> None:
+    """Append a range, joined with the last one where it continues it."""
+    if ranges and sum(ranges[-1]) == offset:
+        ranges[-1] = ranges[-1][0], ranges[-1][1] + length
+    else:
+        ranges.append((offset, length))
+
+
 def _continues(first: Segment, second: Segment) -> bool:
-    return (
-        first.stored is second.stored
-        and first.end == second.offset
-        and first.place + first.length == second.place
-    )
+    if first.stored is not second.stored or first.end != second.offset:
+        return False
+    return first.stored is None or first.place + first.length == second.place
 
 
 def _write_all(pieces: Iterator[tuple[int, bytes]], target: FileTarget, stage: Stage) -> None:
