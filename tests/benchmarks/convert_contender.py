@@ -28,13 +28,18 @@ def peak_mib() -> float:
 def main() -> None:
     source, destination = (Path(word) for word in sys.argv[1:])
     folder = LocalFolder(source.parent)
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.process_time()
     with open_disk(folder.open_read(source.name), folder) as disk:
         target = RawFileTarget(LocalFolder(destination.parent), destination.name)
         copied = copy_plainly(disk, target, silent)
         target.close()
-    seconds = time.monotonic() - started
-    sys.stdout.write(json.dumps({"copied": copied, "seconds": seconds, "peak_mib": peak_mib()}))
+    found = {
+        "copied": copied,
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_mib": peak_mib(),
+    }
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":
