@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -269,3 +271,24 @@ def test_a_stream_that_was_closed_says_so_as_interrupted(certificate: Certificat
         stream.close()
         with pytest.raises(ExportInterrupted):
             stream.read(1)
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_a_read_that_waits_is_ended_by_another_thread(certificate: Certificate, more: bytes):
+    def stall(_head: bytes, connection: ssl.SSLSocket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + more + b"Content-Length: 5\r\n\r\n12")
+        connection.recv(1)  # until the client goes
+
+    with TlsServer(certificate, stall) as server:
+        connection = TrustedConnection("127.0.0.1", server.port, TlsTrust(certificate.thumbprint))
+        response = ask(connection, "GET", "/", {}, server="it")
+        stream = ResponseStream(connection, response, "disk of it")
+        timer = threading.Timer(0.2, stream.interrupt)
+        timer.start()
+        begun = time.monotonic()
+        with pytest.raises(ExportInterrupted):
+            stream.read(5)
+        assert time.monotonic() - begun < 10
+        timer.join()
+        stream.close()
+        stream.interrupt()

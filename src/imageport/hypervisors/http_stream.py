@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 
 from imageport.errors import ExportInterrupted
-from imageport.hypervisors.tls_trust import unreachable
+from imageport.hypervisors.tls_trust import TrustedConnection, unreachable
 
 _BROKEN = (OSError, http.client.HTTPException, ValueError)
 """What `http.client` raises; ValueError for a header or path that a server gave and that none is,
@@ -48,7 +48,7 @@ class ResponseStream:
 
     def __init__(
         self,
-        connection: http.client.HTTPConnection,
+        connection: TrustedConnection,
         response: http.client.HTTPResponse,
         location: str,
     ) -> None:
@@ -80,9 +80,10 @@ class ResponseStream:
 
     def interrupt(self) -> None:
         """Let a read that is under way in another thread end at once."""
-        with contextlib.suppress(OSError, AttributeError):  # AttributeError: it is closed already
-            # The plain socket's: TLS would first say goodbye to a server that does not listen.
-            socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+        if self._connection.wire is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                # The plain socket's: TLS would first say goodbye to a server that does not listen.
+                socket.socket.shutdown(self._connection.wire, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; may be called twice, by the thread that reads."""

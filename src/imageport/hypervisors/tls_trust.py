@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import socket
 import ssl
 from urllib.parse import urlsplit
 
@@ -111,6 +112,8 @@ class TrustedConnection(http.client.HTTPSConnection):
     ) -> None:
         self._trust = trust
         self._read_seconds = timeout_seconds
+        self.wire: socket.socket | None = None
+        """The socket of the last connection, which a response may have taken over."""
         self.server = server_name(host, port)
         first = proxy_address(proxy) if proxy else (host, port)
         connect_seconds = min(CONNECT_SECONDS, timeout_seconds)
@@ -122,6 +125,7 @@ class TrustedConnection(http.client.HTTPSConnection):
         """Connect and check; nothing of a request was sent when this fails."""
         try:
             super().connect()
+            self.wire = self.sock
             self._trust.check(self.sock.getpeercert(binary_form=True) or b"", self.server)
             self.sock.settimeout(self._read_seconds)
         except ssl.SSLCertVerificationError as error:

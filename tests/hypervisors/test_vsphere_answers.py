@@ -1,0 +1,481 @@
+"""What a vCenter may answer, well or badly: decided without one."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyVmomi import vim, vmodl
+
+from imageport.errors import (
+    CertificateRefused,
+    HypervisorError,
+    HypervisorLoginRefused,
+    HypervisorRefused,
+    HypervisorUnreachable,
+    InputError,
+    VmMissing,
+)
+from imageport.hypervisor import FrozenDisk, Vm, VmDisk, VmSnapshot
+from imageport.hypervisors.vsphere import lease as lease_module
+from imageport.hypervisors.vsphere.changed_areas import allocated_areas, changed_areas
+from imageport.hypervisors.vsphere.datastore_disk import FlatFile, frozen_backing
+from imageport.hypervisors.vsphere.faults import error_of
+from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
+from imageport.hypervisors.vsphere.inventory import disks_of
+from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
+from imageport.hypervisors.vsphere.settings import VsphereSettings
+from imageport.hypervisors.vsphere.snapshots import frozen_device, snapshots_of
+from imageport.model import MIB
+from tests.hypervisors.tls_server import Authority, TlsServer
+
+SHA1 = ":".join(["AB"] * 20)
+SETTINGS = VsphereSettings(
+    "vc.example", username="exporter", password="hidden", thumbprint="1" * 64
+)
+FROZEN = FrozenDisk(
+    hypervisor_id="here",
+    vm=Vm("id", "gold", "/DC/vm/gold", "efi", is_running=False, disks=(), snapshots=()),
+    snapshot=VmSnapshot("snapshot-1", "imageport-1"),
+    disk=VmDisk("2000", "Hard disk 1", 10 * MIB, is_boot=True),
+    size_bytes=10 * MIB,
+    change_id="52 a1 b2/7",
+)
+
+
+class Session:
+    """Answers as a test has it, in the place of a `VsphereSession`."""
+
+    def __init__(self, facts: dict[str, Any] | None = None, made: Any = None) -> None:
+        self.settings = SETTINGS
+        self.trust = SETTINGS.trust()
+        self.facts = facts or {}
+        self.made = made
+
+    def managed(self, _kind: type, _reference: str) -> Any:
+        return self.made
+
+    def call(self, doing: str, work: Callable[[], Any], *, repeats: bool = True) -> Any:
+        _ = repeats
+        try:
+            return work()
+        except vmodl.MethodFault as fault:
+            raise error_of(fault, doing) from fault
+
+    def read_one(self, _doing: str, _one: Any, paths: list[str]) -> dict[str, Any]:
+        return {path: self.facts[path] for path in paths if path in self.facts}
+
+
+def device(
+    kind: type, key: int, *, controller: int = 0, unit: int = 0, bus: int | None = None, **more: Any
+) -> Any:
+    made = kind(key=key, **more)
+    if bus is None:
+        made.controllerKey, made.unitNumber = controller, unit
+    else:
+        made.busNumber = bus
+    return made
+
+
+def disk(key: int, controller: int, unit: int, mode: str = "persistent", **backing: Any) -> Any:
+    files = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
+        diskMode=mode, **{"fileName": f"[store] gold/{key}.vmdk", **backing}
+    )
+    return device(
+        vim.vm.device.VirtualDisk,
+        key,
+        controller=controller,
+        unit=unit,
+        capacityInKB=1024 * (key % 10 + 1),
+        backing=files,
+    )
+
+
+SCSI = device(vim.vm.device.ParaVirtualSCSIController, 1000, bus=0)
+SECOND = device(vim.vm.device.VirtualLsiLogicController, 1001, bus=1)
+SATA = device(vim.vm.device.VirtualAHCIController, 15000, bus=0)
+
+
+def boot_order(*entries: Any) -> Any:
+    return vim.vm.BootOptions(bootOrder=list(entries))
+
+
+BOOT_ORDERS = {
+    "by bus and unit without an order": (None, "2001"),
+    "an empty order": (boot_order(), "2001"),
+    "the first disk of the order": (
+        boot_order(
+            vim.vm.BootOptions.BootableEthernetDevice(deviceKey=4000),
+            vim.vm.BootOptions.BootableDiskDevice(deviceKey=2003),
+            vim.vm.BootOptions.BootableDiskDevice(deviceKey=2000),
+        ),
+        "2003",
+    ),
+    "an order that names a disk that is gone": (
+        boot_order(vim.vm.BootOptions.BootableDiskDevice(deviceKey=9)),
+        "2001",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "boot"), BOOT_ORDERS.values(), ids=BOOT_ORDERS.keys())
+def test_the_boot_disk_is_chosen_and_all_are_listed(options: Any, boot: str):
+    devices = [disk(2000, 1001, 0), disk(2003, 15000, 0), disk(2002, 1000, 3), disk(2001, 1000, 1)]
+    found = disks_of([*devices, SECOND, SATA, SCSI], options)
+    assert [one.key for one in found] == ["2001", "2002", "2003", "2000"]
+    assert [one.key for one in found if one.is_boot] == [boot]
+    assert found[0].size_bytes == 2 * MIB
+
+
+def test_a_machine_without_disks_has_no_boot_disk():
+    assert disks_of([SCSI], None) == ()
+    assert snapshots_of(None) == ()
+
+
+def test_a_disk_that_no_snapshot_freezes_is_refused():
+    session: Any = Session(
+        {"config.hardware.device": [SCSI, disk(2000, 1000, 0, "independent_persistent")]}
+    )
+    with pytest.raises(HypervisorRefused, match="no snapshot freezes it"):
+        frozen_device(session, FROZEN.vm, FROZEN.snapshot, FROZEN.disk)
+
+
+BASE = {"fileName": "[store] gold/gold.vmdk"}
+DELTA = {"fileName": "[store] gold/gold-000001.vmdk"}
+_PARENT = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(**BASE)
+BACKINGS = {
+    "an older snapshot": (disk(2000, 1000, 0, parent=_PARENT, **DELTA), disk(2000, 1000, 0)),
+    "it is encrypted": (
+        disk(2000, 1000, 0, keyId=vim.encryption.CryptoKeyId(keyId="k"), **BASE),
+        disk(2000, 1000, 0, **DELTA),
+    ),
+    "itself writes the file": (disk(2000, 1000, 0, **BASE), disk(2000, 1000, 0, **BASE)),
+    "the machine itself writes": (disk(2000, 1000, 0, **BASE), None),
+    "is no file of a datastore": (
+        disk(2000, 1000, 0, fileName="ds:///vmfs/x"),
+        disk(2000, 1000, 0, **DELTA),
+    ),
+    "no flat file": (
+        device(
+            vim.vm.device.VirtualDisk,
+            2000,
+            backing=vim.vm.device.VirtualDisk.RawDiskMappingVer1BackingInfo(**BASE),
+        ),
+        disk(2000, 1000, 0, **DELTA),
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", BACKINGS)
+def test_ranges_are_refused_where_no_one_file_is_frozen(cause: str):
+    with pytest.raises(HypervisorRefused, match=cause):
+        frozen_backing(*BACKINGS[cause], FROZEN)
+
+
+def test_a_frozen_flat_file_is_named_so_that_no_character_means_something():
+    assert frozen_backing(disk(2000, 1000, 0, **BASE), disk(2000, 1000, 0, **DELTA), FROZEN)
+    session: Any = Session()
+    place = FlatFile(session, "Fol der/DC&1", "[store #1] gold %2f?/gold.vmdk")
+    assert place.location == "[store #1] gold %2f?/gold-flat.vmdk"
+    assert place.target == (
+        "/folder/gold%20%252f%3F/gold-flat.vmdk?dcPath=Fol%20der%2FDC%261&dsName=store%20%231"
+    )
+
+
+def slices(*answers: tuple[int, int, list[tuple[int, int]]]) -> tuple[Any, list[int]]:
+    """Return a machine whose answers come one after the other, and where it was asked from."""
+    asked: list[int] = []
+    waiting = list(answers)
+
+    def query(_snapshot: Any, _key: int, start: int, _since: str) -> Any:
+        asked.append(start)
+        offset, length, areas = waiting.pop(0)
+        info = vim.VirtualMachine.DiskChangeInfo
+        return info(
+            startOffset=offset,
+            length=length,
+            changedArea=[info.DiskChangeExtent(start=at, length=count) for at, count in areas],
+        )
+
+    return SimpleNamespace(QueryChangedDiskAreas=query), asked
+
+
+def test_areas_of_all_slices_are_joined():
+    machine, asked = slices(
+        (0, 4 * MIB, [(0, 65536), (65536, 65536), (3 * MIB, MIB)]),
+        (4 * MIB, MIB, [(4 * MIB, MIB)]),
+        (5 * MIB, 5 * MIB, []),
+    )
+    session: Any = Session()
+    assert changed_areas(session, machine, FROZEN, "52 a1 b2/3") == [
+        (0, 131072),
+        (3 * MIB, 2 * MIB),
+    ]
+    assert asked == [0, 4 * MIB, 5 * MIB]
+
+
+BAD_SLICES = {
+    "no progress": [(0, 0, [])],
+    "backwards": [(0, -5, [])],
+    "another beginning": [(4096, MIB, [])],
+    "beyond the disk": [(0, 11 * MIB, [])],
+    "an area of nothing": [(0, 10 * MIB, [(0, 0)])],
+    "an area that overlaps": [(0, 10 * MIB, [(0, 8192), (4096, 4096)])],
+    "areas that descend": [(0, 10 * MIB, [(8192, 4096), (0, 4096)])],
+    "an area outside of its slice": [(0, MIB, [(MIB - 1, 2)])],
+    "an area of the slice before": [(0, MIB, []), (MIB, MIB, [(0, 10)])],
+}
+
+
+@pytest.mark.parametrize("answers", BAD_SLICES.values(), ids=BAD_SLICES.keys())
+def test_answers_that_make_no_sense_are_no_answer(answers: list[Any]):
+    machine, asked = slices(*answers)
+    session: Any = Session()
+    assert changed_areas(session, machine, FROZEN, "52 a1 b2/3") is None
+    assert len(asked) == len(answers)
+
+
+@pytest.mark.parametrize("since", ["", "*", "nonsense", "52 a1/x", "52 a1/1; drop"])
+def test_a_change_id_that_is_none_is_not_asked_about(since: str):
+    machine, asked = slices()
+    session: Any = Session()
+    assert changed_areas(session, machine, FROZEN, since) is None
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        vmodl.fault.InvalidArgument(invalidProperty="changeId"),
+        vim.fault.FileFault(file="x"),
+        vmodl.fault.NotSupported(),
+        vim.fault.NoPermission(privilegeId="VirtualMachine.Provisioning.DiskRandomRead"),
+    ],
+)
+def test_a_refusal_to_tell_means_that_all_may_have_changed(fault: Exception):
+    def refuse(*_arguments: Any) -> None:
+        raise fault
+
+    session: Any = Session()
+    machine = SimpleNamespace(QueryChangedDiskAreas=refuse)
+    assert changed_areas(session, machine, FROZEN, "52 a1 b2/3") is None
+    assert allocated_areas(session, machine, FROZEN) is None
+
+
+class Lease:
+    """Counts how it is ended."""
+
+    def __init__(self) -> None:
+        self.completed = 0
+        self.aborted = 0
+        self.entries: list[Any] = []
+
+    def Complete(self) -> None:  # noqa: N802 - pyVmomi's name
+        self.completed += 1
+
+    def Abort(self) -> None:  # noqa: N802 - same
+        self.aborted += 1
+
+    def Progress(self, _percent: int) -> None:  # noqa: N802 - same
+        """Take it."""
+
+    def GetManifest(self) -> list[Any]:  # noqa: N802 - same
+        return self.entries
+
+
+def device_url(url: str = "https://*/nfc/ticket/disk-0.vmdk", **more: Any) -> Any:
+    given = {"key": "/vm-1/ParaVirtualSCSIController0:0", "disk": True, "sslThumbprint": SHA1}
+    return vim.HttpNfcLease.DeviceUrl(url=url, **{**given, **more})
+
+
+def make_lease(*urls: Any, timeout: int = 300) -> tuple[ExportLease, Lease]:
+    lease = Lease()
+    info = vim.HttpNfcLease.Info(deviceUrl=list(urls), leaseTimeout=timeout)
+    facts = {"state": vim.HttpNfcLease.State.ready, "info": info}
+    session: Any = Session(facts, SimpleNamespace(ExportSnapshot=lambda: lease))
+    return ExportLease(session, FROZEN), lease
+
+
+def url_of(*urls: Any) -> LeaseUrl:
+    lease, counted = make_lease(*urls)
+    try:
+        return lease.url(disk(2000, 1000, 0), [SCSI, disk(2000, 1000, 0)])
+    finally:
+        lease.abort()
+        assert counted.aborted == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://*/nfc/t/disk-0.vmdk", "vc.example", 443),
+        ("https://*:8443/nfc/t/disk-0.vmdk", "vc.example", 8443),
+        ("https://esx1.example/nfc/t/disk-0.vmdk", "esx1.example", 443),
+        ("https://[2001:db8::1]:444/nfc/t/disk-0.vmdk", "2001:db8::1", 444),
+    ],
+)
+def test_the_host_of_a_lease_is_where_it_says(url: str, host: str, port: int):
+    found = url_of(device_url(url))
+    assert (found.host, found.port, found.target) == (host, port, "/nfc/t/disk-0.vmdk")
+    assert found.trust.thumbprint == SHA1.replace(":", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://esx1/nfc/x", "ftp://*/x", "https://h:99999/x", "", "https://h"]
+)
+def test_an_address_that_is_not_https_is_refused_without_showing_it(url: str):
+    with pytest.raises(HypervisorRefused, match="gives no https address") as caught:
+        url_of(device_url(url))
+    assert "nfc" not in str(caught.value)
+
+
+def test_the_disk_is_found_among_several_by_its_controller_bus_and_unit():
+    others = [
+        device_url(key="/vm-1/nvram", disk=False),
+        device_url("https://*/nfc/t/disk-1.vmdk", key="/vm-1/VirtualLsiLogicController0:0"),
+        device_url("https://*/nfc/t/disk-2.vmdk", key="/vm-1/ParaVirtualSCSIController0:1"),
+        device_url("https://*/nfc/t/disk-3.vmdk", key="/vm-1/ParaVirtualSCSIController1:0"),
+    ]
+    assert url_of(*others, device_url()).target == "/nfc/ticket/disk-0.vmdk"
+    with pytest.raises(HypervisorRefused, match=r"none is surely this one .*Controller0:0"):
+        url_of(*others)
+    with pytest.raises(HypervisorRefused, match="none is surely this one"):
+        url_of(device_url(), device_url(), *others)
+
+
+def test_a_host_without_a_thumbprint_is_trusted_as_its_vcenter_or_by_authorities():
+    assert url_of(device_url(sslThumbprint="")).trust.thumbprint == "1" * 64
+    other = url_of(device_url("https://esx1/nfc/t/disk-0.vmdk", sslThumbprint=""))
+    assert other.trust.thumbprint == ""
+    assert other.trust.context.verify_mode == ssl.CERT_REQUIRED
+    with pytest.raises(CertificateRefused, match="gives as the host's certificate is none"):
+        url_of(device_url(sslThumbprint="made up"))
+
+
+def test_a_whole_certificate_is_pinned_by_its_sha256(tmp_path: Path):
+    certificate = Authority(tmp_path).certificate("esx1")
+    pem = certificate.file.read_text().split("-----BEGIN PRIVATE", 1)[0]
+    url = device_url()
+    url.sslCertificate = pem
+    assert url_of(url).trust.thumbprint == certificate.thumbprint.replace(":", "")
+
+
+def test_a_lease_is_ended_once_by_whoever_comes_first():
+    lease, counted = make_lease(device_url())
+    threads = [threading.Thread(target=end) for end in (lease.abort, lease.complete) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert counted.completed + counted.aborted == 1
+
+
+def test_a_lease_that_fails_to_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    lease = Lease()
+    made = SimpleNamespace(ExportSnapshot=lambda: lease)
+    fault = vim.fault.InvalidState(msg="The operation is not allowed in the current state.")
+    for facts, kind in (
+        ({"state": vim.HttpNfcLease.State.error, "error": fault}, HypervisorRefused),
+        ({"state": vim.HttpNfcLease.State.initializing}, HypervisorUnreachable),
+        ({}, HypervisorUnreachable),
+    ):
+        monkeypatch.setattr(lease_module, "_READY_SECONDS", 0.0)
+        session: Any = Session(facts, made)
+        before = lease.aborted
+        with pytest.raises(kind):
+            ExportLease(session, FROZEN)
+        assert lease.aborted == before + 1
+
+
+def test_the_manifest_entry_is_that_of_the_disk_or_none():
+    entry = vim.HttpNfcLease.ManifestEntry
+    lease, counted = make_lease(device_url(), device_url(key="/vm-1/nvram", disk=False))
+    where = lease.url(disk(2000, 1000, 0), [SCSI])
+    counted.entries = [entry(key="/vm-1/nvram", size=1), entry(key="other", disk=True, size=2)]
+    assert lease.manifest(where).size == 2  # the only disk there is
+    counted.entries.append(entry(key=where.key, disk=True, size=3))
+    assert lease.manifest(where).size == 3
+    counted.entries = []
+    assert lease.manifest(where) is None
+    lease.abort()
+
+
+FAULTS: list[tuple[Any, type[HypervisorError], str]] = [
+    (vim.fault.InvalidLogin(msg="Cannot complete login."), HypervisorLoginRefused, "login"),
+    (vim.fault.NoPermission(privilegeId="VApp.Export"), HypervisorRefused, "'VApp.Export'"),
+    (vmodl.fault.ManagedObjectNotFound(), VmMissing, "ManagedObjectNotFound"),
+    (vim.fault.TaskInProgress(), HypervisorUnreachable, "TaskInProgress"),
+    (vmodl.fault.SystemError(reason="x"), HypervisorUnreachable, "SystemError"),
+    (vim.fault.SnapshotFault(msg="m" * 1000), HypervisorRefused, "SnapshotFault"),
+    (None, HypervisorRefused, "NoneType"),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "said"), FAULTS, ids=[item[2] for item in FAULTS])
+def test_a_fault_becomes_the_error_a_caller_can_react_to(
+    fault: Any, kind: type[HypervisorError], said: str
+):
+    error = error_of(fault, "do it")
+    assert type(error) is kind
+    assert said in error.message
+    assert len(error.message) < 400
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def versions(*spoken: str) -> bytes:
+    inner = "".join(f"<version>{version}</version>" for version in spoken)
+    return f"<namespaces><namespace><name>urn:vim25</name>{inner}</namespace></namespaces>".encode()
+
+
+def answering(authority: Authority, *bodies: tuple[int, bytes]) -> Iterator[VsphereHypervisor]:
+    waiting = list(bodies)
+
+    def answer(_head: bytes, connection: ssl.SSLSocket) -> None:
+        status, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+
+    with TlsServer(authority.certificate(), answer) as server:
+        settings = VsphereSettings(
+            "127.0.0.1", server.port, "u", "very-secret", ca_file=str(authority.file)
+        )
+        with VsphereHypervisor(settings) as link:
+            yield link
+
+
+@pytest.mark.parametrize(
+    ("bodies", "kind", "said"),
+    [
+        ([(404, b"no")], HypervisorUnreachable, "is no vCenter and no ESXi host"),
+        ([(200, b"<html>a web shop</html>")], HypervisorUnreachable, "is no vCenter"),
+        ([(200, versions("4.1", "4.0"))], HypervisorRefused, "up to 4.1 .* needed 5.5"),
+        ([(200, versions("1.0"))], HypervisorRefused, "needed 5.5 or newer"),
+        ([(200, versions("8.0.2.0")), (200, b"<html>")], HypervisorUnreachable, "no sense"),
+        ([(200, versions("8.0.2.0")), (503, b"busy")], HypervisorUnreachable, "503"),
+        ([(200, versions("8.0.2.0")), (200, b"\xff\xfe" * 100)], HypervisorUnreachable, "no sense"),
+    ],
+)
+def test_what_is_no_vcenter_is_told_apart(
+    authority: Authority, bodies: list[tuple[int, bytes]], kind: type[HypervisorError], said: str
+):
+    for link in answering(authority, *bodies):
+        with pytest.raises(kind, match=said) as caught:
+            link.product()
+        assert "very-secret" not in str(caught.value)
+
+
+def test_everything_wrong_with_settings_is_said_at_once():
+    with pytest.raises(InputError) as caught:
+        VsphereSettings("a b/c", 0, "", "secret", "xyz", proxy="ftp://p")
+    assert len(caught.value.fields["problems"]) == 4
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(VsphereSettings("vc", username="u", password="secret"))
