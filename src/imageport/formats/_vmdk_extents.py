@@ -109,10 +109,6 @@ class SparseExtent(VmdkExtent):
                 at = place * layout.SECTOR_BYTES + start - grain * grain_bytes
                 yield Segment(start, stop - start, ExtentState.DATA, self._stored, at)
 
-    def details(self) -> dict[str, int | str]:
-        """Return the grain size."""
-        return {"grain_bytes": self._header.grain_bytes}
-
     def _is_zeroed(self, place: int) -> bool:
         return place == layout.ZEROED_GRAIN and bool(self._header.flags & layout.FLAG_ZEROED_GRAINS)
 
