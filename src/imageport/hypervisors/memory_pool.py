@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from imageport.cloud import PermissionGap
 from imageport.errors import HypervisorUnreachable, InputError, VmMissing
@@ -16,7 +17,7 @@ GRAIN_BYTES = 64 * 1024
 """What is stored and tracked as one: as large as XenServer's, a multiple of VMware's."""
 
 FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-"""Every snapshot's: nothing here depends on the time."""
+"""Of a machine's first snapshot; each later one is a minute younger, whatever the clock says."""
 
 
 def unhindered(_received_bytes: int) -> None:
