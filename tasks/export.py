@@ -11,7 +11,7 @@ from imageport.workflow.export import export as run_export
 from imageport.workflow.export import release as run_release
 from imageport.workflow.export_preflight import identify as run_identify
 from imageport.workflow.export_preflight import preflight_master as run_preflight
-from imageport.workflow.master import exports_of
+from imageport.workflow.master import newest_export
 from tasks._places import export_place, load_site, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress
@@ -74,9 +74,10 @@ def export(master: MasterRef, key: str) -> ExportResult:
 
 @task(name="still-exported", task_run_name="still exported? {exported.file_name}", **RETRYING)
 def still_exported(master: MasterRef, exported: ExportResult) -> bool:
-    """Tell whether the folder has an export just as it was written; asked before a hit counts."""
+    """Tell whether the folder gives this export, as it was written; asked before a hit counts."""
     with export_place(master) as place:
-        return exported.id in {item.id for item in exports_of(place, exported.image)}
+        newest = newest_export(place, exported.image)
+        return newest is not None and newest.id == exported.id
 
 
 @task(name="release-master", task_run_name="release {master.vm}")

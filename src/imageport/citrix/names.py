@@ -47,6 +47,10 @@ class StoreFile:
         """Tell whether it is useless without the version before it."""
         return self.suffix in {"avhdx", "avhd"}
 
+    def serves(self, disk: StoreFile) -> bool:
+        """Tell whether it is a PVS server's file beside this version: a lock, or its properties."""
+        return not self.is_disk and self.version == disk.version
+
     @property
     def is_vhd(self) -> bool:
         """Tell whether it is of the older format."""

@@ -214,7 +214,11 @@ class VdiskStore:
         """Delete a whole disk that a later version replaces; one that is gone is no error.
 
         For folders of which the caller knows that it wrote the version. It is listed no more
-        before its file goes. `InputError` while a difference builds on it, or it is the newest.
+        before its file goes.
+
+        Raises:
+            FileLocked: a PVS server has it: it has a lock or the properties of a registered vDisk.
+            InputError: a difference builds on it, or it is the newest.
         """
         found = VdiskFiles.look_up(self.folder, vdisk)
         file = next((disk for disk in found.disks if same_name(disk.name, file_name)), None)
@@ -225,10 +229,18 @@ class VdiskStore:
                 f"Cannot remove '{self.location}/{file_name}': found "
                 f"{newer[0].name if newer else 'no later version'}, needed a later whole disk."
             )
+        served = [one.name for one in found.files if file and one.serves(file)]
+        if served:
+            raise FileLocked(
+                f"Cannot remove '{self.location}/{file_name}': a PVS server has it, by "
+                f"'{served[0]}'."
+            )
         kept = tuple(one for one in entries if not same_name(one.disk_file_name, file_name))
-        if found.manifest and kept != entries:
-            manifest = VersionManifest(kept, kept[0].number if kept else 0)
+        if kept and kept != entries:
+            manifest = VersionManifest(kept, kept[0].number)
             self.folder.write_bytes(found.manifest_name, render_manifest(manifest))
+        elif entries and not kept:
+            self.folder.delete(found.manifest_name)  # one without versions is refused
         if file:
             self.folder.delete(file.name)
 

@@ -13,6 +13,7 @@ from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import TargetName
 from imageport.errors import FileLocked
 from imageport.formats.file_target import VhdxFileTarget
+from imageport.formats.opening import open_disk
 from imageport.hypervisor import FrozenDisk
 from imageport.model import GenerationRole
 from imageport.progress import Stage
@@ -20,7 +21,7 @@ from imageport.state.records import Generation, Publication
 from imageport.transfer.pipeline import TransferRequest, TransferResult
 from imageport.transfer.verify import VerifyLevel
 from imageport.workflow.export_bytes import STAGE, ExportBytes
-from imageport.workflow.facts import image_name, source_facts
+from imageport.workflow.facts import image_name, source_key_of
 from imageport.workflow.generations import generation_id, now_text
 from imageport.workflow.master import (
     ExportPlace,
@@ -31,11 +32,12 @@ from imageport.workflow.master import (
     exported_as,
     exports_of,
     look_up,
+    newest_export,
     refuse_foreign,
 )
 from imageport.workflow.master_snapshot import held_snapshot, remove_stale
 from imageport.workflow.place import may_go_on
-from imageport.workflow.store_file import StoreWriting
+from imageport.workflow.store_file import StoreWriting, is_untouched
 
 
 def export(place: ExportPlace, wanted: WantedMaster) -> Generation:
@@ -82,10 +84,11 @@ def release(place: ExportPlace, wanted: WantedMaster) -> list[str]:
 def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[str]:
     """Delete older exports of an image, file first listed no more; one in use goes next time.
 
-    A killed export may have left an entry whose file never got its name, and the newest has it.
+    Only what lies there as it was written: of a killed export, or one that found its name taken,
+    the catalogue may name a file that is another's, or the newest's.
     """
     retired = []
-    kept = {publication.file_name for publication in newest.publications}
+    kept = {publication.file_name.casefold() for publication in newest.publications}
     for old in place.state.catalogue.list(
         image=image_name(image), target=export_target(place.site), role=GenerationRole.SOURCE
     ):
@@ -93,7 +96,8 @@ def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[s
             continue
         with contextlib.suppress(FileLocked):
             for publication in old.publications:
-                if publication.store == place.store.location and publication.file_name not in kept:
+                ours = is_untouched(place.store, publication)
+                if ours and publication.file_name.casefold() not in kept:
                     place.store.remove_version(image, publication.file_name)
             place.state.manifests.delete(old.id)
             place.state.catalogue.remove(old.id)
@@ -124,8 +128,15 @@ def _completed(place: ExportPlace, image: str, generation: Generation) -> Genera
     file = file_of(image, publication.file_name)
     target = TargetName(image, publication.file_name, file.version if file else 0)
     place.store.complete(target, publication.last_write_ns)
-    key = source_facts(place.store, publication.file_name).source_key
+    key = _source_key(place, publication.file_name)
     return place.state.catalogue.update(generation.id, source_key=key)
+
+
+def _source_key(place: ExportPlace, file_name: str) -> str:
+    """Return the key of a file's own content: under its name a store may give a later version."""
+    folder = place.store.folder
+    with open_disk(folder.open_read(file_name, deny_write=True), folder) as disk:
+        return source_key_of(disk.content_key())
 
 
 def _exported(
@@ -137,8 +148,8 @@ def _exported(
             f"nothing had to move: {found.handle['file_name']} holds this very snapshot"
         )
         return found
-    earlier = exports_of(place, master.image)
-    with ExportBytes(place, frozen, wanted.way, earlier[-1] if earlier else None) as source:
+    previous = newest_export(place, master.image)
+    with ExportBytes(place, frozen, wanted.way, previous) as source:
         if source.is_unchanged and source.previous is not None:
             Stage(STAGE, place.events).finish("nothing had to move: nothing changed since")
             return _known_as(place, source.previous, frozen)
@@ -164,9 +175,6 @@ class _Exporting(StoreWriting):
         super().__init__(place, place.store, image, frozen.key, key=key, stage=STAGE)
         self._frozen = frozen
         self._source = source
-        self._id = generation_id(
-            GenerationRole.SOURCE, image_name(image), export_target(place.site), frozen.key
-        )
         self._same: Generation | None = None
 
     def move(self, part_name: str) -> TransferResult:
@@ -201,13 +209,15 @@ class _Exporting(StoreWriting):
 
         Until `record` gives it a source key, no upload takes it for the content of a file.
         """
-        self.place.state.manifests.put(self._id, result.manifest)
-        self.place.state.catalogue.remove(self._id)  # of a file that is gone
+        image, target = image_name(self.name), export_target(self.place.site)
+        id_ = self._id_of(publication)
+        self.place.state.manifests.put(id_, result.manifest)
+        self.place.state.catalogue.remove(id_)  # of a file of this name that is gone
         self.place.state.catalogue.add(
             Generation(
-                id=self._id,
-                image=image_name(self.name),
-                target=export_target(self.place.site),
+                id=id_,
+                image=image,
+                target=target,
                 role=GenerationRole.SOURCE,
                 created=now_text(),
                 size_bytes=self._frozen.size_bytes,
@@ -227,10 +237,20 @@ class _Exporting(StoreWriting):
         )
 
     def record(self, publication: Publication) -> Generation:
-        del publication  # `keep_digests` has told the catalogue of it
         if self._same is not None:
             return _known_as(self.place, self._same, self._frozen)
-        return _completed(self.place, self.name, self.place.state.catalogue.get(self._id))
+        written = self.place.state.catalogue.get(self._id_of(publication))
+        return _completed(self.place, self.name, written)
+
+    def _id_of(self, publication: Publication) -> str:
+        """Return the id of one file's entry: the same content may be exported again, later."""
+        return generation_id(
+            GenerationRole.SOURCE,
+            image_name(self.name),
+            export_target(self.place.site),
+            self._frozen.key,
+            publication.file_name,
+        )
 
     def _discard_others(self, part_name: str) -> None:
         """Delete half files of this image's other contents: its lease is held, nobody goes on."""

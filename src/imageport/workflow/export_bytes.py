@@ -78,7 +78,7 @@ class ExportBytes:
             with self._place.hypervisor.open_ranges(self._frozen) as disk:
                 return transfer(disk, target, request)
         since = self._earlier() if traits.differences and self._way is ExportWay.AUTO else None
-        if since is not None:
+        if since is not None and not self._is_younger(since.snapshot):
             stream = self._difference(since)
             if stream is not None:
                 self.words = f"as a stream of what changed since '{since.snapshot.name}'"
@@ -153,6 +153,14 @@ class ExportBytes:
             size_bytes=int(facts["size_bytes"]),
             change_id=str(facts["change_id"]),
         )
+
+    def _is_younger(self, earlier: VmSnapshot) -> bool:
+        """Tell whether the earlier export's snapshot was taken after this one.
+
+        Platforms promise what changed since, not what was otherwise later.
+        """
+        taken = [one.created for one in self._frozen.vm.snapshots if one.id == earlier.id]
+        return any(created > self._frozen.snapshot.created for created in taken)
 
     def _digests_of_previous(self) -> Manifest | None:
         return self._place.state.manifests.get(self.previous.id) if self.previous else None

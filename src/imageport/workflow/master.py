@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from imageport.citrix.names import check_vdisk_name
+from imageport.citrix.names import check_vdisk_name, same_name
 from imageport.citrix.vdisk_files import VdiskFiles
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.errors import NameTaken
 from imageport.hypervisor import FrozenDisk, Hypervisor, Vm, VmDisk, VmSnapshot
 from imageport.model import GenerationRole
-from imageport.state.records import Generation, Publication
+from imageport.state.records import Generation
 from imageport.workflow.facts import image_name
 from imageport.workflow.place import SitePlace
 from imageport.workflow.store_file import is_untouched
@@ -87,30 +87,41 @@ def exports_of(place: ExportPlace, image: str) -> list[Generation]:
     return [item for item in found if is_untouched(place.store, item.publications[-1])]
 
 
-def exported_as(place: ExportPlace, image: str, key: str) -> Generation | None:
-    """Return the export of the very content that a `FrozenDisk.key` names."""
-    for generation in reversed(exports_of(place, image)):
-        if key and key in generation.details.get("keys", ()):
+def newest_export(place: ExportPlace, image: str) -> Generation | None:
+    """Return the export that the folder gives now: none when a later version hides it.
+
+    An older one may lie there still: its run was killed before it could go, or somebody reads it.
+    """
+    disks = VdiskFiles.look_up(place.store.folder, image).disks
+    for generation in exports_of(place, image):
+        if disks and same_name(generation.publications[-1].file_name, disks[-1].name):
             return generation
     return None
 
 
-def refuse_foreign(place: ExportPlace, image: str) -> None:
-    """Raise `NameTaken` when the folder has a vDisk of this name that no export wrote.
+def exported_as(place: ExportPlace, image: str, key: str) -> Generation | None:
+    """Return the newest export if it is of the very content that a `FrozenDisk.key` names."""
+    newest = newest_export(place, image)
+    known = newest is not None and key and key in newest.details.get("keys", ())
+    return newest if known else None
 
-    Devices would be given the export as its next version.
+
+def refuse_foreign(place: ExportPlace, image: str) -> None:
+    """Raise `NameTaken` when the folder has a file of this vDisk that is not as an export left it.
+
+    Devices would be given the export as its next version, and it would go when that is whole.
     """
     found = VdiskFiles.look_up(place.store.folder, image)
-    listed = place.state.catalogue.list(role=GenerationRole.SOURCE)
-    own = {_spelled(item.publications[-1]) for item in listed if item.publications}
-    foreign = [
-        disk.name for disk in found.disks if (place.store.location, disk.name.casefold()) not in own
-    ]
+    listed = place.state.catalogue.list(image=image_name(image), role=GenerationRole.SOURCE)
+    written = [item.publications[-1] for item in listed if item.publications]
+    own = {one.file_name.casefold() for one in written if is_untouched(place.store, one)}
+    foreign = [disk.name for disk in found.disks if disk.name.casefold() not in own]
     if foreign:
         raise NameTaken(
             f"Cannot export to '{place.store.location}/{image}': {', '.join(foreign)} is there "
-            "and was not exported.",
-            hint="Give the image another name, or name an export folder of its own in the site.",
+            "and was not exported, or was changed since.",
+            hint="Give the image another name, move the file away, or name an export folder of its "
+            "own in the site.",
         )
 
 
@@ -127,7 +138,3 @@ def described(frozen: FrozenDisk) -> dict[str, str | int]:
         "size_bytes": frozen.size_bytes,
         "change_id": frozen.change_id,
     }
-
-
-def _spelled(publication: Publication) -> tuple[str, str]:
-    return publication.store, publication.file_name.casefold()
