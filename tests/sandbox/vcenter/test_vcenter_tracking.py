@@ -80,14 +80,26 @@ def test_a_disk_that_was_not_tracked_cannot_be_asked(lab: VcenterLab):
     lab.remove(snapshot)
 
 
-def test_a_change_id_means_the_same_bytes_after_a_restart(own_lab: VcenterLab):
-    def again() -> str:
-        own_lab.service.stop()
-        own_lab.service.start()
-        own_lab.log_in_again()
-        return str(disk_of(own_lab.golden()).backing.changeId)
+def started_again(lab: VcenterLab) -> None:
+    lab.service.stop()
+    lab.service.start()
+    lab.log_in_again()
 
+
+def test_a_change_id_means_the_same_bytes_after_a_restart(own_lab: VcenterLab):
     first = disk_of(own_lab.golden()).backing.changeId
-    assert again() == first
+    started_again(own_lab)
+    assert disk_of(own_lab.golden()).backing.changeId == first
     own_lab.service.guest_writes("gold", KEY, 0, b"lost with the delta")
-    assert again() != first
+    started_again(own_lab)
+    assert disk_of(own_lab.golden()).backing.changeId != first
+
+
+def test_no_snapshot_has_the_id_of_another(own_lab: VcenterLab):
+    golden, first = own_lab.golden()._moId, own_lab.snapshot("untracked", TWO_DISKS)._moId
+    started_again(own_lab)
+    assert own_lab.golden()._moId == golden
+    assert own_lab.snapshot("untracked", TWO_DISKS)._moId != first
+    own_lab.service.guest_writes("two-disks", 2001, 0, b"other bytes")
+    started_again(own_lab)
+    assert own_lab.golden()._moId != golden

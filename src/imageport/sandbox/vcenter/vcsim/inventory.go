@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -88,7 +90,7 @@ func (s *site) build() error {
 			return fmt.Errorf("machine %s: %w", spec.Name, err)
 		}
 	}
-	return nil
+	return s.takeSnapshots(client)
 }
 
 func (s *site) mountDatastore(client *vim25.Client) error {
@@ -136,12 +138,41 @@ func (s *site) addMachine(client *vim25.Client, spec machineSpec) error {
 			return err
 		}
 	}
-	for _, name := range spec.Snapshots {
-		if err := await(vm.CreateSnapshot(ctx, name, "", false, false)); err != nil {
-			return err
+	return nil
+}
+
+// takeSnapshots takes those of the inventory. vCenter never gives an id twice, and a client may take
+// the same id for the same bytes: so these bear ids that come from what the disks hold, and later ones
+// go on from the time of the start.
+func (s *site) takeSnapshots(client *vim25.Client) error {
+	ctx := context.Background()
+	sum := crc32.NewIEEE()
+	for _, spec := range s.inventory.Machines {
+		for _, device := range object.VirtualDeviceList(s.vm(s.machines[spec.Name].ref).Config.Hardware.Device) {
+			if content := s.machines[spec.Name].disks[device.GetVirtualDevice().Key]; content != nil {
+				_, _ = sum.Write([]byte(content.track))
+			}
 		}
 	}
-	return nil
+	if err := s.countFrom(int64(sum.Sum32())); err != nil {
+		return err
+	}
+	for _, spec := range s.inventory.Machines {
+		vm := object.NewVirtualMachine(client, s.machines[spec.Name].ref)
+		for _, name := range spec.Snapshots {
+			if err := await(vm.CreateSnapshot(ctx, name, "", false, false)); err != nil {
+				return err
+			}
+		}
+	}
+	return s.countFrom(time.Now().UnixMilli())
+}
+
+// countFrom lets the ids of objects go on from a number; a smaller one changes nothing.
+func (s *site) countFrom(number int64) error {
+	ref := types.ManagedObjectReference{Type: "Added", Value: fmt.Sprintf("added-%d", number)}
+	s.registry.Put(&methodsAdded{Self: ref})
+	return s.registry.AlignCounter()
 }
 
 // clearHome removes what an earlier run of this program left beside the disks: snapshots end with it.
