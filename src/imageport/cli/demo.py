@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from imageport.cli.demo_workflow import OPTIONS, PVS_TO_PVS, WORKFLOWS, DemoWorkflow, saved_block
 from imageport.cli.progress_lines import ProgressLines
 from imageport.cli.run_summary import RunSummary, summarise, write_report
 from imageport.cli.run_watch import RunWatch, error_of
 from imageport.cli.sandbox import add_root_argument, describe
 from imageport.errors import RecordMissing
-from imageport.sandbox.demo_image import DemoImage, chosen_image
+from imageport.sandbox.demo_image import DemoImage
 from imageport.sandbox.site import EmbeddedSite
 from imageport.sandbox.site_facts import (
-    DRIVER_FOLDER,
     SOURCE_SITE,
     TARGET_BLOCKS,
     TARGET_SITE,
@@ -31,7 +31,6 @@ from imageport.workflow.facts import image_name
 
 LONGEST_SECONDS = 4 * 3600.0
 """A large image of the user's own under emulation; the sample takes minutes."""
-CONTROLLERS = ["ddc1.cloud.example", "ddc2.cloud.example"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "code. The one boot is real firmware up to the image's own loader, then a guest player."
     )
     parser.add_argument(
+        "--workflow", choices=list(WORKFLOWS), default=PVS_TO_PVS,
+        help="a vDisk of a store, or an MCS master image of a vCenter (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--image", default="", metavar="PATH|smb://…",
-        help="your own VHDX instead of the sample; for a share set IMAGEPORT_SMB_USER and "
-        "IMAGEPORT_SMB_PASSWORD",
+        help="your own VHDX instead of the sample (for mcs-to-pvs as the master's disk); for a "
+        "share set IMAGEPORT_SMB_USER and IMAGEPORT_SMB_PASSWORD",
     )  # fmt: skip
     parser.add_argument(
         "--cloud", choices=list(TARGET_BLOCKS), default="aws",
@@ -56,14 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; progress goes to stderr, the result to stdout."""
-    image = chosen_image(args.image)
+    workflow = WORKFLOWS[args.workflow]
+    image = workflow.chosen(args.image)
     lines = ProgressLines(sys.stderr)
-    site = EmbeddedSite(args.root, cloud=args.cloud, events=lines, source=image.store)
-    store = args.root.resolve() / "shares" / "source-store"
+    site = EmbeddedSite(
+        args.root,
+        cloud=args.cloud,
+        hypervisor=workflow.hypervisor,
+        events=lines,
+        source=image.store,
+    )
     try:
-        facts = site.start(lambda: image.put_into(store, lines))
-        moved = _watched(site, image, args.cloud, lines)
-        summary = _summary(site, image, args.cloud, moved=moved)
+        facts = site.start(lambda: workflow.put(image, site.root, lines))
+        parameters = _parameters(image, args.cloud) | workflow.parameters(site.root)
+        moved = _watched(site, f"{args.workflow}/{SOURCE_SITE}", parameters, lines)
+        summary = _summary(site, image, args.cloud, workflow, moved=moved)
         report = write_report(summary, site.root / "reports")
         if args.keep:
             site.detach()
@@ -78,10 +88,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _watched(site: EmbeddedSite, image: DemoImage, cloud: str, lines: ProgressLines) -> bool:
+def _watched(
+    site: EmbeddedSite, deployment: str, parameters: dict[str, Any], lines: ProgressLines
+) -> bool:
     """Start the run, show it until it ended; True when something had to move."""
     api = site.control.api
-    run_id = api.start(f"pvs-to-pvs/{SOURCE_SITE}", _parameters(image, cloud))
+    run_id = api.start(deployment, parameters)
     lines.say("run", f"started through {api.url}/deployments/…/create_flow_run")
     state = RunWatch(api, run_id, lines).until_ended(LONGEST_SECONDS)
     if state.type != "COMPLETED":
@@ -92,25 +104,23 @@ def _watched(site: EmbeddedSite, image: DemoImage, cloud: str, lines: ProgressLi
 
 
 def _parameters(image: DemoImage, cloud: str) -> dict[str, Any]:
-    """Return what a person would choose in the run form."""
+    """Return what a person would choose in the form of either workflow."""
     return {
-        "source": _saved(f"imageport-site/{SOURCE_SITE}"),
-        "target": _saved(f"imageport-site/{TARGET_SITE}"),
-        "cloud": _saved(TARGET_BLOCKS[cloud]),
+        "source": saved_block(f"imageport-site/{SOURCE_SITE}"),
+        "target": saved_block(f"imageport-site/{TARGET_SITE}"),
+        "cloud": saved_block(TARGET_BLOCKS[cloud]),
         "image": image.name,
-        "options": {"drivers": [DRIVER_FOLDER], "list_of_ddcs": CONTROLLERS},
+        "options": OPTIONS,
     }
 
 
-def _saved(slug: str) -> dict[str, Any]:
-    return {"$ref": {"block_document_slug": slug}}
-
-
-def _summary(site: EmbeddedSite, image: DemoImage, cloud: str, *, moved: bool) -> RunSummary:
+def _summary(
+    site: EmbeddedSite, image: DemoImage, cloud: str, workflow: DemoWorkflow, *, moved: bool
+) -> RunSummary:
     target = place_of(cloud)
     name = image_name(image.name)
     with LocalFolder(site.root / "shares" / "state") as folder:
-        found = summarise(StateStore(folder), name, target, moved=moved)
+        found = summarise(StateStore(folder), name, target, moved=moved, exports=workflow.exports)
     if found is None:
         raise RecordMissing(f"Cannot find '{name}' at {target}: the catalogue has no publication.")
     return found

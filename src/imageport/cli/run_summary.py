@@ -23,6 +23,8 @@ class RunSummary:
     publication: Publication
     moved: bool
     """False when the run found everything current."""
+    exported: Generation | None = None
+    """The vDisk that came out of a hypervisor, when it did."""
 
     @property
     def composed(self) -> EngineReport:
@@ -48,6 +50,8 @@ class RunSummary:
             return {}
         run = self.prepared.details.get("run")
         found = {}
+        if self.exported is not None and self.exported.details.get("run") == run:
+            found["export"] = TransferStats(**self.exported.details.get("stats", {}))
         if self.uploaded is not None and self.uploaded.details.get("run") == run:
             found["upload"] = TransferStats(**self.uploaded.details.get("stats", {}))
         found["publish"] = TransferStats(**self.publication.stats)
@@ -59,8 +63,18 @@ class RunSummary:
         return [
             f"Published    {publication.store}/{publication.file_name}",
             f"{'':<12} {publication.size_bytes // MIB} MiB on the share; {publication.verified}",
+            *self._export_lines(),
             *self._change_lines(),
             *self._byte_lines(),
+        ]
+
+    def _export_lines(self) -> list[str]:
+        if self.exported is None:
+            return []
+        publication, details = self.exported.publications[-1], self.exported.details
+        return [
+            f"Exported     {publication.store}/{publication.file_name}",
+            f"{'':<12} from {details['frozen']['vm']}, {details['way']}; {details['read_back']}",
         ]
 
     def _change_lines(self) -> list[str]:
@@ -81,8 +95,13 @@ class RunSummary:
         return lines
 
 
-def summarise(state: StateStore, image: str, target: str, *, moved: bool) -> RunSummary | None:
-    """Return the newest publication of an image at a target; None when there is none."""
+def summarise(
+    state: StateStore, image: str, target: str, *, moved: bool, exports: str = ""
+) -> RunSummary | None:
+    """Return the newest publication of an image at a target; None when there is none.
+
+    ``exports`` is what the catalogue calls the place of a site's exports, where the image was one.
+    """
     prepared = [
         item
         for item in state.catalogue.list(image=image, target=target, role=GenerationRole.PREPARED)
@@ -93,7 +112,13 @@ def summarise(state: StateStore, image: str, target: str, *, moved: bool) -> Run
     newest = prepared[-1]
     uploads = state.catalogue.list(image=image, target=target, role=GenerationRole.UPLOADED)
     uploaded = next((item for item in uploads if item.id == newest.parent_id), None)
-    return RunSummary(newest, uploaded, newest.publications[-1], moved)
+    exported = _newest_export(state, image, exports) if exports else None
+    return RunSummary(newest, uploaded, newest.publications[-1], moved, exported)
+
+
+def _newest_export(state: StateStore, image: str, exports: str) -> Generation | None:
+    found = state.catalogue.list(image=image, target=exports, role=GenerationRole.SOURCE)
+    return found[-1] if found else None
 
 
 def write_report(summary: RunSummary, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from imageport.cli.progress_lines import ProgressLines
 from imageport.sandbox.processes import marked_processes
 from imageport.sandbox.site import EmbeddedSite, stop_site
-from imageport.sandbox.site_facts import TARGET_BLOCKS, SiteFacts, load_facts
+from imageport.sandbox.site_facts import HYPERVISOR_BLOCKS, TARGET_BLOCKS, SiteFacts, load_facts
 
 
 def default_root() -> Path:
@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cloud", choices=[*TARGET_BLOCKS, "all"], default="aws",
         help="the clouds that `up` starts (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--hypervisor", choices=list(HYPERVISOR_BLOCKS), default="",
+        help="the hypervisor with a master machine that `up` starts (default: none)",
+    )  # fmt: skip
     add_root_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -51,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
         _print(args, {**asdict(facts), "processes": running}, describe(facts))
         return 0
     events = ProgressLines(sys.stderr)
-    with EmbeddedSite(args.root, cloud=args.cloud, events=events) as site:
+    with EmbeddedSite(
+        args.root, cloud=args.cloud, hypervisor=args.hypervisor, events=events
+    ) as site:
         site.detach()
         facts = load_facts(args.root)
     _print(args, asdict(facts), describe(facts))
@@ -63,6 +69,10 @@ def describe(facts: SiteFacts) -> str:
     user, _, password = facts.api_auth.partition(":")
     share = f"smb://127.0.0.1:{facts.smb_port}"
     labels = {"aws": "AWS endpoint", "azure": "Azure endpoint"}
+    vcenter = [
+        f"vCenter API    https://127.0.0.1:{facts.vcenter_port}",
+        f"               (user {facts.vcenter_user}, password {facts.vcenter_password})",
+    ]
     return "\n".join(
         [
             f"Prefect UI     {facts.ui_url}  (user {user}, password {password})",
@@ -70,6 +80,7 @@ def describe(facts: SiteFacts) -> str:
             f"vDisk stores   {share}/source-store and {share}/target-store",
             f"               (user {facts.smb_user}, password {facts.smb_password})",
             *(f"{labels[name]:<14} {endpoint}" for name, endpoint in facts.clouds().items()),
+            *(vcenter if facts.vcenter_port else ()),
             f"folder         {facts.root}",
             "Stop it with `imageport sandbox down`.",
         ]

@@ -15,6 +15,7 @@ from imageport.progress import EventSink, Stage
 from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant, recipe_id
 from imageport.sandbox.site_facts import SourceStore
+from imageport.sandbox.vcenter.master import MASTER, put_own_master, put_sample_master
 from imageport.storage.locate import is_share, split_file
 from imageport.storage.smb_location import SmbLocation
 
@@ -40,6 +41,13 @@ class DemoImage:
         else:
             stage.finish(_put_copy(self.file, target))
 
+    def put_into_vcenter(self, root: Path, events: EventSink) -> None:
+        """Make sure that it is the disk of the master machine of the site at ``root``."""
+        if self.file is None:
+            put_sample_master(root, events)
+        else:
+            put_own_master(root, self.file, events)
+
 
 def chosen_image(argument: str) -> DemoImage:
     """Return what ``--image`` names; "" is the sample.
@@ -56,6 +64,21 @@ def chosen_image(argument: str) -> DemoImage:
     if not path.is_file():
         raise FileMissing(f"Cannot read '{argument}': there is no such file.")
     return DemoImage(_vdisk_name(path.name), file=path)
+
+
+def chosen_master(argument: str) -> DemoImage:
+    """Return what ``--image`` names as the disk of a master machine; "" is the sample.
+
+    Raises:
+        InputError: not a VHDX file on this machine.
+        FileMissing: no such file.
+    """
+    if is_share(argument):
+        raise InputError(
+            f"Bad image: found '{argument}', needed a file on this machine.",
+            hint="Its contents become the disk of a machine of the embedded vCenter.",
+        )
+    return chosen_image(argument) if argument else DemoImage(MASTER.name)
 
 
 def _on_share(argument: str) -> DemoImage:

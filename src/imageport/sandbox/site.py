@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -30,10 +31,14 @@ from imageport.sandbox.control_plane import ControlPlane, free_port
 from imageport.sandbox.processes import MARK, end_marked
 from imageport.sandbox.samba import SambaServer
 from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.installer_package import write_installer
 from imageport.sandbox.site_facts import (
     ACCESS_KEY,
     BUCKET,
     DRIVER_FOLDER,
+    HYPERVISOR_BLOCKS,
+    INSTALLER_FOLDER,
+    PVS_TARGET_VERSION,
     REGION,
     SECRET_KEY,
     SOURCE_SITE,
@@ -49,6 +54,8 @@ from imageport.sandbox.site_facts import (
     share_folders,
     write_private,
 )
+from imageport.sandbox.vcenter.master import master_file, master_vcenter, put_sample_master
+from imageport.sandbox.vcenter.service import VcenterService
 
 __all__ = ["BUCKET", "REGION", "ZONE", "EmbeddedSite", "prepare_account", "stop_site"]
 
@@ -64,22 +71,30 @@ class EmbeddedSite:
     """Starts and stops everything; use as a context manager, or `detach` to leave it running.
 
     ``cloud`` is one of `TARGET_BLOCKS`, several of them, or ``all``; `aws` and `azure` are the
-    services of those that were chosen.
+    services of those that were chosen. With ``hypervisor="vsphere"`` there is a vCenter with one
+    master machine (`sandbox.vcenter.master`), whose disk is the sample of an MCS master unless
+    ``meanwhile`` has put another there.
     """
 
     aws: AwsService
     azure: AzureService
+    vcenter: VcenterService
 
     def __init__(
         self,
         root: Path,
         *,
         cloud: str | Collection[str] = "aws",
+        hypervisor: str = "",
         events: EventSink = silent,
         source: SourceStore | None = None,
     ) -> None:
+        if hypervisor and hypervisor not in HYPERVISOR_BLOCKS:
+            needed = ", ".join(HYPERVISOR_BLOCKS)
+            raise InputError(f"Bad embedded hypervisor: found '{hypervisor}', needed {needed}.")
         self.root = root.resolve()
         self.clouds = chosen_clouds(cloud)
+        self.hypervisor = hypervisor
         self.source = source
         self._events = events
         self._detached = False
@@ -107,7 +122,8 @@ class EmbeddedSite:
         self._take_lock()
         stop_site(self.root)
         os.environ[MARK] = str(self.root)
-        stage = Stage("site", self._events, total=5, unit="steps")
+        total = 6 if self.hypervisor else 5
+        stage = Stage("site", self._events, total=total, unit="steps")
         try:
             self.facts = self._start(stage, meanwhile)
         except BaseException:
@@ -139,6 +155,9 @@ class EmbeddedSite:
         )
         facts.keep()
         meanwhile()
+        if self.hypervisor:
+            facts = self._start_vcenter(facts)
+            stage.advance(1, f"vCenter on port {facts.vcenter_port}")
         self.control.await_server()
         self.control.api.delete_unfinished()
         stage.advance(1, f"Prefect on {self.control.ui_url}")
@@ -165,7 +184,7 @@ class EmbeddedSite:
         """
         if self._lock is None:
             return
-        for name in ("control", "aws", "azure", "samba"):
+        for name in ("control", "vcenter", "aws", "azure", "samba"):
             service = getattr(self, name, None)
             if service is not None:
                 service.stop()
@@ -191,6 +210,22 @@ class EmbeddedSite:
             endpoints["azure"] = self.azure.endpoint
         return endpoints, subnet_id
 
+    def _start_vcenter(self, facts: SiteFacts) -> SiteFacts:
+        """Start the vCenter when its machine has a disk; return the facts with it, kept."""
+        self.vcenter = master_vcenter(self.root)
+        if not master_file(self.root).exists():
+            put_sample_master(self.root, self._events)
+        self.vcenter.start()
+        found = replace(
+            facts,
+            vcenter_port=self.vcenter.port,
+            vcenter_user=self.vcenter.username,
+            vcenter_password=self.vcenter.password,
+            vcenter_thumbprint=self.vcenter.thumbprint,
+        )
+        found.keep()
+        return found
+
     def _start_file_server(self) -> str:
         """Start Samba on the port it had before: the port is part of every vDisk's location."""
         folders = share_folders(self.root)
@@ -206,11 +241,13 @@ class EmbeddedSite:
         return password
 
     def _write_payload(self) -> str:
-        """Write the operator's driver folder and return the digest that pins it."""
+        """Write the operator's drivers and installers; return the digest that pins them."""
         folder = payload_folder(self.root)
         drivers = folder / DRIVER_FOLDER
         drivers.mkdir(parents=True, exist_ok=True)
         write_ena_package(drivers)
+        installers = folder / INSTALLER_FOLDER
+        write_installer(installers, "pvs_target", PVS_TARGET_VERSION, exit_code=3010)
         packed = self.root / "payload.zip"
         try:
             return pack_payload(folder, packed)

@@ -28,8 +28,13 @@ TARGET_SITE = "cloud"
 ACCESS_KEY = "imageport-sandbox"
 SECRET_KEY = "imageport-sandbox-secret"  # noqa: S105 - of the emulator, which takes any
 DRIVER_FOLDER = "aws/ena"
+INSTALLER_FOLDER = "citrix"
+PVS_TARGET_VERSION = "2407.0.0.10"
+"""Of the PVS target device's installer in the payload; MCS masters have no such software."""
 TARGET_BLOCKS = {"aws": "imageport-aws-target/aws", "azure": "imageport-azure-target/azure"}
 """Cloud → the target block under which runs name it; every cloud that can be embedded."""
+HYPERVISOR_BLOCKS = {"vsphere": "imageport-vsphere/vcenter"}
+"""Hypervisor → the connection block under which runs name it; each that can be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,11 @@ class SiteFacts:
     subnet_id: str
     payload_sha256: str
     azure_endpoint: str = ""
+    vcenter_port: int = 0
+    """0 when the site has no vCenter; it is on loopback."""
+    vcenter_user: str = ""
+    vcenter_password: str = ""
+    vcenter_thumbprint: str = ""
 
     def clouds(self) -> dict[str, str]:
         """Return cloud → endpoint of the clouds that the site has."""
@@ -100,13 +110,13 @@ def place_of(cloud: str) -> str:
 
 
 def share_folders(root: Path) -> dict[str, Path]:
-    """Return share name → folder: two vDisk stores and what both sites must see."""
-    names = ("source-store", "target-store", "state")
+    """Return share name → folder: two vDisk stores, exports, and what both sites must see."""
+    names = ("source-store", "target-store", "exports", "state")
     return {name: root / "shares" / name for name in names}
 
 
 def payload_folder(root: Path) -> Path:
-    """Return the folder with the operator's drivers."""
+    """Return the folder with the operator's drivers and installers."""
     return root / "payload"
 
 
@@ -143,6 +153,10 @@ def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list
     ]
     if source is not None:
         documents[0] = _block("imageport-smb-share", "source-store", source.share_values())
+    exports: dict[str, Any] = {}
+    if facts.vcenter_port:
+        documents += _vcenter_documents(facts)
+        exports["exports"] = _nested("imageport-pvs-store", "exports")
     for site, store in ((SOURCE_SITE, "source-store"), (TARGET_SITE, "target-store")):
         values = {"share": _nested("imageport-smb-share", store)}
         documents.append(_block("imageport-pvs-store", store, values))
@@ -156,7 +170,7 @@ def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list
                 "work_pool": site,
                 "store": _nested("imageport-pvs-store", store),
                 "state_share": _nested("imageport-smb-share", "state"),
-                **(payload if site == SOURCE_SITE else {}),
+                **(payload | exports if site == SOURCE_SITE else {}),
             })
         )  # fmt: skip
     if facts.aws_endpoint:
@@ -170,7 +184,7 @@ def _aws_documents(facts: SiteFacts) -> list[dict[str, Any]]:
     keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
     return [
         _block("aws-credentials", "sandbox", {**keys, "region_name": REGION}),
-        _block(*_kind_and_name("aws"), {
+        _block(*_kind_and_name(TARGET_BLOCKS["aws"]), {
             "credentials": _nested("aws-credentials", "sandbox"),
             "region": REGION,
             "availability_zone": ZONE,
@@ -183,7 +197,7 @@ def _aws_documents(facts: SiteFacts) -> list[dict[str, Any]]:
 
 def _azure_document(facts: SiteFacts) -> dict[str, Any]:
     """Return a target without credentials: an endpoint on loopback has the laboratory's."""
-    return _block(*_kind_and_name("azure"), {
+    return _block(*_kind_and_name(TARGET_BLOCKS["azure"]), {
         "subscription_id": SUBSCRIPTION,
         "resource_group": RESOURCE_GROUP,
         "location": LOCATION,
@@ -191,6 +205,22 @@ def _azure_document(facts: SiteFacts) -> dict[str, Any]:
         "job_container_url": job_container_url(facts.azure_endpoint),
         "endpoint_url": facts.azure_endpoint,
     })  # fmt: skip
+
+
+def _vcenter_documents(facts: SiteFacts) -> list[dict[str, Any]]:
+    """Return the vCenter and the folder that its masters are exported to."""
+    return [
+        _block(*_kind_and_name(HYPERVISOR_BLOCKS["vsphere"]), {
+            "host": "127.0.0.1",
+            "port": facts.vcenter_port,
+            "username": facts.vcenter_user,
+            "password": facts.vcenter_password,
+            "thumbprint": facts.vcenter_thumbprint,
+        }),
+        _block("imageport-pvs-store", "exports", {
+            "share": _nested("imageport-smb-share", "exports"),
+        }),
+    ]  # fmt: skip
 
 
 def write_private(path: Path, text: str) -> None:
@@ -210,8 +240,8 @@ def _share_values(facts: SiteFacts, share: str) -> dict[str, Any]:
     }
 
 
-def _kind_and_name(cloud: str) -> tuple[str, str]:
-    kind, _, name = TARGET_BLOCKS[cloud].partition("/")
+def _kind_and_name(slug: str) -> tuple[str, str]:
+    kind, _, name = slug.partition("/")
     return kind, name
 
 

@@ -18,6 +18,8 @@ from imageport.sandbox.vcenter.machines import DATASTORE, MasterMachine
 from imageport.sandbox.vcenter.program import vcsim_program
 
 USERNAME = "exporter@vsphere.local"
+DATASTORE_FOLDER = "datastore"
+"""Below the service's folder."""
 
 
 class VcenterService(EmulatorService):
@@ -39,7 +41,7 @@ class VcenterService(EmulatorService):
         super().__init__(root, Knobs(**knobs))
         self.machines = tuple(machines)
         self.port = 0
-        self.datastore = self._root / "datastore"
+        self.datastore = self._root / DATASTORE_FOLDER
         self.datastore.mkdir(parents=True, exist_ok=True)
         self.certificate = ServerCertificate(self._root / "certificates")
         self.password = _kept(self._root / "password", secrets.token_urlsafe(12))
