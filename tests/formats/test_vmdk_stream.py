@@ -140,7 +140,8 @@ def test_zeros_behind_the_end_are_padding_and_anything_else_is_not() -> None:
 
 def test_a_stream_cut_anywhere_is_interrupted_and_never_whole() -> None:
     content = recipe().build()
-    for cut in [*range(0, len(content), 41), *range(len(content) - 600, len(content), 3)]:
+    whole = len(content)
+    for cut in [*range(0, whole, 61), *range(0, whole, SECTOR), *range(whole - 40, whole, 3)]:
         with pytest.raises(ExportInterrupted) as caught:
             received(content[:cut])
         assert caught.value.retryable
