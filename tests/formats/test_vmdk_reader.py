@@ -149,6 +149,13 @@ def test_a_stream_in_a_file_is_read_anywhere(in_memory: InMemory, padding: int) 
         same_by_every_way(disk, bytes(wanted[: -5 * SECTOR]))
 
 
+def test_compressed_grains_in_any_order_are_found(in_memory: InMemory) -> None:
+    grains = {number: grain(number + 1) for number in range(8)}
+    content = StreamRecipe(grains, 8 * 128, order=[5, 6, 1, 7, 0, 4, 3, 2]).build()
+    with open_disk(in_memory(content)) as disk:
+        same_by_every_way(disk, b"".join(grains.values()))
+
+
 def test_a_stream_may_leave_the_descriptor_empty(in_memory: InMemory) -> None:
     content = StreamRecipe({1: grain(2)}, 256, descriptor=bytes(2048)).build()
     with open_disk(in_memory(content)) as disk:
