@@ -8,10 +8,10 @@ from prefect import task
 from prefect.runtime import flow_run
 
 from imageport.workflow.export import export as run_export
-from imageport.workflow.export import release as run_release
 from imageport.workflow.export_preflight import identify as run_identify
 from imageport.workflow.export_preflight import preflight_master as run_preflight
 from imageport.workflow.master import newest_export
+from imageport.workflow.release_export import release as run_release
 from tasks._places import export_place, load_site, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress

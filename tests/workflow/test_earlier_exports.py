@@ -10,6 +10,7 @@ from imageport.errors import NameTaken
 from imageport.formats.vhdx_writer import VhdxWriter
 from imageport.hypervisor import ExportTraits
 from imageport.model import MIB
+from imageport.workflow import export_bytes
 from imageport.workflow.export import export
 from imageport.workflow.export_preflight import identify
 from imageport.workflow.facts import opened_source
@@ -34,6 +35,16 @@ def given(site: ExportSite) -> bytes:
 def put_foreign(site: ExportSite, name: str) -> None:
     with site.store.folder.create(name) as file:
         VhdxWriter(file, SIZE_BYTES).finish()
+
+
+def damage(site: ExportSite, name: str, content: bytes) -> None:
+    """Change bytes of a file so that neither its size nor its time tells."""
+    stat = site.store.folder.stat(name)
+    assert stat is not None
+    with site.store.folder.open_write(name) as file:
+        place = file.read_at(0, file.size_bytes).index(content)
+        file.write_at(place, bytes(len(content)))
+    site.store.folder.set_last_write(name, stat.last_write_ns)
 
 
 def two_exports(site: ExportSite, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
@@ -150,3 +161,29 @@ def test_an_entry_that_a_killed_run_left_unfinished_gets_the_key_of_its_own_file
     monkeypatch.setattr(RETIRE, lambda *_: [])
     site.exported("run-3")
     assert site.state.catalogue.get(first.id).source_key == first.source_key
+
+
+def test_an_earlier_file_that_is_damaged_is_not_built_on(
+    site: ExportSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_bytes, "SAMPLE_BLOCKS", 4)
+    site.exported()
+    damage(site, "win11.vhdx", b"\x02" * 4096)
+    site.write(6 * MIB, b"\x09" * 4096)
+    found = site.exported("run-2")
+    assert site.content(found) == site.master()
+    assert site.files() == ["win11.1.vhdx", "win11.xml"]
+    assert "cannot be built on" in site.notes()
+    assert not site.left_behind()
+
+
+def test_a_difference_to_a_damaged_file_becomes_a_whole_export(site: ExportSite) -> None:
+    site.pool.traits = ExportTraits(differences=True)
+    site.machine.snapshot("one")
+    site.exported(snapshot="one")
+    damage(site, "win11.vhdx", b"\x02" * 4096)
+    site.write(6 * MIB, b"\x09" * 4096)
+    site.machine.snapshot("two")
+    found = site.exported("run-2", snapshot="two")
+    assert site.content(found) == site.master()
+    assert found.details["way"] == "as a stream"

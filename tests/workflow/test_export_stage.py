@@ -25,10 +25,11 @@ from imageport.model import MIB, GenerationRole
 from imageport.transfer.block_target import BlockTarget
 from imageport.transfer.pipeline import TransferRequest, TransferResult, transfer
 from imageport.workflow import export_bytes
-from imageport.workflow.export import export, release
+from imageport.workflow.export import export
 from imageport.workflow.export_preflight import identify, preflight_master
 from imageport.workflow.facts import source_facts
 from imageport.workflow.master import ExportWay, WantedMaster
+from imageport.workflow.release_export import release
 from imageport.workflow.upload import upload
 from tests.workflow.export_site import SIZE_BYTES, VM, ExportSite
 from tests.workflow.small_site import PowerCutError, SmallSite

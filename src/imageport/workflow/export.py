@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import TargetName
-from imageport.errors import FileLocked
+from imageport.errors import FileLocked, VerificationFailed
 from imageport.formats.file_target import VhdxFileTarget
 from imageport.formats.opening import open_disk
 from imageport.hypervisor import FrozenDisk
@@ -21,6 +21,7 @@ from imageport.state.records import Generation, Publication
 from imageport.transfer.pipeline import TransferRequest, TransferResult
 from imageport.transfer.verify import VerifyLevel
 from imageport.workflow.export_bytes import STAGE, ExportBytes
+from imageport.workflow.export_turn import in_turn
 from imageport.workflow.facts import image_name, source_key_of
 from imageport.workflow.generations import generation_id, now_text
 from imageport.workflow.master import (
@@ -35,7 +36,7 @@ from imageport.workflow.master import (
     newest_export,
     refuse_foreign,
 )
-from imageport.workflow.master_snapshot import held_snapshot, remove_stale
+from imageport.workflow.master_snapshot import held_snapshot
 from imageport.workflow.place import may_go_on
 from imageport.workflow.store_file import StoreWriting, is_untouched
 
@@ -51,12 +52,13 @@ def export(place: ExportPlace, wanted: WantedMaster) -> Generation:
         ExportInterrupted, HypervisorUnreachable: may be tried again; the half file stays for that.
         VerificationFailed: what came is not what was sent; nothing of it stays.
         NameTaken: the folder has a vDisk of that name that was not exported.
-        LeaseHeld: another run exports this image.
+        TransferCancelled: also while another run exports this image, or from this machine.
     """
     master = look_up(place.hypervisor, wanted)
-    refuse_foreign(place, master.image)
-    with place.holding(master.image) as lease:
-        held = replace(place, cancelled=place.asked_under(lease))
+    with in_turn(place, master) as held:
+        # As it is now that nobody else works on it.
+        master = look_up(held.hypervisor, replace(wanted, image=master.image))
+        refuse_foreign(held, master.image)
         _tidy_up(held, master)
         for left in exports_of(held, master.image):
             _completed(held, master.image, left)
@@ -65,20 +67,6 @@ def export(place: ExportPlace, wanted: WantedMaster) -> Generation:
             generation = _exported(held, master, frozen, wanted)
         retire_exports(held, master.image, generation)
     return generation
-
-
-def release(place: ExportPlace, wanted: WantedMaster) -> list[str]:
-    """Leave nothing of an export that will not go on; return what was removed."""
-    master = look_up(place.hypervisor, replace(wanted, snapshot=""))
-    with place.holding(master.image):
-        removed = place.hypervisor.tidy_up(master.vm)
-        removed += remove_stale(place, master.vm, master.image, own_too=True)
-        for left in place.store.leftovers():
-            if is_version_of(left.file_name, master.image):
-                place.store.discard(left.part_name)
-                removed.append(left.part_name)
-        place.state.journals.delete(_work_key(place, master.image))
-    return removed
 
 
 def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[str]:
@@ -105,7 +93,7 @@ def retire_exports(place: ExportPlace, image: str, newest: Generation) -> list[s
     return retired
 
 
-def _work_key(place: ExportPlace, image: str) -> str:
+def work_key(place: ExportPlace, image: str) -> str:
     """Return what journal and checkpoint of an image's exports are kept under."""
     return f"export>{place.store.location}/{image.casefold()}"
 
@@ -171,7 +159,7 @@ class _Exporting(StoreWriting):
     def __init__(
         self, place: ExportPlace, image: str, frozen: FrozenDisk, source: ExportBytes
     ) -> None:
-        key = _work_key(place, image)
+        key = work_key(place, image)
         super().__init__(place, place.store, image, frozen.key, key=key, stage=STAGE)
         self._frozen = frozen
         self._source = source
@@ -179,6 +167,16 @@ class _Exporting(StoreWriting):
 
     def move(self, part_name: str) -> TransferResult:
         self._discard_others(part_name)
+        try:
+            return self._moved(part_name)
+        except VerificationFailed as error:
+            if not self._source.built_on_previous:
+                raise
+            # The earlier file is not what it was: nothing that is built on it would ever be right.
+            self._source.forget_previous(error.message)
+        return self._moved(part_name)
+
+    def _moved(self, part_name: str) -> TransferResult:
         # Neither vSphere nor XenServer shows a guest other sectors than the target's own 512.
         target = VhdxFileTarget(self.store.folder, part_name)
         request = TransferRequest(

@@ -29,6 +29,8 @@ SAMPLE_BLOCKS = 256
 """Blocks that a platform calls unchanged and that are compared all the same: a fault that touches
 one in fifty of them stays unseen once in a hundred and seventy."""
 
+_WHOLE = "as a stream"
+
 Areas = list[tuple[int, int]]
 
 
@@ -42,8 +44,10 @@ class ExportBytes:
         self, place: ExportPlace, frozen: FrozenDisk, way: ExportWay, previous: Generation | None
     ) -> None:
         self.previous = previous
-        self.words = "as a stream"
+        self.words = _WHOLE
         """How the bytes come, for the catalogue."""
+        self.built_on_previous = False
+        """Whether `move` took what had not changed from the earlier export's file."""
         self._place = place
         self._frozen = frozen
         self._way = way
@@ -68,6 +72,14 @@ class ExportBytes:
             and self.previous.size_bytes == self._frozen.size_bytes
         )
 
+    def forget_previous(self, cause: str) -> None:
+        """Read everything from now on."""
+        self._stage.advance(0, f"the earlier export cannot be built on, all is read: {cause}")
+        self.words = _WHOLE
+        self.previous = None
+        self._areas = None
+        self.built_on_previous = False
+
     def move(self, target: BlockTarget, request: TransferRequest) -> TransferResult:
         """Bring the disk to the target; errors are those of `transfer` and `receive`."""
         traits = self._place.hypervisor.traits
@@ -82,6 +94,7 @@ class ExportBytes:
             stream = self._difference(since)
             if stream is not None:
                 self.words = f"as a stream of what changed since '{since.snapshot.name}'"
+                self.built_on_previous = True
                 known = replace(request, known=self._digests_of_previous())
                 with stream, self._previous_disk() as base:
                     return receive(stream, target, known, content_key=self._frozen.key, base=base)
@@ -120,6 +133,7 @@ class ExportBytes:
     def _move_changes(
         self, target: BlockTarget, request: TransferRequest, areas: Areas
     ) -> TransferResult:
+        self.built_on_previous = True
         changed = sum(length for _, length in areas)
         self.words = f"{changed} bytes that changed, by ranges; the rest from the earlier export"
         manifest = self._digests_of_previous()

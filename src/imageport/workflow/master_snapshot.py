@@ -27,14 +27,15 @@ def held_snapshot(place: ExportPlace, master: Master) -> Iterator[VmSnapshot]:
     if master.snapshot is not None:
         yield master.snapshot
         return
-    snapshot = place.hypervisor.take_snapshot(master.vm, _name(place, master.image))
+    snapshot = None
     try:
+        snapshot = place.hypervisor.take_snapshot(master.vm, _name(place, master.image))
         yield snapshot
     except BaseException as error:
         if not may_go_on(error):
             # The first error is the one to report; the next export of the image tries again.
             with contextlib.suppress(ImageportError):
-                place.hypervisor.remove_snapshot(master.vm, snapshot)
+                _remove_own(place, master, snapshot)
         raise
     place.hypervisor.remove_snapshot(master.vm, snapshot)
 
@@ -48,6 +49,16 @@ def remove_stale(place: ExportPlace, vm: Vm, image: str, *, own_too: bool = Fals
             place.hypervisor.remove_snapshot(vm, snapshot)
             removed.append(snapshot.name)
     return removed
+
+
+def _remove_own(place: ExportPlace, master: Master, snapshot: VmSnapshot | None) -> None:
+    """Remove this run's snapshot; without one, the one whose taking was not seen to its end."""
+    if snapshot is not None:
+        place.hypervisor.remove_snapshot(master.vm, snapshot)
+        return
+    vm = place.hypervisor.find_vm(master.vm.location)
+    if vm.id == master.vm.id:
+        remove_stale(place, vm, master.image, own_too=True)
 
 
 def _prefix(place: ExportPlace, image: str) -> str:
