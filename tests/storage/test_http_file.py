@@ -207,6 +207,16 @@ def test_a_server_that_stays_away_is_unreachable(server: RangeServer, place: Pla
         assert TICKET not in str(caught.value)
 
 
+def test_a_file_that_is_locked_for_good_cannot_be_opened(server: RangeServer, place: Place):
+    server.turns = [status("500 Locked")] * 4
+    with pytest.raises(HypervisorRefused, match="a host has locked"):
+        HttpFile(place)
+    with HttpFile(place) as file:
+        server.turns = [status("500 Busy")] * 4
+        with pytest.raises(HypervisorUnreachable, match="answers 500"):
+            file.read_at(0, 10)
+
+
 def test_an_expired_session_logs_in_again_once(server: RangeServer, place: Place):
     with HttpFile(place) as file:
         server.ticket = "of the next day"

@@ -183,7 +183,7 @@ class HttpFile(ByteFile):
                 raise
             except (OSError, http.client.HTTPException, HypervisorUnreachable) as error:
                 if attempt == len(_WAITS_SECONDS):
-                    raise self._unreachable(error) from error
+                    raise self._given_up(error) from error
                 # What dropped one while it was idle dropped all: each would cost an attempt.
                 self._close_idle()
                 self._closed.wait(_WAITS_SECONDS[attempt])
@@ -220,7 +220,7 @@ class HttpFile(ByteFile):
         if status in {404, 410, 416}:
             raise self._gone(status)
         if status >= 500 or status == 429:
-            raise http.client.HTTPException(f"the server answers {status}")
+            raise _ServerFailed(status)
         if status == 200:
             raise self._refused("the server ignores ranges and would send all of it")
         if status != 206 or response.getheader("Content-Encoding", "identity") != "identity":
@@ -281,13 +281,24 @@ class HttpFile(ByteFile):
     def _changed(self, cause: str) -> SourceChanged:
         return SourceChanged(f"Cannot go on reading '{self.location}': {cause}.")
 
-    def _unreachable(self, error: BaseException) -> HypervisorUnreachable:
-        cause = str(error) or type(error).__name__
+    def _given_up(self, error: BaseException) -> Exception:
         if isinstance(error, HypervisorUnreachable):
             return error
+        if self._opened is None and isinstance(error, _ServerFailed) and error.status == 500:
+            # vCenter answers so when the host that it asks is not the one that has the file locked.
+            return self._refused("the server answers 500, as for a file that a host has locked")
+        cause = str(error) or type(error).__name__
         return HypervisorUnreachable(
             f"Cannot read '{self.location}' in {len(_WAITS_SECONDS) + 1} attempts: {cause}."
         )
+
+
+class _ServerFailed(http.client.HTTPException):
+    """The server fails on its side, or asks for patience."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the server answers {status}")
+        self.status = status
 
 
 class _LoginRefused(Exception):
