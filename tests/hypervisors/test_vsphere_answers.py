@@ -24,7 +24,11 @@ from imageport.errors import (
 from imageport.hypervisor import FrozenDisk, Vm, VmDisk, VmSnapshot
 from imageport.hypervisors.vsphere import lease as lease_module
 from imageport.hypervisors.vsphere.changed_areas import allocated_areas, changed_areas
-from imageport.hypervisors.vsphere.datastore_disk import FlatFile, frozen_backing
+from imageport.hypervisors.vsphere.datastore_disk import (
+    FlatFile,
+    frozen_backing,
+    holes_read_as_zeros,
+)
 from imageport.hypervisors.vsphere.faults import error_of
 from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
 from imageport.hypervisors.vsphere.inventory import disks_of
@@ -32,6 +36,7 @@ from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.hypervisors.vsphere.settings import VsphereSettings
 from imageport.hypervisors.vsphere.snapshots import frozen_device, snapshots_of
 from imageport.model import MIB
+from imageport.storage.memory import MemoryFolder
 from tests.hypervisors.tls_server import Authority, TlsServer
 
 SHA1 = ":".join(["AB"] * 20)
@@ -265,6 +270,16 @@ def test_a_refusal_to_tell_means_that_all_may_have_changed(fault: Exception):
     machine = SimpleNamespace(QueryChangedDiskAreas=refuse)
     assert changed_areas(session, machine, FROZEN, "52 a1 b2/3") is None
     assert allocated_areas(session, machine, FROZEN) is None
+
+
+def test_what_is_said_to_be_unallocated_is_looked_at():
+    folder = MemoryFolder()
+    with folder.create("flat") as file:
+        file.write_at(0, bytes(MIB) + b"\x01" * (3 * MIB))
+    with folder.open_read("flat") as file:
+        assert holes_read_as_zeros(file, [(MIB, 3 * MIB)], 4 * MIB)
+        assert holes_read_as_zeros(file, [(0, 4 * MIB)], 4 * MIB)
+        assert not holes_read_as_zeros(file, [(0, 4096)], 4 * MIB)  # all 16 miss 3 of 4: never
 
 
 class Lease:

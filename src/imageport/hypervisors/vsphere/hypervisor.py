@@ -16,11 +16,12 @@ from imageport.hypervisors.vsphere.datastore_disk import (
     DatastoreDisk,
     FlatFile,
     frozen_backing,
+    holes_read_as_zeros,
     open_flat,
 )
 from imageport.hypervisors.vsphere.inventory import Inventory, size_of
 from imageport.hypervisors.vsphere.lease_stream import LeaseStream
-from imageport.hypervisors.vsphere.privileges import missing_privileges
+from imageport.hypervisors.vsphere.privileges import Entities, missing_privileges
 from imageport.hypervisors.vsphere.session import VsphereSession
 from imageport.hypervisors.vsphere.settings import VsphereSettings
 
@@ -47,7 +48,9 @@ class VsphereHypervisor(Hypervisor):
     def check_permissions(self, vm: Vm, *, takes_snapshot: bool) -> list[PermissionGap]:
         """Ask vCenter which of the needed privileges the user has."""
         machine = self._inventory.reference(vm)
-        return missing_privileges(self._session, machine, vm, takes_snapshot=takes_snapshot)
+        datacenter, _ = self._inventory.datacenter(machine)
+        where = Entities(vm.location, machine, datacenter)
+        return missing_privileges(self._session, where, takes_snapshot=takes_snapshot)
 
     def take_snapshot(self, vm: Vm, name: str) -> VmSnapshot:
         """Take a snapshot of the disks, or return the one of that name."""
@@ -81,10 +84,12 @@ class VsphereHypervisor(Hypervisor):
         """Open the flat file that the snapshot keeps as it is."""
         machine = self._inventory.reference(frozen.vm)
         backing = self._frozen_backing(machine, frozen)
-        datacenter = self._inventory.datacenter_path(machine)
+        _, datacenter = self._inventory.datacenter(machine)
         file = open_flat(FlatFile(self._session, datacenter, backing), frozen)
         try:
             allocated = tracking.allocated_areas(self._session, machine, frozen)
+            if allocated and not holes_read_as_zeros(file, allocated, frozen.size_bytes):
+                allocated = None
             return DatastoreDisk(
                 file, frozen, allocated, lambda: self._check_frozen(machine, frozen, backing)
             )

@@ -69,12 +69,12 @@ class Inventory:
         """Return the inventory path of an entity, from the root folder."""
         return "/" + "/".join(name for _, name in reversed(self._ancestry(one)))
 
-    def datacenter_path(self, one: Any) -> str:
-        """Return the path of the datacenter above an entity, as datastore URLs have it."""
+    def datacenter(self, one: Any) -> tuple[Any, str]:
+        """Return the datacenter above an entity and its path, as datastore URLs have it."""
         chain = self._ancestry(one)
         for index, (entity, _) in enumerate(chain):
             if isinstance(entity, vim.Datacenter):
-                return "/".join(name for _, name in reversed(chain[index:]))
+                return entity, "/".join(name for _, name in reversed(chain[index:]))
         raise HypervisorRefused(f"Cannot find the datacenter of '{self.path(one)}'.")
 
     def _by_path(self, path: str) -> Any:

@@ -91,6 +91,10 @@ class VsphereSession:
         with asking(doing, server=server):
             self._ensure()
             logins = self._logins
+            if not repeats:
+                # Never on a connection that the server may have closed meanwhile: that would fail,
+                # and nobody could say whether it was done.
+                self._stub.DropConnections()
             try:
                 return work()
             except vim.fault.NotAuthenticated:
