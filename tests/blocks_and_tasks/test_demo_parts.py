@@ -1,9 +1,11 @@
 """The parts of the demo that need no site: which image, how a failure reads, what is summed up."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from imageport.cli.demo_workflow import WORKFLOWS
 from imageport.cli.run_watch import error_of, short
 from imageport.cli.sandbox import describe
 from imageport.errors import (
@@ -14,9 +16,13 @@ from imageport.errors import (
     InputError,
     ShareFull,
 )
-from imageport.sandbox.demo_image import chosen_image
+from imageport.sandbox.demo_image import chosen_image, chosen_master
 from imageport.sandbox.prefect_api import RunState
+from imageport.sandbox.sample.installer_package import sha256_of, write_installer
+from imageport.sandbox.site import EmbeddedSite
 from imageport.sandbox.site_facts import SiteFacts, block_documents, chosen_clouds
+from imageport.sandbox.vcenter.master import master_file
+from tasks.options import PrepareOptions
 
 
 def state(message: str) -> RunState:
@@ -105,6 +111,39 @@ def test_a_wrong_image_is_refused_before_anything_starts(
         chosen_image(argument)
 
 
+def test_the_users_file_becomes_the_masters_disk_and_is_left_alone(tmp_path: Path) -> None:
+    raw, vhdx = tmp_path / "own.raw", tmp_path / "Own.vhdx"
+    raw.write_bytes(b"sector" * 1000 + bytes(512 * 1024))
+    raw.write_bytes(raw.read_bytes()[: 512 * 1024])
+    subprocess.run(["qemu-img", "convert", "-O", "vhdx", raw, vhdx], check=True)
+    before = vhdx.read_bytes()
+    image = chosen_master(str(vhdx))
+    assert image.name == "Own"
+    said: list[str] = []
+    for _ in range(2):
+        image.put_into_vcenter(tmp_path, lambda event: said.append(event.note))
+    disk = master_file(tmp_path)
+    assert disk.read_bytes()[: 512 * 1024] == raw.read_bytes()
+    assert vhdx.read_bytes() == before
+    assert [text for text in said if "made of" in text]
+    assert said[-1] == "the disk of win11-master is Own.vhdx, unchanged"
+    with disk.open("r+b") as file:
+        file.write(b"a guest")
+    image.put_into_vcenter(tmp_path, lambda _event: None)
+    assert disk.read_bytes()[:7] == raw.read_bytes()[:7]
+
+
+def test_a_masters_disk_comes_from_no_share() -> None:
+    with pytest.raises(InputError, match="needed a file on this machine"):
+        chosen_master("smb://files/vdisks/gold.vhdx")
+    assert chosen_master("").file is None
+
+
+def test_an_unknown_hypervisor_is_not_embedded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Bad embedded hypervisor: found 'moon', needed vsphere"):
+        EmbeddedSite(tmp_path, hypervisor="moon")
+
+
 def test_an_azure_id_is_shown_by_its_name() -> None:
     arm = "/subscriptions/0-1/resourceGroups/lab/providers/Microsoft.Compute/snapshots/gold-1"
     assert (
@@ -137,3 +176,21 @@ def test_facts_that_an_earlier_version_kept_still_load() -> None:
     only = SiteFacts(**kept | {"aws_endpoint": "", "azure_endpoint": "http://127.0.0.1:2"})
     assert not [item for item in block_documents(only) if "aws" in item["type"]]
     assert "AWS" not in describe(only)
+    assert not [item for item in block_documents(only) if item["name"] == "vcenter"]
+    vcenter = SiteFacts(**kept | {"vcenter_port": 4443, "vcenter_user": "exporter"})
+    assert "vCenter API    https://127.0.0.1:4443" in describe(vcenter)
+
+
+def test_an_mcs_run_names_what_an_operator_would(tmp_path: Path) -> None:
+    write_installer(tmp_path / "payload" / "citrix", "pvs_target", "1.2.3.4")
+    workflow = WORKFLOWS["mcs-to-pvs"]
+    parameters = workflow.parameters(tmp_path)
+    assert parameters["hypervisor"] == {
+        "$ref": {"block_document_slug": "imageport-vsphere/vcenter"}
+    }
+    assert parameters["vm"] == "/DC0/vm/masters/win11-master"
+    chosen = PrepareOptions.model_validate(parameters["options"]).choices("aws")
+    (installer,) = chosen.engine.installers
+    program = tmp_path / "payload" / installer.path
+    assert installer.sha256 == sha256_of(program)
+    assert WORKFLOWS["pvs-to-pvs"].parameters(tmp_path) == {}

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 
-from blocks import AwsTarget, PvsStore, Site
+from blocks import AwsTarget, PvsStore, Site, VsphereConnection
 from flows._hand_over import reference
 from flows.register import register_types, save_blocks
 from imageport.errors import InputError
@@ -23,6 +24,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> SiteFacts:
         root=str(tmp_path_factory.mktemp("site")), ui_url="", api_url="", api_auth="",
         smb_port=4450, smb_user="u", smb_password=SECRET, aws_endpoint="http://127.0.0.1:1",
         subnet_id="subnet-1", payload_sha256="0" * 64, azure_endpoint="http://127.0.0.1:2",
+        vcenter_port=4443, vcenter_user="exporter", vcenter_password=SECRET,
+        vcenter_thumbprint="AB" * 32,
     )  # fmt: skip
 
 
@@ -39,7 +42,17 @@ def test_the_embedded_sites_blocks_come_back_as_they_were_given(facts: SiteFacts
     assert source.store.share.credentials().password == SECRET
     assert target.store.location == "smb://127.0.0.1:4450/target-store"
     assert target.payload_folder == ""
+    assert source.exports is not None
+    assert source.exports.location == "smb://127.0.0.1:4450/exports"
+    assert target.exports is None
     assert source.payload_folder == str(Path(facts.root, "payload"))
+
+
+def test_a_hypervisor_comes_back_as_its_own_kind() -> None:
+    found = Block.load("imageport-vsphere/vcenter")
+    assert type(found) is VsphereConnection
+    assert found.location == "127.0.0.1:4443"
+    assert SECRET not in repr(found)
 
 
 def test_a_target_comes_back_with_its_own_kind_of_credentials() -> None:

@@ -42,7 +42,7 @@ class MasterMachine:
     @property
     def path(self) -> str:
         """Return its inventory path."""
-        return "/".join(part for part in ("", DATACENTER, "vm", self.folder, self.name) if part)
+        return "".join(f"/{part}" for part in (DATACENTER, "vm", self.folder, self.name) if part)
 
     def flat_file(self, datastore: Path, disk: MasterDisk) -> Path:
         """Return the raw file of a disk; it is made before the vCenter starts."""
