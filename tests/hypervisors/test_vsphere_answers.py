@@ -253,6 +253,14 @@ def test_a_change_id_that_is_none_is_not_asked_about(since: str):
     assert asked == []
 
 
+@pytest.mark.parametrize("since", ["52 a1 b2/8", "52 a1 b3/3"], ids=["younger", "of another disk"])
+def test_a_change_id_that_is_not_earlier_is_not_asked_about(since: str):
+    machine, asked = slices((0, 10 * MIB, []))
+    session: Any = Session()
+    assert changed_areas(session, machine, FROZEN, since) is None
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     "fault",
     [

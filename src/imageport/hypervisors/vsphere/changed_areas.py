@@ -15,7 +15,7 @@ from imageport.hypervisors.vsphere.session import VsphereSession
 
 _ALLOCATED = "*"
 """The change id that stands for the beginning: what was ever allocated."""
-_CHANGE_ID = re.compile(r"[0-9A-Fa-f -]{2,64}/\d{1,10}")
+_CHANGE_ID = re.compile(r"(?P<tracking>[0-9A-Fa-f -]{2,64})/(?P<number>\d{1,10})")
 _MOST_AREAS = 1_000_000
 """128 MiB of them here; a disk in more pieces is read as a whole."""
 
@@ -26,7 +26,7 @@ def changed_areas(
     session: VsphereSession, machine: Any, frozen: FrozenDisk, since_change_id: str
 ) -> Areas | None:
     """Return (offset, length) of what changed since a change id; None when vCenter cannot tell."""
-    if not frozen.change_id or not _CHANGE_ID.fullmatch(since_change_id):
+    if not _is_earlier(since_change_id, frozen.change_id):
         return None
     return _ask(session, machine, frozen, since_change_id)
 
@@ -34,6 +34,18 @@ def changed_areas(
 def allocated_areas(session: VsphereSession, machine: Any, frozen: FrozenDisk) -> Areas | None:
     """Return what is allocated of a tracked disk on a datastore that can tell; None otherwise."""
     return _ask(session, machine, frozen, _ALLOCATED) if frozen.change_id else None
+
+
+def _is_earlier(change_id: str, later: str) -> bool:
+    """Tell whether two change ids are of one tracking, and the first is not the younger.
+
+    What a host answers about a snapshot and what came after it is written nowhere; "nothing" would
+    be taken for "the same".
+    """
+    first, second = _CHANGE_ID.fullmatch(change_id), _CHANGE_ID.fullmatch(later)
+    if first is None or second is None or first["tracking"] != second["tracking"]:
+        return False
+    return int(first["number"]) <= int(second["number"])
 
 
 def _ask(session: VsphereSession, machine: Any, frozen: FrozenDisk, since: str) -> Areas | None:
