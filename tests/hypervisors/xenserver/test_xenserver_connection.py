@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 import socket
 import ssl
+import tracemalloc
 import xmlrpc.client
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from imageport.errors import (
     ImageportError,
     InputError,
 )
-from imageport.hypervisors.xenserver import connection, export, leftovers, snapshots
+from imageport.hypervisors.xenserver import connection, export, leftovers, snapshots, transport
 from imageport.hypervisors.xenserver.hypervisor import XenServerHypervisor
 from imageport.hypervisors.xenserver.pool_trust import PoolTrust
+from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.hypervisors.xenserver.refusals import export_failure, refusal, shown
 from imageport.hypervisors.xenserver.settings import XenServerSettings
 from tests.hypervisors.hypervisor_contract import SNAPSHOT
@@ -141,8 +144,20 @@ def test_a_connection_that_was_closed_while_idle_is_opened_again(lab: XenServerL
 
 
 def drop_idle(link: XenServerHypervisor) -> None:
-    transport = link._connection._session("transport")
-    transport._open.sock.shutdown(socket.SHUT_RDWR)
+    link._connection._session("transport")._open.sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_call_that_must_not_be_sent_twice_is_sent_on_a_new_connection_after_a_pause(
+    link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
+):
+    link.product()
+    drop_idle(link)
+    with pytest.raises(HypervisorUnreachable):
+        link._connection.text("task.create", "a", "b", repeatable=False)
+    link.product()
+    drop_idle(link)
+    monkeypatch.setattr(transport, "IDLE_SECONDS", 0.0)
+    assert link._connection.text("task.create", "a", "b", repeatable=False)
 
 
 def test_a_snapshot_whose_answer_was_lost_is_found_by_the_next_run(
@@ -204,7 +219,7 @@ def test_a_server_that_is_no_xenserver_is_told_from_one(
     body: str,
     kind: type[HypervisorError],
 ):
-    monkeypatch.setattr(connection, "LARGEST_ANSWER_BYTES", 4096)
+    monkeypatch.setattr(transport, "LARGEST_ANSWER_BYTES", 4096)
     answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     with TlsServer(certificate, lambda _head, link: link.sendall(answer)) as server:
         settings = XenServerSettings(
@@ -217,6 +232,69 @@ def test_a_server_that_is_no_xenserver_is_told_from_one(
         with XenServerHypervisor(settings) as link, pytest.raises(kind) as caught:
             link.product()
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 500 No\r\nContent-Length: 99999999999\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_an_error_page_is_not_read(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, answer: bytes
+):
+    monkeypatch.setattr(connection, "CALL_SECONDS", 3.0)
+    with TlsServer(certificate, lambda _head, link: link.sendall(answer)) as server:
+        settings = XenServerSettings(
+            host="127.0.0.1",
+            port=server.port,
+            username="me",
+            password=PASSWORD,
+            thumbprint=certificate.thumbprint,
+        )
+        with (
+            XenServerHypervisor(settings) as link,
+            pytest.raises(HypervisorUnreachable, match="HTTP 50"),
+        ):
+            link.product()
+
+
+def parsed(text: str) -> tuple[object, ...]:
+    body = f"<methodResponse><params><param>{text}</param></params></methodResponse>"
+    return read(body)
+
+
+def read(body: str) -> tuple[object, ...]:
+    """Return what the transport finds in an answer."""
+    answer = transport.PoolTransport(lambda: pytest.fail("it connects"))
+    return tuple(answer.parse_response(io.BytesIO(body.encode())))
+
+
+def test_a_text_of_many_lines_takes_no_more_memory_than_its_length():
+    lines = "ab\n" * 300_000
+    tracemalloc.start()
+    try:
+        assert parsed(f"<value><string>{lines}</string></value>") == (lines,)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(lines)
+    finally:
+        tracemalloc.stop()
+
+
+def test_entities_of_a_document_type_are_not_expanded():
+    body = f"<!DOCTYPE a [<!ENTITY b '{'c' * 90}'>]><methodResponse>{'&b;' * 9}</methodResponse>"
+    with pytest.raises(ValueError, match="document type"):
+        read(body)
+
+
+def test_values_that_are_nested_without_end_are_told_by_their_kind():
+    depth = 10_000
+    opened, closed = "<value><array><data>", "</data></array></value>"
+    (nested,) = parsed(opened * depth + closed * depth)
+    assert shown(["CODE", nested]) == "CODE (list)"
+    assert refusal([nested], "ask").fields["xapi_code"] == "list"
+    with pytest.raises(HypervisorRefused, match=r"Bad VM\.other_config"):
+        ApiRecord("VM", {"other_config": {"folder": nested}}).mapping("other_config")
 
 
 ODD_VALUES = (7, "", "OpaqueRef:none", [], [7], {}, {"a": 7}, True, 1.5)
@@ -275,7 +353,8 @@ def test_settings_say_all_that_is_wrong_at_once_and_hide_the_password():
 def test_a_pool_is_called_by_its_host_and_by_its_port_where_that_is_another(
     host: str, port: int, location: str
 ):
-    settings = XenServerSettings(host=host, port=port, username="me", password=PASSWORD)
+    pinned = "0" * 64
+    settings = XenServerSettings(host, port, "me", PASSWORD, pinned)
     assert XenServerHypervisor(settings).location == location
 
 

@@ -17,14 +17,11 @@ from imageport.hypervisors.tls_trust import TrustedConnection, server_name, unre
 from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.hypervisors.xenserver.refusals import refusal
 from imageport.hypervisors.xenserver.settings import XenServerSettings
+from imageport.hypervisors.xenserver.transport import ORIGINATOR, PoolTransport
 
-ORIGINATOR: Final = "imageport"
-"""xapi keeps a bounded number of sessions for each originator: ours push out nobody else's."""
 API_VERSION: Final = "1.0"
 CALL_SECONDS: Final = 600.0
 """A snapshot of a running machine with many disks may take minutes to be answered."""
-LARGEST_ANSWER_BYTES: Final = 64 * 1024 * 1024
-"""All records of a pool of thousands of machines take a few MiB."""
 _COORDINATOR_TRIES: Final = 3
 _STALE: Final = (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)
 """How a connection answers that the server closed while it was idle."""
@@ -161,14 +158,14 @@ class PoolConnection:
 
     def _new_session(self) -> Any:
         host = self.host
-        transport = _Transport(lambda: self.open(host, self.port, CALL_SECONDS))
+        transport = PoolTransport(lambda: self.open(host, self.port, CALL_SECONDS))
         return XenAPI.Session(f"https://{self._server}/", transport=transport)
 
     def _follow(self, details: list[Any]) -> bool:
         """Turn to the coordinator that a member names; it is checked as the member was."""
-        if len(details) < 2 or details[0] != "HOST_IS_SLAVE":
+        if len(details) < 2 or details[0] != "HOST_IS_SLAVE" or not isinstance(details[1], str):
             return False
-        self.host = str(details[1])
+        self.host = details[1]
         session, self._session = self._session, None
         if session is not None:
             session("close")()
@@ -208,50 +205,3 @@ def _once_more(action: Callable[[], Result], times: int) -> Result:
         if not times:
             raise
         return _once_more(action, times - 1)
-
-
-class _Transport(xmlrpc.client.Transport):
-    """Sends calls over a connection that checks its server; reads bounded answers.
-
-    The standard transport repeats any call that a closed connection did not answer, also one that
-    makes a snapshot.
-    """
-
-    accept_gzip_encoding = False
-    user_agent = ORIGINATOR
-
-    def __init__(self, connect: Callable[[], TrustedConnection]) -> None:
-        super().__init__()
-        self._connect = connect
-        self._open: TrustedConnection | None = None
-
-    def make_connection(self, host: Any) -> http.client.HTTPSConnection:
-        """Return the one connection; it connects again by itself after `close`."""
-        del host  # known: the vendor's client has it from the same settings
-        if self._open is None:
-            self._open = self._connect()
-        return self._open
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._open is not None:
-            self._open.close()
-
-    def request(self, host: Any, handler: str, request_body: Any, verbose: bool = False) -> Any:
-        """Send a call once."""
-        return self.single_request(host, handler, request_body, verbose)
-
-    def parse_response(self, response: Any) -> Any:
-        """Read an answer, up to a bound."""
-        parser, unmarshaller = self.getparser()
-        received = 0
-        while data := response.read(64 * 1024):
-            received += len(data)
-            if received > LARGEST_ANSWER_BYTES:
-                raise HypervisorRefused(
-                    f"Bad answer of XenServer: found more than {received} bytes, needed at most "
-                    f"{LARGEST_ANSWER_BYTES}."
-                )
-            parser.feed(data)
-        parser.close()
-        return unmarshaller.close()

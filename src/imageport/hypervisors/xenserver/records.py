@@ -50,7 +50,10 @@ class ApiRecord:
 
     def mapping(self, name: str) -> dict[str, str]:
         """Return a map of texts."""
-        return {key: str(item) for key, item in self.structure(name).items()}
+        found = self.structure(name)
+        if not all(isinstance(item, str) for item in found.values()):
+            raise self._bad(name, found, "a map of texts")
+        return found
 
     def structure(self, name: str) -> dict[str, Any]:
         """Return a map of anything."""

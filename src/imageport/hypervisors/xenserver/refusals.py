@@ -68,7 +68,7 @@ def export_failure(description: Sequence[object], location: str) -> HypervisorEr
 
 def shown(description: Sequence[object]) -> str:
     """Return code and parameters for a message: bounded, printable, without references."""
-    code, *rest = [str(part) for part in description] or ["no reason"]
+    code, *rest = [_text(part) for part in description] or ["no reason"]
     text = f"{code} ({', '.join(rest)})" if rest else code
     text = _REFERENCE.sub(r"\1…", text)
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
@@ -77,4 +77,9 @@ def shown(description: Sequence[object]) -> str:
 
 
 def _code(description: Sequence[object]) -> str:
-    return str(description[0]) if description else ""
+    return _text(description[0]) if description else ""
+
+
+def _text(part: object) -> str:
+    """Return a part as it is; what is no text, by its kind: a list may be nested without end."""
+    return part if isinstance(part, str) else type(part).__name__
