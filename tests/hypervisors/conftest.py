@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hypervisors.vsphere_laboratory import VsphereLab, VsphereSite
+from tests.sandbox.vcenter.vcenter_lab import require_vcsim
 
 
 @pytest.fixture(scope="session")
 def vsphere_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VsphereSite]:
+    require_vcsim()
     site = VsphereSite(tmp_path_factory.mktemp("vcenter"))
     try:
         yield site
