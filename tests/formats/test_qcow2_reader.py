@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -175,6 +176,17 @@ def test_a_damaged_table_is_named_with_its_offset(
     struct.pack_into(">Q", content, at, value | keep)
     with pytest.raises(BadDisk, match=message), open_disk(in_memory(bytes(content))) as disk:
         list(disk.read_many([(0, disk.size_bytes)]))
+
+
+def test_a_cluster_must_inflate_to_a_whole_cluster(in_memory: InMemory, sound: bytes) -> None:
+    packer = zlib.compressobj(wbits=-12)
+    short = packer.compress(bytes(4095)) + packer.flush()
+    (entry,) = struct.unpack_from(">Q", sound, tables(sound)[1])
+    place = entry & 0xFFFFFFFF
+    with open_disk(in_memory(sound[:place] + short + sound[place + len(short) :])) as disk:
+        assert disk.read_at(4096, 9) == b"000004096"
+        with pytest.raises(BadDisk, match="found 4095 bytes"):
+            disk.read_at(0, 512)
 
 
 def test_two_l1_entries_for_one_table_are_refused(in_memory: InMemory, sound: bytes) -> None:
