@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
 from tasks.export import (
@@ -27,8 +28,8 @@ def exported(route: Route, master: MasterRef) -> tuple[ExportResult, bool]:
         result = export(master, key)
         if not still_exported(master, result):
             result = export.with_options(refresh_cache=True)(master, key)
-    except Exception:
-        # A cancelled run is no Exception: its task has removed what it made by then.
+    except (Exception, TerminationSignal):
+        # Cancelled between two tries, a run has a snapshot and a half file that wait for the next.
         with contextlib.suppress(Exception):  # the first error is the one to report
             release_master(master)
         raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from typing import Any
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from imageport.errors import VerificationFailed
 from imageport.workflow.master import ExportWay
@@ -27,7 +29,7 @@ class Exporting:
         self.identity = MasterIdentity(image="gold", key="", exported_id="")
         self.run = "other-run"
         self.there = [True]
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def identify_master(self, _master: MasterRef) -> MasterIdentity:
         return self.identity
@@ -103,8 +105,15 @@ def test_what_this_run_wrote_counts_as_moved(stage: Exporting) -> None:
     assert _export.exported(ROUTE, MASTER)[1]
 
 
-def test_nothing_of_an_export_that_failed_for_good_stays(stage: Exporting) -> None:
-    stage.error = VerificationFailed("Bad export: found other bytes.")
-    with pytest.raises(VerificationFailed):
+@pytest.mark.parametrize(
+    "error",
+    [VerificationFailed("Bad export: found other bytes."), TerminationSignal(signal.SIGTERM)],
+    ids=["failed", "cancelled between two tries"],
+)
+def test_nothing_of_an_export_that_will_not_go_on_stays(
+    stage: Exporting, error: BaseException
+) -> None:
+    stage.error = error
+    with pytest.raises(type(error)):
         _export.exported(ROUTE, MASTER)
     assert stage.calls[-1] == "release"
