@@ -51,8 +51,8 @@ async def dr_prestage(  # noqa: PLR0913, PLR0917 - the run form
     Args:
         source: Site whose vDisk store or export folder holds the images.
         destinations: Where the images are to be ready.
-        images: Names of vDisks; none means every image that a destination already has. With a
-            hypervisor, inventory paths of machines with master images.
+        images: Names of vDisks; none means every vDisk that a destination already has, without
+            exported master images. With a hypervisor, inventory paths of machines with these.
         options: What the compositing engine is asked to do.
         at_once: How many images are brought at the same time.
         engine: Where the engine composes: in the cloud, or at the source site before the upload.

@@ -9,6 +9,7 @@ from imageport.model import GenerationRole
 from imageport.workflow.clean_up import clean_up as run_clean_up
 from imageport.workflow.clean_up import clear_store
 from imageport.workflow.generations import engine_place, is_current
+from imageport.workflow.master import images_without_machine
 from imageport.workflow.publish import published_as
 from tasks._places import load_site, load_target, saved_targets, workplace
 from tasks._policies import RETRYING
@@ -35,10 +36,10 @@ def published_now(route: Route, image: str, name: str) -> PublicationResult | No
 
 @task(name="images-at", task_run_name="images at {route.place}", **RETRYING)
 def images_at(route: Route) -> list[str]:
-    """Return every image that was ever prepared for the target."""
-    with workplace(route, load_site(route.source)) as place:
-        found = place.state.catalogue.list(target=place.target, role=GenerationRole.PREPARED)
-    return sorted({generation.image for generation in found})
+    """Return every vDisk that was ever prepared for the target, but for exported machines."""
+    here = load_site(route.source)
+    with here.open_state() as state:
+        return images_without_machine(state, route.place, here.name)
 
 
 @task(name="inventory", **RETRYING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from flows.register import register_types
 from imageport.model import GenerationRole
 from imageport.state.records import Generation
 from tasks._places import load_site
-from tasks.catalogue import targets_of
+from tasks.catalogue import images_at, targets_of
+from tasks.models import Route
 
 pytestmark = [pytest.mark.prefect]
 ID = "11111111-2222-3333-4444-555555555555"
@@ -81,6 +83,17 @@ def test_an_intent_without_an_image_is_enough_in_every_cloud(site: str) -> None:
         token = f"azure/swedencentral/{ID}/vdi/4567"
         state.ledger.intend("disk", token, "run", "reach", 3600.0)
     assert looked_at(site) == OURS
+
+
+def test_exported_machines_are_no_vdisks_that_could_be_brought_again(site: str) -> None:
+    with load_site(site).open_state() as state:
+        state.catalogue.add(generation("aws/eu-north-1/cloud"))
+        master = replace(generation("aws/eu-north-1/cloud"), id="p-2", image="master")
+        state.catalogue.add(master)
+        exported = {"role": GenerationRole.SOURCE, "target": f"export/{site}"}
+        state.catalogue.add(replace(master, id="s-1", **exported))
+    route = Route(source=site, target="cloud", cloud=AWS, place="aws/eu-north-1/cloud")
+    assert images_at.fn(route) == ["gold"]
 
 
 def test_one_clouds_trouble_is_told_and_keeps_no_other_dirty() -> None:

@@ -12,6 +12,7 @@ from imageport.errors import NameTaken
 from imageport.hypervisor import FrozenDisk, Hypervisor, Vm, VmDisk, VmSnapshot
 from imageport.model import GenerationRole
 from imageport.state.records import Generation
+from imageport.state.store import StateStore
 from imageport.workflow.facts import image_name
 from imageport.workflow.place import SitePlace
 from imageport.workflow.store_file import is_untouched
@@ -104,6 +105,13 @@ def exported_as(place: ExportPlace, image: str, key: str) -> Generation | None:
     newest = newest_export(place, image)
     known = newest is not None and key and key in newest.details.get("keys", ())
     return newest if known else None
+
+
+def images_without_machine(state: StateStore, target: str, site: str) -> list[str]:
+    """Return the images that were ever prepared for a target and are no exports of the site."""
+    made = state.catalogue.list(target=target, role=GenerationRole.PREPARED)
+    exported = state.catalogue.list(target=export_target(site), role=GenerationRole.SOURCE)
+    return sorted({one.image for one in made} - {one.image for one in exported})
 
 
 def refuse_foreign(place: ExportPlace, image: str) -> None:
