@@ -98,6 +98,15 @@ class Site(ImageportBlock):
             )
         return self
 
+    @model_validator(mode="after")
+    def _exports_to_a_folder_of_its_own(self) -> Self:
+        if self.exports and self.exports.location.casefold() == self.store.location.casefold():
+            raise ValueError(
+                "Bad export folder: found the vDisk store, needed a folder of its own: in a store, "
+                "files that runs have not ended are taken for those of publishing."
+            )
+        return self
+
     @contextmanager
     def open_state(self) -> Iterator[StateStore]:
         """Open catalogue, ledger, journals and leases; disconnect at the end."""

@@ -68,3 +68,10 @@ def test_a_site_without_an_export_folder_says_where_to_name_one(tmp_path: Path) 
     ):
         pass
     assert "Export folder" in caught.value.hint
+
+
+def test_exports_go_to_no_vdisk_store(tmp_path: Path) -> None:
+    store = PvsStore(share=SmbShare(host="h", share="vdisks"), folder="/gold/")
+    same = PvsStore(share=SmbShare(host="H", share="vDisks", folder="gold"))
+    with pytest.raises(ValidationError, match="found the vDisk store"):
+        Site(name="a", work_pool="a", store=store, exports=same, state_folder=str(tmp_path))
