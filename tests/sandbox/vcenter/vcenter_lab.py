@@ -8,6 +8,7 @@ at the end; all else is a hole.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import random
@@ -21,9 +22,10 @@ import pytest
 from pyVmomi import SoapStubAdapter, vim
 from pyVmomi.VmomiSupport import newestVersions
 
+from imageport.errors import EngineFailed, MissingTool
 from imageport.model import MIB
 from imageport.sandbox.vcenter.machines import DATASTORE, MasterDisk, MasterMachine
-from imageport.sandbox.vcenter.program import is_available
+from imageport.sandbox.vcenter.program import vcsim_program
 from imageport.sandbox.vcenter.service import VcenterService
 
 GOLD = MasterMachine("gold", (MasterDisk("gold", boot=True),), snapshots=("golden",))
@@ -40,12 +42,20 @@ KEY = 2000
 
 def require_vcsim() -> None:
     """Skip where the embedded vCenter cannot be built, fail with CI=true."""
-    if is_available():
-        return
-    missing = "There is no Go for the embedded vCenter; ./test installs it."
-    if os.environ.get("CI") == "true":
+    missing = _cause_of_absence()
+    if missing and os.environ.get("CI") == "true":
         pytest.fail(missing)
-    pytest.skip(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+@functools.cache
+def _cause_of_absence() -> str:
+    try:
+        vcsim_program()
+    except (MissingTool, EngineFailed) as error:
+        return str(error)
+    return ""
 
 
 def write_gold(path: Path) -> None:
