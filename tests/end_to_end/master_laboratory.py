@@ -20,6 +20,7 @@ from imageport.workflow.master import ExportPlace, WantedMaster, export_target
 from tests.end_to_end.lab_clouds import SITE
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
 from tests.end_to_end.story import run
+from tests.sandbox.vcenter.vcenter_lab import require_vcsim
 
 DISK = MasterDisk("win11-master", boot=True)
 MASTER = MasterMachine("win11-master", (DISK,))
@@ -87,6 +88,7 @@ class MasterLaboratory(Laboratory):
 def open_master_laboratory(
     root: Path, make_image: Callable[[Path], object], cloud: str = "aws"
 ) -> Iterator[MasterLaboratory]:
+    require_vcsim()
     vcenter = VcenterService(root / "vcenter", [MASTER])
     flat = MASTER.flat_file(vcenter.datastore, DISK)
     flat.parent.mkdir(parents=True)
