@@ -145,7 +145,8 @@ def theirs(form: Form, source: Path, destination: Path) -> Figures:
 def ours(source: Path, destination: Path) -> Figures:
     argv = [sys.executable, str(SCRIPT), str(source), str(destination)]
     started = time.monotonic()
-    done = subprocess.run(argv, check=True, capture_output=True)
+    done = subprocess.run(argv, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
     found: Figures = json.loads(done.stdout)
     return found | {"wall": time.monotonic() - started}
 

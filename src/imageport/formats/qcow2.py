@@ -24,6 +24,8 @@ _MAX_L1_BYTES = 32 * MIB
 """What qemu allows: 2 EiB in clusters of 2 MiB, 2 TiB of ours in clusters of 4 KiB."""
 _KEPT_BYTES = 4 * MIB
 """L2 tables that are kept: 64 of 64 KiB, which map 32 GiB."""
+_WINDOW_ENTRIES = 256
+"""Entries that are looked at together where nothing is: most of a sparse disk's tables is empty."""
 _RAW_DEFLATE = -12
 """A window of 4 KiB and no header, by the specification."""
 
@@ -120,9 +122,11 @@ class Qcow2Disk(PackedDisk):
         while start < len(entries):
             entry = entries[start] & ~layout.COPIED
             stop = start + 1
-            if not entry & layout.COMPRESSED:
+            if not entry:
+                stop = max(stop, _behind_zeros(entries, start))
+            elif not entry & layout.COMPRESSED:
                 self._check_entry(cluster + start, entry)
-                step = 0 if entry & layout.ALL_ZERO or not entry else size
+                step = 0 if entry & layout.ALL_ZERO else size
                 while stop < len(entries) and (
                     entries[stop] & ~layout.COPIED == entry + (stop - start) * step
                 ):
@@ -262,3 +266,14 @@ class Qcow2Disk(PackedDisk):
         raise UnsupportedDisk(
             f"Cannot read '{self.location}': {reason}.", hint=hint, object=self.location
         )
+
+
+def _behind_zeros(entries: array[int], start: int) -> int:
+    """Return the index of the first entry from ``start`` on that is not 0, or their number."""
+    while start < len(entries):
+        packed = entries[start : start + _WINDOW_ENTRIES].tobytes()
+        zeros = (len(packed) - len(packed.lstrip(b"\0"))) // entries.itemsize
+        start += zeros
+        if zeros < _WINDOW_ENTRIES:
+            break
+    return start
