@@ -180,6 +180,7 @@ class Hypervisor(ABC):
     def remove_snapshot(self, vm: Vm, snapshot: VmSnapshot) -> None:
         """Remove a snapshot that this product took; one that is gone is no error.
 
+        Exports of it that another connection began end: the caller knows that their run is over.
         `InputError` for any other: master images and their snapshots are never changed.
         """
 
@@ -218,9 +219,10 @@ class Hypervisor(ABC):
 
     @abstractmethod
     def tidy_up(self, vm: Vm) -> list[str]:
-        """End what killed exports of this product left on a machine; say what was ended.
+        """End what failed exports of this product left on a machine; say what was ended.
 
-        Snapshots are the caller's business: it knows which of them a live run holds.
+        What another run may be doing goes on: two images of a machine, or two sites, may export at
+        once. Snapshots are the caller's business: it knows which of them a live run holds.
         """
 
     @abstractmethod

@@ -326,6 +326,17 @@ class HypervisorContract:
                 link.open_stream(second, since=first)
         assert lab.exports_under_way() == 0
 
+    def test_an_export_goes_on_while_another_run_tidies_up_and_removes_its_own(
+        self, lab: HypervisorLab
+    ):
+        with lab.connect() as link, lab.connect() as other:
+            frozen, theirs = self.freeze(link, lab), self.freeze(other, lab, NEXT_SNAPSHOT)
+            with link.open_stream(frozen) as stream:
+                other.tidy_up(theirs.vm)
+                other.remove_snapshot(theirs.vm, theirs.snapshot)
+                assert received(stream) == lab.content()
+        assert lab.exports_under_way() == 0
+
     def test_every_privilege_is_there_or_named(self, lab: HypervisorLab):
         with lab.connect() as link:
             vm = link.find_vm(lab.path)

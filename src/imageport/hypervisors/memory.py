@@ -77,7 +77,7 @@ class MemoryHypervisor(Hypervisor):
             return machine.snapshot(name)
 
     def remove_snapshot(self, vm: Vm, snapshot: VmSnapshot) -> None:
-        """Forget a snapshot of ours."""
+        """Forget a snapshot of ours, and the exports of it that other connections began."""
         self._connect()
         if not snapshot.is_ours:
             raise InputError(f"Cannot remove snapshot '{snapshot.name}': it is not ours.")
@@ -85,6 +85,9 @@ class MemoryHypervisor(Hypervisor):
             machine = self.pool.machines.get(vm.id)
             if machine is not None:
                 machine.snapshots.pop(snapshot.id, None)
+            for export, (exported, owner) in list(self.pool.exports.items()):
+                if exported == snapshot.id and owner != self._id:
+                    del self.pool.exports[export]
 
     def freeze(self, vm: Vm, snapshot: VmSnapshot, disk: VmDisk) -> FrozenDisk:
         """Look up the disk in the snapshot."""
@@ -130,17 +133,10 @@ class MemoryHypervisor(Hypervisor):
             return areas_of(later, found.size_bytes)
 
     def tidy_up(self, vm: Vm) -> list[str]:
-        """End the machine's exports of other connections."""
+        """Do nothing: an export that fails ends at once."""
         self._connect()
-        with self.pool.lock:
-            left = [
-                export
-                for export, (machine, owner) in self.pool.exports.items()
-                if machine == vm.id and owner != self._id
-            ]
-            for export in left:
-                del self.pool.exports[export]
-        return [f"ended export {export} of '{vm.location}'" for export in left]
+        self.pool.machine(vm)
+        return []
 
     def close(self) -> None:
         """Log out."""
@@ -202,7 +198,7 @@ class MemoryStream(DiskStream):
         self._damaged = self._pool.faults.wrong_checksums > 0
         self._pool.faults.wrong_checksums -= self._damaged
         self._sent_bytes = sum(length for _, length in areas)
-        self._pool.exports[self._export] = (frozen.vm.id, hypervisor.id)
+        self._pool.exports[self._export] = (frozen.snapshot.id, hypervisor.id)
 
     @property
     def size_bytes(self) -> int:

@@ -155,7 +155,7 @@ class MemoryPool:
     machines: dict[str, MemoryVm] = field(default_factory=dict)
     """By id."""
     exports: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Exports under way, as the other side sees them: id → (machine's id, connection's id)."""
+    """Exports under way, as the other side sees them: id → (snapshot's id, connection's id)."""
     faults: MemoryFaults = field(default_factory=MemoryFaults)
     connections: int = 0
     sent_bytes: int = 0

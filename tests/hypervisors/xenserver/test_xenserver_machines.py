@@ -73,6 +73,37 @@ def test_disks_come_by_position_without_drives_and_with_labels_of_their_own(lab:
     assert not vm.is_running
 
 
+def test_labels_that_differ_in_case_alone_are_told_apart(
+    lab: XenServerLab, link: XenServerHypervisor
+):
+    disks = [NewDisk(MIB, name="Data"), NewDisk(2 * MIB, name="data", userdevice="1")]
+    lab.pool.add_machine("alike", disks)
+    vm = link.find_vm("alike")
+    assert [vm.disk(disk.label) for disk in vm.disks] == list(vm.disks)
+
+
+def test_what_a_backup_removes_while_it_is_listed_is_left_out(
+    lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
+):
+    lab.take_foreign_snapshot(FOREIGN)
+    gone = "OpaqueRef:removed-meanwhile"
+    plain = lab.pool.hosts[0].api._call
+
+    def answer(method: str, parameters: object) -> object:
+        value = plain(method, parameters)  # type: ignore[arg-type]
+        if method == "VM.get_by_name_label":
+            return [*value, gone]
+        if method == "VM.get_record":
+            return {**value, **{name: [gone, *value[name]] for name in ("snapshots", "VBDs")}}
+        return value
+
+    monkeypatch.setattr(lab.pool.hosts[0].api, "_call", answer)
+    vm = link.find_vm("gold")
+    assert [one.name for one in vm.snapshots] == [FOREIGN]
+    assert len(vm.disks) == 1
+    assert link.tidy_up(vm) == []
+
+
 def test_the_disk_that_is_marked_bootable_is_the_boot_disk(lab: XenServerLab):
     disks = [NewDisk(MIB, name="a"), NewDisk(MIB, name="b", userdevice="1", bootable=True)]
     lab.pool.add_machine("marked", disks, power_state="Running")
@@ -306,15 +337,33 @@ def test_an_export_of_this_process_goes_on_while_others_are_ended(
         assert received(own) == lab.content()
 
 
-def test_a_task_that_nobody_works_on_is_completed_by_hand(
+def test_exports_of_a_killed_run_end_with_its_snapshot(
     lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(leftovers, "CANCEL_SECONDS", 0.1)
     with lab.connect() as killed:
-        vm = killed.find_vm(lab.path)
-        killed._leftovers.begin(vm, "never asked for")
-    assert len(link.tidy_up(vm)) == 1
-    assert lab.pool.left_behind() == []
+        frozen = lab.freeze(killed)
+        killed._leftovers.begin(frozen, "never asked for")
+        stream = killed.open_stream(frozen)
+        next(stream.pieces())
+        assert link.tidy_up(frozen.vm) == []
+        assert lab.exports_under_way() == 2
+        link.remove_snapshot(frozen.vm, frozen.snapshot)
+        assert lab.pool.left_behind() == []
+        stream.close()
+
+
+def test_what_another_user_left_is_no_hindrance(
+    lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(leftovers, "CANCEL_SECONDS", 0.1)
+    with lab.connect(username="root") as killed:
+        frozen = lab.freeze(killed)
+        task = killed._leftovers.begin(frozen, "of root")
+    lab.pool.machines.end_task(task, ["INTERNAL_ERROR"])
+    assert link.tidy_up(frozen.vm) == []
+    link.remove_snapshot(frozen.vm, frozen.snapshot)
+    assert [text.partition(" ")[0] for text in lab.pool.left_behind()] == ["task"]
 
 
 def test_a_user_without_the_role_for_snapshots_is_told_before(lab: XenServerLab):

@@ -24,6 +24,7 @@ from imageport.hypervisor import FrozenDisk
 from imageport.hypervisors.xenserver.connection import PoolConnection
 from imageport.hypervisors.xenserver.export_request import ExportedBytes, NotSent, request_export
 from imageport.hypervisors.xenserver.leftovers import PENDING, Leftovers
+from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.hypervisors.xenserver.refusals import export_failure
 
 LARGEST_VHD_BYTES: Final = 2040 * 1024**3
@@ -52,10 +53,21 @@ def open_export(
     if since is not None:
         vdis.append(_base(connection, frozen, since))
         query["base"] = since.change_id
-    task = leftovers.begin(frozen.vm, f"{form} of disk {frozen.change_id} of {frozen.vm.name}")
+    task = leftovers.begin(frozen, f"{form} of disk {frozen.change_id} of {frozen.vm.name}")
     export = _Export(leftovers, frozen, task, vdis)
     try:
-        body = request_export(connection, query | {"task_id": task}, frozen.location)
+        body = _requested(connection, export, query | {"task_id": task})
+        return _opened(export, body, form, is_difference=since is not None)
+    except ExportInterrupted as error:
+        if since is None:
+            raise
+        # The reason may lie in the differences, and would then be there at every attempt.
+        raise _no_difference(frozen, error.message) from error
+
+
+def _requested(connection: PoolConnection, export: _Export, query: dict[str, str]) -> ExportedBytes:
+    try:
+        return request_export(connection, query, export.frozen.location)
     except NotSent as error:
         raise export.not_sent(error) from None
     except ExportInterrupted as error:
@@ -63,7 +75,6 @@ def open_export(
     except BaseException:
         export.give_up(is_worked_on=False)
         raise
-    return _opened(export, body, form, is_difference=since is not None)
 
 
 def _base(connection: PoolConnection, frozen: FrozenDisk, since: FrozenDisk) -> str:
@@ -83,8 +94,12 @@ def _base(connection: PoolConnection, frozen: FrozenDisk, since: FrozenDisk) -> 
             return connection.text("VDI.get_by_uuid", since.change_id)
         except VmMissing:
             cause = f"'{since.location}' is gone"
-    raise HypervisorRefused(
-        f"Cannot send what changed in '{frozen.location}': {cause}.",
+    raise _no_difference(frozen, cause)
+
+
+def _no_difference(frozen: FrozenDisk, cause: str) -> HypervisorRefused:
+    return HypervisorRefused(
+        f"Cannot send what changed in '{frozen.location}': {cause.rstrip('.')}.",
         hint="Export all of it, and keep the snapshot that the next export is to compare with.",
     )
 
@@ -116,10 +131,7 @@ def _decoder(
         )
     if is_difference and not stream.is_differencing:
         # What such a storage leaves out is zeros, not what the earlier snapshot has.
-        raise HypervisorRefused(
-            f"Cannot send what changed in '{frozen.location}': its storage sends all of it.",
-            hint="Export all of it.",
-        )
+        raise _no_difference(frozen, "its storage sends all of it")
     if stream.is_differencing and not is_difference:
         raise BadDisk(
             f"Bad export of '{frozen.location}': found differences to '{stream.parent_id}', "
@@ -158,7 +170,9 @@ class _Export:
     def reason(self, *, is_over: bool = False) -> HypervisorError | None:
         """Return why the task failed; None when it does not say so in time."""
         try:
-            record = self._leftovers.wait(self._task, 0 if is_over else REASON_SECONDS)
+            record = self._completed(0 if is_over else REASON_SECONDS)
+        except ExportInterrupted as gone:
+            return gone
         except HypervisorError:
             return None
         if record.text("status") in {*PENDING, _SUCCESS}:
@@ -171,7 +185,7 @@ class _Export:
         Raises:
             HypervisorError: it failed, or does not come to an end.
         """
-        record = self._leftovers.wait(self._task, FINISH_SECONDS)
+        record = self._completed(FINISH_SECONDS)
         status = record.text("status")
         if status in PENDING:
             raise ExportInterrupted(
@@ -183,6 +197,14 @@ class _Export:
         self._is_over = True
         self._leftovers.forget(self._task)
         return f"task {record.text('uuid')} ended with success"
+
+    def _completed(self, seconds: float) -> ApiRecord:
+        try:
+            return self._leftovers.wait(self._task, seconds)
+        except VmMissing:
+            raise ExportInterrupted(
+                f"Cannot export '{self.frozen.location}': its task is gone."
+            ) from None
 
     def give_up(self, *, is_worked_on: bool = True) -> None:
         """End it, unless it is over."""

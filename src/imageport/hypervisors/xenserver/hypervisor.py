@@ -73,7 +73,7 @@ class XenServerHypervisor(Hypervisor):
         return self._snapshots.take(vm, name)
 
     def remove_snapshot(self, vm: Vm, snapshot: VmSnapshot) -> None:
-        """Remove a snapshot of ours with its disks; one that is gone is no error."""
+        """Remove a snapshot of ours with its disks and exports; one that is gone is no error."""
         self._snapshots.remove(vm, snapshot)
 
     def freeze(self, vm: Vm, snapshot: VmSnapshot, disk: VmDisk) -> FrozenDisk:
@@ -100,7 +100,7 @@ class XenServerHypervisor(Hypervisor):
         return None
 
     def tidy_up(self, vm: Vm) -> list[str]:
-        """End tasks of ours and detach the disks that they left attached to hosts."""
+        """Forget failed exports of ours; detach the disks that they left attached to hosts."""
         return self._leftovers.tidy_up(vm)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -86,9 +87,8 @@ class Inventory:
         )
 
     def _named(self, name: str) -> list[tuple[str, ApiRecord]]:
-        refs = self._connection.texts("VM.get_by_name_label", name)
-        found = [(ref, self.record("VM", ref)) for ref in refs]
-        return [(ref, record) for ref, record in found if is_machine(record)]
+        found = self.existing("VM", self._connection.texts("VM.get_by_name_label", name))
+        return [(ref, record) for ref, record in found.items() if is_machine(record)]
 
     def _by_uuid(self, path: str) -> list[tuple[str, ApiRecord]]:
         if not _UUID.fullmatch(path):
@@ -103,6 +103,14 @@ class Inventory:
     def record(self, kind: str, ref: str) -> ApiRecord:
         """Return an object's record; `VmMissing` when it is gone."""
         return ApiRecord(kind, self._connection.call(f"{kind}.get_record", ref))
+
+    def existing(self, kind: str, refs: Iterable[str]) -> dict[str, ApiRecord]:
+        """Return the records of those that still exist: backups take and remove all the time."""
+        found = {}
+        for ref in refs:
+            with contextlib.suppress(VmMissing):
+                found[ref] = self.record(kind, ref)
+        return found
 
     def machine(self, vm: Vm) -> str:
         """Return a machine's reference; `VmMissing` when it is gone."""
@@ -136,19 +144,17 @@ class Inventory:
         )
 
     def snapshots_of(self, machine: ApiRecord) -> Iterable[VmSnapshot]:
-        """Yield a machine's snapshots, oldest first."""
-        found = [self.record("VM", ref) for ref in machine.texts("snapshots")]
+        """Return a machine's snapshots, oldest first."""
         made = [
             VmSnapshot(one.text("uuid"), one.text("name_label"), one.time("snapshot_time"))
-            for one in found
+            for one in self.existing("VM", machine.texts("snapshots")).values()
         ]
         return sorted(made, key=lambda snapshot: (snapshot.created, snapshot.name))
 
     def disks_of(self, machine: ApiRecord) -> list[AttachedDisk]:
         """Return a machine's or snapshot's disks by position; drives are none."""
         found = []
-        for ref in machine.texts("VBDs"):
-            vbd = self.record("VBD", ref)
+        for vbd in self.existing("VBD", machine.texts("VBDs")).values():
             if vbd.text("type") != "Disk" or vbd.flag("empty") or vbd.text("VDI") == NULL:
                 continue
             try:
@@ -195,10 +201,10 @@ def _boot_disk(disks: list[AttachedDisk]) -> AttachedDisk | None:
 
 def _labels(disks: list[AttachedDisk]) -> list[str]:
     """Return names; with the position where a name says too little."""
-    names = Counter(disk.name for disk in disks)
+    names = Counter(disk.name.casefold() for disk in disks)  # as they are asked for
     return [
         disk.name
-        if disk.name and names[disk.name] == 1
+        if disk.name and names[disk.name.casefold()] == 1
         else f"{disk.name or 'disk'} at position {disk.position}"
         for disk in disks
     ]

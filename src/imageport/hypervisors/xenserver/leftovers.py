@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Collection
 from typing import Final
 
-from imageport.errors import HypervisorError, HypervisorRefused, VmMissing
-from imageport.hypervisor import OWN_PREFIX, Vm
+from imageport.errors import HypervisorError, HypervisorRefused, HypervisorUnreachable, VmMissing
+from imageport.hypervisor import OWN_PREFIX, FrozenDisk, Vm, VmSnapshot
 from imageport.hypervisors.xenserver.connection import PoolConnection
 from imageport.hypervisors.xenserver.inventory import Inventory
 from imageport.hypervisors.xenserver.records import ApiRecord
@@ -17,19 +19,23 @@ from imageport.hypervisors.xenserver.records import ApiRecord
 TASK_KEY: Final = "task_id"
 """In a VBD's ``other_config``: the task whose work it was plugged for."""
 PENDING: Final = {"pending", "cancelling"}
+_FAILED: Final = {"failure", "cancelled"}
 CANCEL_SECONDS: Final = 30.0
 """A cancelled export ends at its next write; then the disk is detached, which takes seconds."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
-def task_label(vm_id: str) -> str:
-    """Return the name of our tasks for a machine."""
-    return f"{OWN_PREFIX}export {vm_id}"
+def task_label(vm_id: str, snapshot_id: str = "") -> str:
+    """Return the name of a snapshot's exports; without one, how those of a machine begin.
+
+    The snapshot tells whose export it is: each run takes its own, under its image's lease.
+    """
+    return f"{OWN_PREFIX}export {vm_id} {snapshot_id}"
 
 
 class Leftovers:
-    """Knows which exports of this process are under way, and ends what is left of others."""
+    """Knows which exports of this connection are under way, and ends what is left of others."""
 
     def __init__(self, connection: PoolConnection, inventory: Inventory) -> None:
         self._connection = connection
@@ -37,11 +43,12 @@ class Leftovers:
         self._under_way: set[str] = set()
         self._lock = threading.Lock()
 
-    def begin(self, vm: Vm, description: str) -> str:
+    def begin(self, frozen: FrozenDisk, description: str) -> str:
         """Make a task for an export and return its reference."""
-        doing = f"make a task for '{vm.location}'"
+        doing = f"make a task for '{frozen.location}'"
+        label = task_label(frozen.vm.id, frozen.snapshot.id)
         task = self._connection.text(
-            "task.create", task_label(vm.id), description, doing=doing, repeatable=False
+            "task.create", label, description, doing=doing, repeatable=False
         )
         with self._lock:
             self._under_way.add(task)
@@ -62,36 +69,43 @@ class Leftovers:
         Raises nothing: whoever comes next finds what could not be ended.
         """
         try:
-            self._end(task, CANCEL_SECONDS if is_worked_on else 0)
-            for vdi in vdis:
-                self.detach(vdi, of_task=task)
-        except HypervisorError:
-            pass
+            with contextlib.suppress(HypervisorError):
+                self._end(task, CANCEL_SECONDS if is_worked_on else 0)
+            with contextlib.suppress(HypervisorError):
+                for vdi in vdis:
+                    self.detach(vdi, of_task=task)
         finally:
             self._is_over(task)
 
     def tidy_up(self, vm: Vm) -> list[str]:
-        """End what killed exports of a machine left; say what was ended.
+        """Forget failed exports of a machine, detach their disks; say what was ended.
 
-        Exports of this process that are under way go on. Those of another process do not: the
-        caller holds the lease for the machine.
+        An export that is pending may be another live run's: of another image of this machine, or
+        at another site. It ends with its connection, or with its snapshot: `end_exports`.
         """
         machine = self._inventory.record("VM", self._inventory.machine(vm))
-        left = self._tasks(vm)
-        ended: list[str] = []
-        for task in left:
-            self._end(task, CANCEL_SECONDS)
-            ended.append(f"ended an unfinished export of '{vm.location}'")
-        for ref in machine.texts("snapshots"):
-            snapshot = self._inventory.record("VM", ref)
+        failed = self._tasks(task_label(vm.id), _FAILED)
+        ended = [
+            f"ended an unfinished export of '{vm.location}'"
+            for task in failed
+            if self._is_ended(task, 0)
+        ]
+        for snapshot in self._inventory.existing("VM", machine.texts("snapshots")).values():
             name = snapshot.text("name_label")
-            ours = name.startswith(OWN_PREFIX)
             for disk in self._inventory.disks_of(snapshot):
-                count = sum(self.detach(disk.vdi, of_task=task) for task in left)
-                count += self.detach(disk.vdi) if ours else 0
+                count = sum(self.detach(disk.vdi, of_task=task) for task in failed)
+                count += self.detach(disk.vdi) if name.startswith(OWN_PREFIX) else 0
                 if count:
                     ended.append(f"detached disk {disk.vdi_uuid} of snapshot '{name}' from a host")
         return ended
+
+    def end_exports(self, vm: Vm, snapshot: VmSnapshot) -> None:
+        """End all exports of a snapshot that nobody needs any more, but those of this connection.
+
+        Raises nothing for those that another user began: they end with their connections.
+        """
+        for task in self._tasks(task_label(vm.id, snapshot.id)):
+            self._is_ended(task, CANCEL_SECONDS)
 
     def detach(self, vdi: str, *, of_task: str = "") -> int:
         """Detach a disk from control domains where nothing reads it; return from how many.
@@ -128,12 +142,19 @@ class Leftovers:
         return self._inventory.record("task", task)
 
     def wait(self, task: str, seconds: float) -> ApiRecord:
-        """Return a task's record as soon as it is completed, or as it is after so long."""
+        """Return a task's record as soon as it is completed, or as it is after so long.
+
+        A pool that cannot be asked for a moment is asked again: hours of export hang on the answer.
+        """
         end, pause = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS
         while True:
-            record = self.task(task)
-            if record.text("status") not in PENDING or time.monotonic() >= end:
-                return record
+            try:
+                record = self.task(task)
+                if record.text("status") not in PENDING or time.monotonic() >= end:
+                    return record
+            except HypervisorUnreachable:
+                if time.monotonic() >= end:
+                    raise
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
@@ -158,14 +179,24 @@ class Leftovers:
         if self.wait(task, seconds).text("status") in PENDING:
             self._connection.call("task.set_status", task, "cancelled", doing="end a task")
 
-    def _tasks(self, vm: Vm) -> list[str]:
-        label = task_label(vm.id)
+    def _is_ended(self, task: str, seconds: float) -> bool:
+        """End a task; False where that is refused, since another user began it."""
+        try:
+            self._end(task, seconds)
+        except HypervisorRefused:
+            return False
+        return True
+
+    def _tasks(self, label: str, states: Collection[str] = ()) -> list[str]:
+        """Return the tasks whose names begin so, but those of this connection."""
         with self._lock:
             under_way = set(self._under_way)
         return [
             ref
             for ref, record in self._connection.records("task", doing="list tasks").items()
-            if ref not in under_way and record.text("name_label") == label
+            if record.text("name_label").startswith(label)
+            and ref not in under_way
+            and (not states or record.text("status") in states)
         ]
 
     def _attachments(self, vdi: str) -> list[str]:

@@ -72,6 +72,7 @@ class Snapshots:
         what = f"snapshot '{snapshot.name}' of '{vm.location}'"
         if not snapshot.is_ours:
             raise InputError(f"Cannot remove {what}: it is not ours.")
+        self._leftovers.end_exports(vm, snapshot)
         try:
             ref, record = self._snapshot(vm, snapshot, what)
         except VmMissing:
