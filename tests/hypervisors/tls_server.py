@@ -177,7 +177,7 @@ def _read_head(connection: ssl.SSLSocket) -> bytes:
 
 
 class ConnectProxy:
-    """A proxy that tunnels CONNECT to loopback, whatever host was named, and remembers it."""
+    """A proxy that tunnels CONNECT and remembers where to; names all lead to 127.0.0.1."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -203,7 +203,9 @@ class ConnectProxy:
             head += client.recv(4096)
         place = head.split()[1].decode()
         self.asked.append(place)
-        with client, socket.create_connection(("127.0.0.1", int(place.rsplit(":", 1)[1]))) as far:
+        host, _, port = place.rpartition(":")
+        address = host if host.startswith("127.") else "127.0.0.1"
+        with client, socket.create_connection((address, int(port))) as far:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = threading.Thread(target=_pump, args=(far, client), daemon=True)
             back.start()

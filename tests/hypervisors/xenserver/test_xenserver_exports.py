@@ -18,9 +18,12 @@ from imageport.errors import (
 )
 from imageport.hypervisors.xenserver import export, export_request
 from imageport.hypervisors.xenserver.hypervisor import XenServerHypervisor
+from imageport.hypervisors.xenserver.inventory import Inventory
+from imageport.hypervisors.xenserver.records import ApiRecord
 from imageport.model import MIB
 from imageport.sandbox.xenserver.pool import NewDisk
 from tests.hypervisors.hypervisor_contract import NEXT_SNAPSHOT, received
+from tests.hypervisors.tls_server import ConnectProxy
 from tests.hypervisors.xenserver.xenserver_lab import CONTENT, SIZE, XenServerLab, run
 
 STREAM_BYTES = 3 * 512 + 1024 + 512 + 4 * (2 * MIB + 512)
@@ -113,6 +116,34 @@ def test_a_user_who_may_detach_nothing_waits_for_the_pool_to_do_it(
     assert lab.pool.left_behind() == []
 
 
+def test_a_pool_that_cannot_be_asked_for_a_moment_loses_no_export(
+    lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    plain = Inventory.record
+
+    def record(inventory: Inventory, kind: str, ref: str) -> ApiRecord:
+        asked.append(kind)
+        if asked.count("task") in {1, 2}:
+            raise HypervisorUnreachable("Cannot reach it: it restarts.")
+        return plain(inventory, kind, ref)
+
+    monkeypatch.setattr(Inventory, "record", record)
+    assert run(lab, link) == lab.content()
+    assert lab.pool.left_behind() == []
+
+
+def test_a_task_that_somebody_removed_interrupts_the_export(
+    lab: XenServerLab, link: XenServerHypervisor
+):
+    frozen = lab.freeze(link)
+    with link.open_stream(frozen) as stream:
+        assert list(stream.pieces())
+        lab.pool.records.all("task").clear()
+        with pytest.raises(ExportInterrupted, match="its task is gone"):
+            stream.finish()
+
+
 def test_a_task_without_an_end_is_given_up(
     lab: XenServerLab, link: XenServerHypervisor, monkeypatch: pytest.MonkeyPatch
 ):
@@ -145,6 +176,20 @@ def test_a_disk_on_another_host_comes_from_there(lab: XenServerLab, link: XenSer
     assert run(lab, link) == lab.content()
     assert len(lab.pool.exports.requests) == 2
     assert not any("session_id" in query for query in lab.pool.exports.requests)
+
+
+def test_an_export_takes_the_proxy_to_every_host(lab: XenServerLab):
+    lab.pool.add_machine("far", [NewDisk(SIZE, CONTENT, host=1)])
+    lab.path = "far"
+    proxy = ConnectProxy()
+    try:
+        with lab.connect(proxy=f"http://127.0.0.1:{proxy.port}") as link:
+            assert run(lab, link) == lab.content()
+    finally:
+        proxy.close()
+    port = lab.pool.port
+    assert proxy.asked[:3] == [f"127.0.0.1:{port}", f"127.0.0.1:{port}", f"127.0.0.2:{port}"]
+    assert lab.pool.left_behind() == []
 
 
 def test_a_host_with_another_certificate_is_sent_no_session(lab: XenServerLab):
@@ -266,6 +311,20 @@ def test_storage_that_sends_all_where_differences_were_asked_for_is_refused(
     with pytest.raises(HypervisorRefused, match="its storage sends all of it"):
         link.open_stream(second, since=first)
     assert lab.exports_under_way() == 0
+
+
+@pytest.mark.parametrize("cut", [[], [0], [700]])
+def test_differences_that_fail_before_a_block_came_are_refused_and_all_is_read(
+    lab: XenServerLab, link: XenServerHypervisor, cut: list[int]
+):
+    lab.pool.knobs.failure_before_data = [] if cut else ["INTERNAL_ERROR", "vhd-tool: no parent"]
+    lab.pool.knobs.cuts = cut
+    first, second = lab.freeze(link), lab.freeze(link, NEXT_SNAPSHOT)
+    with pytest.raises(HypervisorRefused, match=r"Cannot send what changed.*vhd-tool"):
+        link.open_stream(second, since=first)
+    assert lab.exports_under_way() == 0
+    lab.pool.knobs.failure_before_data = []
+    assert received(link.open_stream(second)) == lab.content()
 
 
 def test_differences_are_to_an_earlier_snapshot_of_the_same_disk(lab: XenServerLab):

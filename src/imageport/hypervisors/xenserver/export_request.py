@@ -53,7 +53,7 @@ class ExportedBytes:
         return first + self._stream.read(length_bytes - len(first))
 
     def close(self) -> None:
-        """Close the connection; may be called twice and while another thread reads."""
+        """Close the connection; may be called twice, by the thread that reads."""
         self._stream.close()
 
 
