@@ -10,6 +10,7 @@ from prefect import Task
 from blocks import CloudTarget, Site
 from flows._hand_over import HandedOver, publish_at_target
 from imageport.citrix.vdisk_store import IfExists
+from imageport.errors import SourceChanged
 from imageport.workflow.choices import EnginePlace
 from tasks.catalogue import still_there
 from tasks.models import GenerationResult, Route
@@ -29,6 +30,8 @@ class Bringing:
     keep_parent: bool
     engine: EnginePlace
     accept_lock: bool = False
+    source_key: str = ""
+    """The content that this run exported; empty where the image just lies there."""
 
 
 def bring(
@@ -37,9 +40,19 @@ def bring(
     """Preflight, upload, prepare, publish; returns the publication and whether anything moved.
 
     What the target already has is left alone.
+
+    Raises:
+        SourceChanged: the folder gives another content than was exported.
     """
     options, accept_lock, keep_parent = chosen.options, chosen.accept_lock, chosen.keep_parent
     identity = identify(route, image, options, accept_lock)
+    if chosen.source_key not in {"", identity.source_key}:
+        raise SourceChanged(
+            f"Cannot bring '{image}': the export folder gives another content than this run "
+            "exported.",
+            hint="Another run exported it meanwhile. Start this one again if its snapshot is still "
+            "wanted.",
+        )
     prepared_id, moved = identity.prepared_id, False
     if not prepared_id:
         preflight(route, image, identity, options, accept_lock)

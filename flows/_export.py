@@ -20,17 +20,20 @@ from tasks.models import ExportResult, MasterRef, Route
 
 def exported(route: Route, master: MasterRef) -> tuple[ExportResult, bool]:
     """Return the export of a master image, and whether this run wrote it."""
-    identity = identify_master(master)
-    key = content_or_run(identity.key)
-    if not identity.exported_id:
-        preflight_master(route, master, key)
+    begun = (flow_run.get_run_count() or 0) > 1  # what an attempt that was killed left is ours, too
     try:
+        identity = identify_master(master)
+        key = content_or_run(identity.key)
+        if not identity.exported_id:
+            preflight_master(route, master, key)
+        begun = True
         result = export(master, key)
         if not still_exported(master, result):
             result = export.with_options(refresh_cache=True)(master, key)
     except (Exception, TerminationSignal):
         # Cancelled between two tries, a run has a snapshot and a half file that wait for the next.
-        with contextlib.suppress(Exception):  # the first error is the one to report
-            release_master(master)
+        if begun:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                release_master(master)
         raise
     return result, result.run == str(flow_run.get_id())

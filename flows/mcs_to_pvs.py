@@ -72,7 +72,9 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
     route = route_between(source, target, cloud, exports=True)
     found, exported_now = exported(route, master)
-    chosen = Bringing(publish_name, if_exists, options, keep_parent, engine)
+    chosen = Bringing(
+        publish_name, if_exists, options, keep_parent, engine, source_key=found.source_key
+    )
     published, moved = bring(route, target, cloud, found.image, chosen)
     if not (exported_now or moved) and published.already_there:
         return Completed(name=ALREADY_THERE, message=f"Nothing had to move: {published.text}")

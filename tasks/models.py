@@ -66,6 +66,7 @@ class ExportResult(_Model):
     size_bytes: int
     way: str
     run: str = Field(description="Run that wrote the file; another one than asked: nothing moved.")
+    source_key: str = Field(default="", description="What the next stages know the content by.")
     figures: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -78,6 +79,7 @@ class ExportResult(_Model):
             size_bytes=generation.size_bytes,
             way=str(generation.details.get("way", "")),
             run=str(generation.details.get("run", "")),
+            source_key=generation.source_key,
             figures=dict(generation.details.get("stats", {})),
         )
 

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from imageport.errors import VerificationFailed
+from imageport.citrix.vdisk_store import IfExists
+from imageport.errors import HypervisorRefused, SourceChanged, VerificationFailed
+from imageport.workflow.choices import EnginePlace
 from imageport.workflow.master import ExportWay
-from tasks.models import ExportResult, MasterIdentity, MasterRef, Route
+from tasks.models import ExportResult, MasterIdentity, MasterRef, Route, SourceIdentity
+from tasks.options import PrepareOptions
 
 _export = importlib.import_module("flows._export")
+_bring = importlib.import_module("flows._bring")
 MASTER = MasterRef(
     site="onprem", connection="imageport-vsphere/v", vm="/dc/vm/gold", image="", snapshot="",
     disk="", way=ExportWay.AUTO,
@@ -30,12 +34,15 @@ class Exporting:
         self.run = "other-run"
         self.there = [True]
         self.error: BaseException | None = None
+        self.refusal: Exception | None = None
 
     def identify_master(self, _master: MasterRef) -> MasterIdentity:
         return self.identity
 
     def preflight_master(self, _route: Route, _master: MasterRef, key: str) -> None:
         self.calls.append(("preflight", key))
+        if self.refusal is not None:
+            raise self.refusal
 
     def still_exported(self, _master: MasterRef, _result: ExportResult) -> bool:
         return self.there.pop(0)
@@ -117,3 +124,37 @@ def test_nothing_of_an_export_that_will_not_go_on_stays(
     with pytest.raises(type(error)):
         _export.exported(ROUTE, MASTER)
     assert stage.calls[-1] == "release"
+
+
+@pytest.mark.parametrize(("attempt", "released"), [(1, False), (2, True)])
+def test_what_a_killed_attempt_left_goes_also_when_the_next_gets_nowhere(
+    stage: Exporting, monkeypatch: pytest.MonkeyPatch, attempt: int, released: bool
+) -> None:
+    monkeypatch.setattr(_export.flow_run, "get_run_count", lambda: attempt)
+    stage.refusal = HypervisorRefused("Cannot export 'gold': a privilege is gone.")
+    with pytest.raises(HypervisorRefused):
+        _export.exported(ROUTE, MASTER)
+    assert ("release" in stage.calls) is released
+
+
+@pytest.mark.parametrize(("exported", "refused"), [("", False), ("k", False), ("older", True)])
+def test_only_what_this_run_exported_is_brought(
+    monkeypatch: pytest.MonkeyPatch, exported: str, refused: bool
+) -> None:
+    class BroughtError(Exception):
+        """The content was accepted."""
+
+    def accepted(*_arguments: Any) -> None:
+        raise BroughtError
+
+    identity = SourceIdentity(
+        image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
+    )
+    monkeypatch.setattr(_bring, "identify", lambda *_: identity)
+    monkeypatch.setattr(_bring, "preflight", accepted)
+    chosen = _bring.Bringing(
+        "", IfExists.NEW_VERSION, PrepareOptions(), keep_parent=True, engine=EnginePlace.CLOUD,
+        source_key=exported,
+    )  # fmt: skip
+    with pytest.raises(SourceChanged if refused else BroughtError):
+        _bring.bring(ROUTE, None, None, "gold", chosen)
