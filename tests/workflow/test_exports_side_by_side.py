@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from imageport.errors import ExportInterrupted, HypervisorUnreachable, TransferCancelled, VmMissing
+from imageport.errors import (
+    ExportInterrupted,
+    HypervisorRefused,
+    HypervisorUnreachable,
+    TransferCancelled,
+    VmMissing,
+)
 from imageport.hypervisor import Vm, VmSnapshot
 from imageport.hypervisors.memory import MemoryHypervisor
 from imageport.model import MIB
@@ -107,6 +113,28 @@ def test_a_snapshot_whose_taking_was_not_seen_to_its_end_is_removed(
     monkeypatch.setattr(MemoryHypervisor, "take_snapshot", taken)
     with pytest.raises(TerminatedError):
         site.exported()
+    assert not site.left_behind()
+
+
+def test_a_snapshot_that_the_platform_does_not_let_go_yet_stops_no_export(
+    site: ExportSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.pool.faults.cut_after_bytes = [MIB]
+    with pytest.raises(ExportInterrupted):
+        site.exported("run-1")
+    remove = MemoryHypervisor.remove_snapshot
+    left = {one.name for one, _ in site.machine.snapshots.values()}
+
+    def refused(self: MemoryHypervisor, vm: Vm, snapshot: VmSnapshot) -> None:
+        if snapshot.name in left:
+            raise HypervisorRefused(f"Cannot remove '{snapshot.name}': a lease holds its files.")
+        remove(self, vm, snapshot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryHypervisor, "remove_snapshot", refused)
+        assert site.content(site.exported("run-2")) == site.master()
+    assert "stays for now" in site.notes()
+    site.exported("run-3")
     assert not site.left_behind()
 
 

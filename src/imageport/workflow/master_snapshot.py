@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from imageport.citrix.vdisk_store import token_of
 from imageport.errors import ImageportError
 from imageport.hypervisor import OWN_PREFIX, Vm, VmSnapshot
+from imageport.progress import Stage
+from imageport.workflow.export_bytes import STAGE
 from imageport.workflow.master import ExportPlace, Master
 from imageport.workflow.place import may_go_on
 
@@ -21,9 +23,13 @@ def held_snapshot(place: ExportPlace, master: Master) -> Iterator[VmSnapshot]:
     """Give the snapshot to read; the image's lease is held.
 
     One of ours stays only when another try of this run may go on with it; what earlier runs of
-    the image left is removed first, for nobody works on it any more.
+    the image left is removed first, for nobody works on it any more. One that the platform does
+    not let go yet is the next export's business: a killed run's lease outlives it by minutes.
     """
-    remove_stale(place, master.vm, master.image)
+    try:
+        remove_stale(place, master.vm, master.image)
+    except ImageportError as error:
+        Stage(STAGE, place.events).note(f"an earlier run's snapshot stays for now: {error.message}")
     if master.snapshot is not None:
         yield master.snapshot
         return
