@@ -325,3 +325,18 @@ def test_a_missing_permission_of_the_cloud_is_told_before_hours_of_export(
     monkeypatch.setattr(place.cloud, "check_permissions", lambda: [gap])
     with pytest.raises(PermissionMissing, match="ebs:StartSnapshot"):
         preflight_master(site.place(), place, WantedMaster(VM))
+
+
+def test_two_machines_of_one_name_are_told_apart_before_one_takes_the_others_place(
+    site: ExportSite,
+) -> None:
+    site.exported()
+    twin = "/dc/vm/others/win11"
+    site.pool.add(twin, content=b"\x0d" * 4096)
+    with pytest.raises(InputError, match=f"is of '{VM}', another machine: name the image"):
+        preflight_master(site.place(), SmallSite().place(), WantedMaster(twin))
+    named = WantedMaster(twin, image="win11")
+    report = preflight_master(site.place(), SmallSite().place(), named)
+    assert any("takes the place" in warning for warning in report.warnings)
+    del site.pool.machines[site.machine.id]  # what is built anew in its place needs no name
+    preflight_master(site.place(), SmallSite().place(), WantedMaster(twin))

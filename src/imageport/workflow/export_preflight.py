@@ -6,12 +6,19 @@ hypervisor gives no way to look into a disk that is not as long as exporting it.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from imageport.cloud import PermissionGap, PlaceProblem
 from imageport.compose.report_page import page_text
-from imageport.errors import HypervisorRefused, ImageportError, InputError, PermissionMissing
+from imageport.errors import (
+    HypervisorError,
+    HypervisorRefused,
+    ImageportError,
+    InputError,
+    PermissionMissing,
+)
 from imageport.hypervisor import Vm
 from imageport.model import GIB
 from imageport.progress import Stage
@@ -21,6 +28,7 @@ from imageport.workflow.master import (
     WantedMaster,
     exported_as,
     look_up,
+    newest_export,
     refuse_foreign,
 )
 from imageport.workflow.place import Workplace
@@ -100,12 +108,21 @@ def preflight_master(place: ExportPlace, target: Workplace, wanted: WantedMaster
     gaps = place.hypervisor.check_permissions(master.vm, takes_snapshot=takes)
     stage.advance(1, _gap_line(gaps))
     problems = _problems(place, master)
+    other, other_id = _other_machine(place, master)
+    if other and not wanted.image and _is_there(place, other, other_id):
+        problems.append(
+            f"the newest export of '{master.image}' is of '{other}', another machine: name the "
+            "image, so that neither takes the other's place"
+        )
     lacking = [gap for gap in target.cloud.check_permissions() if not gap.optional]
     fits = target.cloud.check_place(master.image, master.disk.size_bytes)
     _require(master, gaps, lacking, [*problems, *map(str, fits)], _hints(fits))
     stage.advance(1, f"{target.cloud.scope} has room and machines for it")
     stage.finish()
-    return MasterReport(master.image, product, master, _warnings(place, master.vm, master))
+    warnings = _warnings(place, master.vm, master)
+    if other:
+        warnings += (f"The export takes the place of one of '{other}', another machine.",)
+    return MasterReport(master.image, product, master, warnings)
 
 
 def _problems(place: ExportPlace, master: Master) -> list[str]:
@@ -121,6 +138,25 @@ def _problems(place: ExportPlace, master: Master) -> list[str]:
     except ImageportError as error:
         found.append(error.message)
     return found
+
+
+def _other_machine(place: ExportPlace, master: Master) -> tuple[str, str]:
+    """Return location and id of the machine of the newest export, if that is another; or nothing.
+
+    Machines of one name in two folders have one image name, too.
+    """
+    newest = newest_export(place, master.image)
+    facts = newest.details.get("frozen", {}) if newest is not None else {}
+    if facts.get("vm_id", master.vm.id) == master.vm.id:
+        return "", ""
+    return str(facts["vm"]), str(facts["vm_id"])
+
+
+def _is_there(place: ExportPlace, location: str, vm_id: str) -> bool:
+    """Tell whether a machine is where it was; one that was built anew has another id."""
+    with contextlib.suppress(HypervisorError, InputError):
+        return place.hypervisor.find_vm(location).id == vm_id
+    return False
 
 
 def _require(
