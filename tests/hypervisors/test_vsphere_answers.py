@@ -348,6 +348,10 @@ def test_the_host_of_a_lease_is_where_it_says(url: str, host: str, port: int):
     assert found.trust.thumbprint == SHA1.replace(":", "")
 
 
+def test_where_a_disk_is_sent_from_is_not_shown():
+    assert "ticket" not in repr(url_of(device_url()))
+
+
 @pytest.mark.parametrize(
     "url", ["http://esx1/nfc/x", "ftp://*/x", "https://h:99999/x", "", "https://h"]
 )

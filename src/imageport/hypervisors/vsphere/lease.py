@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -47,7 +47,7 @@ class LeaseUrl:
     """What the manifest calls it."""
     host: str
     port: int
-    target: str
+    target: str = field(repr=False)
     """Path and query; a secret, for it holds the ticket."""
     trust: TlsTrust
     expected_bytes: int
