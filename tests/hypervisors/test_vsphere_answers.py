@@ -375,6 +375,20 @@ def test_the_disk_is_found_among_several_by_its_controller_bus_and_unit():
         url_of(device_url(), device_url(), *others)
 
 
+def test_the_only_disk_of_a_lease_is_taken_where_the_machine_has_one_disk():
+    boot, data = disk(2000, 1000, 0), disk(2001, 1000, 1)
+    lease, _ = make_lease(device_url(key="/vm-1/as nobody knows"))
+    assert lease.url(boot, [SCSI, boot]).target == "/nfc/ticket/disk-0.vmdk"
+    with pytest.raises(HypervisorRefused, match="none is surely this one"):
+        lease.url(boot, [SCSI, boot, data])
+    lease.abort()
+    lease, _ = make_lease(device_url(key="/vm-1/ParaVirtualSCSIController0:1"))
+    assert lease.url(data, [SCSI, boot, data]).target == "/nfc/ticket/disk-0.vmdk"
+    with pytest.raises(HypervisorRefused, match="none is surely this one"):
+        lease.url(boot, [SCSI, boot, data])
+    lease.abort()
+
+
 def test_a_host_without_a_thumbprint_is_trusted_as_its_vcenter_or_by_authorities():
     assert url_of(device_url(sslThumbprint="")).trust.thumbprint == "1" * 64
     other = url_of(device_url("https://esx1/nfc/t/disk-0.vmdk", sslThumbprint=""))

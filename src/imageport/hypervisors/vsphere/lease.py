@@ -186,8 +186,12 @@ class ExportLease:
         lost()
 
     def _choose(self, urls: list[Any], device: Any, devices: list[Any]) -> Any:
-        """Return the URL of a disk: the only one, or that of its controller, bus and unit."""
-        if len(urls) == 1:
+        """Return the URL of a disk: the only one, or that of its controller, bus and unit.
+
+        A lease may leave out disks that the machine has: then its only one may be another's.
+        """
+        disks = [one for one in devices if isinstance(one, vim.vm.device.VirtualDisk)]
+        if len(urls) == 1 and len(disks) <= 1:
             return urls[0]
         known = {one.key: one for one in devices}
         controller = known.get(device.controllerKey)
