@@ -33,6 +33,7 @@ from imageport.hypervisors.vsphere.faults import error_of
 from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
 from imageport.hypervisors.vsphere.inventory import disks_of
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
+from imageport.hypervisors.vsphere.lease_stream import checksums_of
 from imageport.hypervisors.vsphere.settings import VsphereSettings
 from imageport.hypervisors.vsphere.snapshots import frozen_device, snapshots_of
 from imageport.model import MIB
@@ -444,6 +445,23 @@ def test_the_manifest_entry_is_that_of_the_disk_or_none():
     counted.entries = []
     assert lease.manifest(where) is None
     lease.abort()
+
+
+MANIFESTS: list[tuple[dict[str, str], dict[str, str]]] = [
+    ({"sha1": "AB"}, {"sha1": "ab"}),
+    ({"sha1": "AB", "checksumType": "sha1"}, {"sha1": "ab"}),
+    ({"checksumType": "SHA-256", "checksum": "CD"}, {"sha256": "cd"}),
+    ({"sha1": "ab", "checksumType": "sha256", "checksum": "cd"}, {"sha1": "ab", "sha256": "cd"}),
+    ({"checksum": "cd"}, {}),
+    ({}, {}),
+]
+
+
+@pytest.mark.parametrize(("said", "known"), MANIFESTS)
+def test_every_checksum_of_a_manifest_is_known_by_its_name(
+    said: dict[str, str], known: dict[str, str]
+):
+    assert checksums_of(vim.HttpNfcLease.ManifestEntry(key="k", **said)) == known
 
 
 FAULTS: list[tuple[Any, type[HypervisorError], str]] = [

@@ -136,7 +136,7 @@ class LeaseStream(DiskStream):
                 f"Bad export of '{self.location}': found {wire.received_bytes} bytes, needed "
                 f"{entry.size} as the host's manifest says."
             )
-        return self._compare_checksum(wire, _checksums(entry))
+        return self._compare_checksum(wire, checksums_of(entry))
 
     def _compare_checksum(self, wire: _HashedStream, given: dict[str, str]) -> str:
         known = [name for name in _CHECKSUMS if given.get(name)]
@@ -198,11 +198,11 @@ class _HashedStream:
         self._source.close()
 
 
-def _checksums(entry: object) -> dict[str, str]:
+def checksums_of(entry: object) -> dict[str, str]:
     """Return a manifest entry's checksums by name; ``sha1`` is a field of its own."""
     named = str(getattr(entry, "checksumType", "") or "").lower().replace("-", "")
-    found = {
-        "sha1": str(getattr(entry, "sha1", "") or "").lower(),
-        named: str(getattr(entry, "checksum", "") or "").lower(),
-    }
-    return {name: value for name, value in found.items() if name and value}
+    given = [
+        ("sha1", str(getattr(entry, "sha1", "") or "").lower()),
+        (named, str(getattr(entry, "checksum", "") or "").lower()),
+    ]
+    return {name: value for name, value in given if name and value}
