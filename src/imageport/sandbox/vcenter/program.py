@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ BUILD_SECONDS = 1800.0
 """The vSphere API's types alone take a core 90 s; seen to take 4 minutes on a busy machine."""
 
 _GO_PLACES = ("/usr/local/go/bin/go", "/usr/lib/go/bin/go")
+_KEEP_SECONDS = 7 * 24 * 3600
 _VERSION = re.compile(r"go(\d+)\.(\d+)")
 
 
@@ -46,7 +48,7 @@ def vcsim_program() -> Path:
             part = folder / f"{program.name}.part"
             _build(go, part)
             part.replace(program)
-            _forget_others(folder, program)
+            _forget_old(folder)
     return program
 
 
@@ -135,10 +137,11 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _forget_others(folder: Path, program: Path) -> None:
-    """Delete what earlier sources were built to; a running one stays until it ends."""
+def _forget_old(folder: Path) -> None:
+    """Delete what earlier sources were built to; other checkouts may use what is younger."""
+    oldest = time.time() - _KEEP_SECONDS
     for path in folder.glob("vcsim-*"):
-        if path != program:
+        if path.stat().st_mtime < oldest:
             path.unlink(missing_ok=True)
 
 
