@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats._patched_file import PatchedFile, Patches
+from imageport.formats._vhdx_layout import Header
+from imageport.formats._vhdx_log import replayed
 from imageport.formats.opening import open_disk
 from imageport.formats.vhdx import VhdxDisk
 from imageport.storage.byte_file import ByteFile
@@ -254,6 +256,21 @@ def test_a_log_of_entries_over_each_other_takes_no_time(in_memory: InMemory, sou
     with pytest.raises(BadDisk, match="over each other"):
         VhdxDisk(in_memory(with_log(sound, {0: bytes(log)})))
     assert time.process_time() - started < 5
+
+
+def test_lengths_that_entries_claim_cost_nothing_until_they_are_sound(sound: bytes) -> None:
+    """Every page of a large log claims to fill it, by a descriptor that is none."""
+    log_bytes = 32 * MIB
+    head = (b"loge", 0, log_bytes, 0, 5, 1, 0, GUID.bytes_le, 0, 0)
+    page_of_log = struct.pack("<4sIIIQII16sQQ", *head).ljust(PAGE, b"\0")
+    layout_header = Header(9, GUID, GUID, GUID, 0, 1, log_bytes, len(sound))
+    folder = MemoryFolder()
+    folder.write_bytes("x", sound + page_of_log * (log_bytes // PAGE))
+    with folder.open_read("x") as file:
+        started = time.process_time()
+        with pytest.raises(BadDisk, match="complete sequence"):
+            replayed(file, layout_header)
+        assert time.process_time() - started < 5
 
 
 def test_a_child_and_its_parent_may_both_have_pending_logs() -> None:

@@ -27,9 +27,11 @@ MAX_DESCRIPTORS = 64 * 1024
 MAX_GROWTH_BYTES = 1024 * 1024 * MIB
 """How far behind its end a log may place what was written; the table of taken places grows with
 it."""
-_CHECKED_TIMES = 4
+_OVERWRITTEN_TIMES = 3
+MAX_OVERWRITTEN_BYTES = 16 * MIB
 """Sound entries never overlap: each byte of a log is in the checksum of one entry, and of a few
-that were overwritten in part. Bounds the time that a made-up log takes."""
+that were overwritten in part. Bounds the time that a made-up log takes, with the log's own bytes to
+about 5 s."""
 _HEADERS_END = layout.REGION_TABLE_OFFSETS[0]
 
 
@@ -115,8 +117,12 @@ class _Log:
         self._log_guid = header.log_guid
         self._offset = header.log_offset
         self._content = content
+        # An entry that goes around the end is a slice here: claims of length copy nothing.
+        self._around = memoryview(content + content)
         self._judged: dict[int, _Entry | None] = {}
-        self._checked_bytes = 0
+        size = len(content)
+        self._checksum_bytes = size + min(_OVERWRITTEN_TIMES * size, MAX_OVERWRITTEN_BYTES)
+        """Left to be checked."""
 
     def active(self) -> list[_Entry]:
         """Return the entries to replay, oldest first: the newest complete sequence.
@@ -179,18 +185,17 @@ class _Log:
         header = EntryHeader.unpack(self._content[at : at + log_layout.HEADER_BYTES])
         if header is None or not self._plausible(header):
             return None
-        data = self._content[at : at + header.length]
-        data += self._content[: header.length - len(data)]
+        data = self._around[at : at + header.length]
         writes = []
         for write in unpack_writes(data, header):
             if write is None or write.offset % SECTOR_BYTES or write.length % SECTOR_BYTES:
                 return None
             writes.append(write)
-        self._checked_bytes += header.length
-        if self._checked_bytes > _CHECKED_TIMES * len(self._content):
+        self._checksum_bytes -= header.length
+        if self._checksum_bytes < 0:
             found = "entries over each other"
             bad(self._file, "pending log", self._offset, found, "entries behind each other")
-        return _Entry(at, header, tuple(writes)) if layout.checksum_fits(data) else None
+        return _Entry(at, header, tuple(writes)) if layout.checksum_fits(bytes(data)) else None
 
     def _plausible(self, header: EntryHeader) -> bool:
         size = len(self._content)

@@ -64,7 +64,7 @@ class EntryHeader:
         return -(-(HEADER_BYTES + self.descriptor_count * DESCRIPTOR_BYTES) // SECTOR_BYTES)
 
 
-def unpack_writes(entry: bytes, header: EntryHeader) -> Iterator[Write | None]:
+def unpack_writes(entry: bytes | memoryview, header: EntryHeader) -> Iterator[Write | None]:
     """Yield what an entry's descriptors say, in order; None for each that is damaged or torn."""
     sector_at = header.descriptor_sectors * SECTOR_BYTES
     for index in range(header.descriptor_count):
