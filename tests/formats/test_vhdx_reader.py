@@ -29,6 +29,8 @@ from vhdx_bytes import (
 )
 
 from imageport.errors import BadDisk, ImageportError, InputError, SourceChanged, UnsupportedDisk
+from imageport.formats import _vhdx_bat
+from imageport.formats._vhdx_structure import Structure
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import Extent, ExtentState
 from imageport.storage.byte_file import ByteFile
@@ -430,6 +432,28 @@ def test_a_table_of_millions_of_entries_is_read_and_more_is_refused(folder: Loca
         file.set_size(1 << 31)
     with folder.open_read("huger.vhdx") as opened, pytest.raises(UnsupportedDisk, match="entries"):
         VhdxDisk(opened)
+
+
+@pytest.mark.parametrize("state", [1, 2, 3, 5])
+def test_blocks_without_data_are_judged_without_a_call_for_each(
+    open_vhdx: Open, sound_vhdx: bytes, monkeypatch: pytest.MonkeyPatch, state: int
+) -> None:
+    """A small file may have a table of eight million of them."""
+    content = sound_vhdx
+    for block in (1, 3, 4):
+        content = with_bat_entry(content, block, state, 77 * MIB)
+    judged: list[int] = []
+    judge = _vhdx_bat._place
+
+    def noted(
+        file: ByteFile, structure: Structure, index: int, block: int, entry: int
+    ) -> tuple[int, int] | None:
+        judged.append(index)
+        return judge(file, structure, index, block, entry)
+
+    monkeypatch.setattr(_vhdx_bat, "_place", noted)
+    open_vhdx(content).close()
+    assert judged == [index for index in range(6) if bat_entry(content, index)[0] == 6]
 
 
 def test_errors_survive_json(open_vhdx: Open) -> None:
