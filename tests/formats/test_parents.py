@@ -161,6 +161,28 @@ def test_a_chain_of_more_files_than_anybody_makes_is_refused(
         names_of(folder, "8.avhdx")
 
 
+def test_a_chain_whose_tables_take_too_much_memory_is_refused(
+    folder: MemoryFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a few KiB may claim a table of 64 MiB, and a chain has up to 256 files."""
+    made = write_layer(folder, "0.vhdx", Layer(512 * MIB, blocks={0: (FULL, ())}))
+    for number in (1, 2):
+        made = write_layer(folder, f"{number}.avhdx", Layer(512 * MIB), parent=made)
+    table_bytes, bitmap_bytes = (2**12 + 1) * 8, 256 * 1024
+    with open_disk(folder.open_read("2.avhdx"), folder) as disk:
+        assert isinstance(disk, LinkedDisk)
+        held = [one.held_bytes for one in disk.chain()]
+        assert held == [*[table_bytes + bitmap_bytes] * 2, 512 * 8]
+    monkeypatch.setattr("imageport.formats.parents.MOST_HELD_BYTES", sum(held))
+    assert len(names_of(folder, "2.avhdx")) == 3
+    monkeypatch.setattr("imageport.formats.parents.MOST_HELD_BYTES", sum(held) - 1)
+    with pytest.raises(
+        UnsupportedDisk, match=rf"of the 3 files .* take {sum(held)} bytes"
+    ) as caught:
+        names_of(folder, "2.avhdx")
+    assert "Merge" in caught.value.hint
+
+
 def test_a_parent_that_is_open_elsewhere_is_locked_not_missing(folder: MemoryFolder) -> None:
     gold(folder)
     with folder.open_write("gold.vhdx"), pytest.raises(FileLocked, match=r"gold\.vhdx"):

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from imageport.formats import _vhd_layout as layout
 from imageport.storage.byte_file import ByteFile
 
-_CACHE_BYTES = 32 * 1024 * 1024
-"""Bitmaps kept. A block that is wholly here costs a word: a terabyte of them fits."""
+_CACHE_BYTES = 8 * 1024 * 1024
+"""Bitmaps kept of a file, of which a chain has many: 26 GiB in partial blocks of 2 MiB, 160 GiB in
+whole ones, which cost a word. What is read in order needs few of them."""
 _ENTRY_COST_BYTES = 100
 """A dictionary's own cost for one block."""
 _FULL = b""
@@ -44,6 +45,10 @@ class SectorBitmaps:
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
         self._lock = threading.Lock()
+
+    def most_bytes(self, block_count: int) -> int:
+        """Return the memory that is kept of so many blocks, at most."""
+        return min(_CACHE_BYTES, block_count * (_ENTRY_COST_BYTES + self._bytes))
 
     def runs(self, entry: int, first: int, behind: int) -> Iterator[tuple[int, int, bool]]:
         """Yield (first sector, sector behind, is here) of the block at a table entry."""

@@ -14,8 +14,9 @@ from imageport.storage.byte_file import ByteFile
 
 _PIECE_BYTES = 64 * 1024
 """Of a bitmap read at once: the bits of 256 MiB of disk in sectors of 512 bytes."""
-_KEPT_PIECES = 16
-"""1 MiB a file: reading in order needs one piece, and a chain may have 256 files."""
+_KEPT_PIECES = 4
+"""256 KiB a file: reading in order needs one piece, and a chain may have 256 files."""
+MOST_KEPT_BYTES = _KEPT_PIECES * _PIECE_BYTES
 _PRESENT = re.compile("1+")
 
 

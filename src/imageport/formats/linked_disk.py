@@ -16,7 +16,9 @@ from imageport.storage.byte_file import ByteFile
 
 LONGEST_CHAIN = 256
 """Files of one chain. PVS warns at five versions, Hyper-V stops at fifty checkpoints."""
-
+MOST_HELD_BYTES = 256 * MIB
+"""Of memory for one chain's tables and bitmaps: 31 files of 2 TiB in blocks of 2 MiB. Half of what
+a disk may take; the rest is for what is read, and for a file that is being judged."""
 
 _OF_CHAIN = frozenset({"chain_files", "chain_bytes"})
 """Details that tell of all files."""
@@ -76,6 +78,11 @@ class LinkedDisk(MappedDisk):
     @abstractmethod
     def link_id(self) -> str:
         """Return what children of this very content call it, in one spelling."""
+
+    @property
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """Return the most memory that this file's own table and bitmaps take."""
 
     @abstractmethod
     def own_content_key(self) -> str:

@@ -15,7 +15,12 @@ from itertools import takewhile
 from imageport.errors import BadDisk, FileLocked, FileMissing, SourceError, UnsupportedDisk
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.disk_format import DiskFormat
-from imageport.formats.linked_disk import LONGEST_CHAIN, LinkedDisk, ParentLink
+from imageport.formats.linked_disk import (
+    LONGEST_CHAIN,
+    MOST_HELD_BYTES,
+    LinkedDisk,
+    ParentLink,
+)
 from imageport.storage.folder import Folder
 
 MOST_ASKED = 1000
@@ -40,7 +45,8 @@ def adopt_parents(
     nobody writes them meanwhile.
 
     Raises:
-        UnsupportedDisk: It has a parent and there is no folder to look in.
+        UnsupportedDisk: It has a parent and there is no folder to look in, or the tables of all
+            files would take too much memory.
         FileMissing: No file of the folder has the parent's name, and none its id.
         BadDisk: The parent has another id than the one its child was made for, or the chain runs
             in a circle or is too long.
@@ -67,6 +73,19 @@ def adopt_parents(
             # It fitted when its headers were read: somebody works on the chain right now.
             raise _broken(link, folder, {name: parent.link_id})
         chain.append(parent)
+        _check_memory(chain)
+
+
+def _check_memory(chain: list[LinkedDisk]) -> None:
+    held = sum(disk.held_bytes for disk in chain)
+    if held > MOST_HELD_BYTES:
+        raise UnsupportedDisk(
+            f"Cannot read '{chain[0].location}': the tables of the {len(chain)} files down to "
+            f"'{chain[-1].location}' take {held} bytes of memory, this release gives a chain at "
+            f"most {MOST_HELD_BYTES}.",
+            hint="Merge the versions to a new base, then start again.",
+            object=chain[0].location,
+        )
 
 
 def _check_no_circle(chain: list[LinkedDisk], link: ParentLink) -> None:

@@ -64,6 +64,11 @@ class VhdDisk(LinkedDisk):
         return str(self._structure.footer.unique_id)
 
     @property
+    def held_bytes(self) -> int:
+        """Return the memory of the table and of the bitmaps that are kept."""
+        return self._dynamic.held_bytes if self._dynamic is not None else 0
+
+    @property
     def parent_link(self) -> ParentLink | None:
         """Return what a differencing disk says of its parent."""
         header = self._structure.header
@@ -133,6 +138,12 @@ class _Blocks:
             Elsewhere.BELOW if structure.is_differencing else ExtentState.HOLE
         )
         self._fetched_until = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the memory that a file's blocks take, at most."""
+        table_bytes = len(self._entries) * self._entries.itemsize
+        return table_bytes + self._bitmaps.most_bytes(self.allocated_blocks)
 
     def segments(self, offset: int, end: int) -> Iterator[OwnSegment]:
         """Yield what the file says of a range."""

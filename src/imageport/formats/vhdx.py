@@ -9,7 +9,7 @@ from itertools import groupby
 
 from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
-from imageport.formats._vhdx_bitmaps import SectorBitmaps
+from imageport.formats._vhdx_bitmaps import MOST_KEPT_BYTES, SectorBitmaps
 from imageport.formats._vhdx_log import replayed
 from imageport.formats._vhdx_structure import load, load_header
 from imageport.formats.linked_disk import Elsewhere, LinkedDisk, OwnSegment, ParentLink
@@ -76,6 +76,12 @@ class VhdxDisk(LinkedDisk):
             return None
         names = tuple(dict.fromkeys(windows_base_name(path) for path in parent.paths))
         return ParentLink(self.location, self.format_name, parent.linkages, names)
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the memory of the BAT and of the bitmaps that are kept."""
+        kept = MOST_KEPT_BYTES if self._geometry.has_parent else 0
+        return len(self._bat) * self._bat.itemsize + kept
 
     def details(self) -> dict[str, int | str]:
         """Return the file's sizes, the block size and the ids."""
