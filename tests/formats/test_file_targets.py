@@ -98,15 +98,20 @@ def test_what_a_killed_run_left_is_replaced_by_a_new_one(
     assert dict(target.read_back([0, 3])) == {0: ZERO_BLOCK, 3: data}
 
 
-def test_a_raw_leftover_is_replaced_when_its_name_marks_it_as_ours(folder: LocalFolder) -> None:
-    left = RawFileTarget(folder, "x" + OWN_SUFFIX)
+@pytest.mark.parametrize("left_by", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_leftover_of_any_format_is_replaced_when_its_name_marks_it_as_ours(
+    folder: LocalFolder, kind: type[FileTarget], left_by: type[FileTarget]
+) -> None:
+    left = left_by(folder, "x" + OWN_SUFFIX)
     left.begin(TransferPlan(64 * MIB, (), (), 0), "other")
     put(left, 0)
     left.close()
-    target = RawFileTarget(folder, "x" + OWN_SUFFIX)
+    target = kind(folder, "x" + OWN_SUFFIX)
     target.begin(PLAN, "t")
     target.commit({})
-    assert (folder.root / ("x" + OWN_SUFFIX)).stat().st_size == SIZE
+    with target.open_written() as disk:
+        assert disk.size_bytes == SIZE
     assert dict(target.read_back([0])) == {0: ZERO_BLOCK}
 
 

@@ -168,7 +168,9 @@ class FileTarget(BlockTarget):
 
     def _remove_leftover(self) -> None:
         with contextlib.suppress(FileMissing), self._folder.open_read(self.part_name) as file:
-            if file.size_bytes and not self._is_leftover(file):
+            # By our name also what a run with another format left, which carries another mark.
+            is_ours = not file.size_bytes or self.part_name.endswith(OWN_SUFFIX)
+            if not (is_ours or self._is_leftover(file)):
                 raise NameTaken(
                     f"Cannot create '{self._location}': a file of that name exists and was not "
                     f"begun by this program.",
@@ -318,5 +320,5 @@ class RawFileTarget(FileTarget):
         file.flush()
 
     def _is_leftover(self, file: ByteFile) -> bool:
-        # A raw file carries no mark: it is ours by its name, or when nothing was written to it.
-        return self.part_name.endswith(OWN_SUFFIX) or not file.allocated_ranges()
+        # A raw file carries no mark: but for its name it is ours when nothing was written to it.
+        return not file.allocated_ranges()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imageport.errors import BadDisk, InputError, TransferError
 from imageport.formats import _vhd_layout as layout
 from imageport.formats._vhd_new import is_own
-from imageport.formats.file_target import OWN_SUFFIX, FileTarget
+from imageport.formats.file_target import FileTarget
 from imageport.formats.vhd import VhdDisk
 from imageport.formats.vhd_fixed_writer import FixedVhdWriter
 from imageport.formats.vhd_writer import VhdWriter
@@ -116,7 +116,7 @@ class FixedVhdFileTarget(VhdFileTarget):
 
     def _is_leftover(self, file: ByteFile) -> bool:
         # Killed between its two first writes it has no mark yet, and nothing in it either.
-        if self.part_name.endswith(OWN_SUFFIX) or not file.allocated_ranges():
+        if not file.allocated_ranges():
             return True
         at = max(0, file.size_bytes - layout.FOOTER_BYTES)
         return is_own(file.read_at(at, file.size_bytes - at))
