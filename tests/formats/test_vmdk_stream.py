@@ -164,6 +164,14 @@ def test_whoever_stops_early_leaves_no_thread_behind() -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("unpack")]
 
 
+@pytest.mark.parametrize("size", [CAPACITY - 4, CAPACITY - 7])
+def test_a_descriptor_that_ends_before_the_last_grain_is_refused(size: int) -> None:
+    """The last grain holds four sectors: it would lie past the end of a disk without them."""
+    made = recipe(descriptor=described([f'RW {size} SPARSE "x.vmdk"']))
+    with pytest.raises(BadDisk, match=f"descriptor's sectors at offset 512: found {size}"):
+        received(made.build())
+
+
 def put(content: bytes, at: int, new: bytes) -> bytes:
     return content[:at] + new + content[at + len(new) :]
 

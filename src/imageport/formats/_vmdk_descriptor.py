@@ -80,11 +80,20 @@ def nominal_size(location: str, descriptor: Descriptor, header: layout.SparseHea
     """
     if not descriptor.extents:
         return header.capacity
-    if not header.capacity - header.grain_size < descriptor.size <= header.capacity:
+    if not fits_capacity(descriptor.size, header):
         at = header.descriptor_offset * layout.SECTOR_BYTES
-        needed = f"{header.capacity}, the header's capacity, or less than a grain below"
+        needed = f"{header.capacity}, the header's capacity, or as many within its last grain"
         bad(location, "descriptor's sectors", at, descriptor.size, needed)
     return descriptor.size
+
+
+def fits_capacity(size: int, header: layout.SparseHeader) -> bool:
+    """Return whether a disk of so many sectors ends within the last grain of the capacity.
+
+    If it ended a grain earlier, a grain could come that lies past the disk's end.
+    """
+    last_grain = (header.capacity - 1) // header.grain_size
+    return last_grain * header.grain_size < size <= header.capacity
 
 
 def parse(location: str, data: bytes, offset: int = 0) -> Descriptor:
@@ -136,9 +145,7 @@ def _text(location: str, data: bytes) -> str:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data.isascii():
         return data.decode("ascii")
-    declared = re.search(
-        rb'^\s*encoding\s*=\s*"?([\w.-]{1,32})', data, re.MULTILINE | re.IGNORECASE
-    )
+    declared = _DECLARED.search(data)
     name = declared[1].decode("ascii").lower() if declared else "utf-8"
     if name not in _ENCODINGS:
         unsupported(

@@ -14,6 +14,7 @@ from imageport.formats._vmdk_descriptor import (
     NO_PARENT,
     DescribedExtent,
     Descriptor,
+    fits_capacity,
     is_descriptor,
     nominal_size,
     parse,
@@ -206,7 +207,7 @@ def _open_extent(extent: DescribedExtent, files: ExtentFiles) -> VmdkExtent:
         bad(location, "header", 0, f"{stored.file.size_bytes} bytes", "a sparse extent")
     header = layout.SparseHeader.unpack(stored.file.read_at(0, layout.SECTOR_BYTES))
     check_header(location, header)
-    if not header.capacity - header.grain_size < extent.size <= header.capacity:
-        needed = f"{extent.size}, or less than a grain above, as the descriptor says"
+    if not fits_capacity(extent.size, header):
+        needed = f"{extent.size} as the descriptor says, or rounded up to a whole grain"
         bad(location, "capacity", 12, header.capacity, needed)
     return SparseExtent(stored, header, size_bytes)
