@@ -7,6 +7,8 @@ import contextlib
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
+from blocks import HypervisorConnection, Site
+from imageport.workflow.master import ExportWay
 from tasks.export import (
     content_or_run,
     export,
@@ -16,6 +18,28 @@ from tasks.export import (
     still_exported,
 )
 from tasks.models import ExportResult, MasterRef, Route
+
+
+def master_of(  # noqa: PLR0913 - the words of the run form
+    source: Site,
+    hypervisor: HypervisorConnection,
+    vm: str,
+    *,
+    image: str = "",
+    snapshot: str = "",
+    disk: str = "",
+    way: ExportWay = ExportWay.AUTO,
+) -> MasterRef:
+    """Return the words of a run form as tasks take them, over saved blocks."""
+    return MasterRef(
+        site=source.saved_name,
+        connection=f"{hypervisor.get_block_type_slug()}/{hypervisor.saved_name}",
+        vm=vm,
+        image=image,
+        snapshot=snapshot,
+        disk=disk,
+        way=way,
+    )
 
 
 def exported(route: Route, master: MasterRef) -> tuple[ExportResult, bool]:

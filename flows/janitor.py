@@ -6,8 +6,10 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
+from prefect.utilities.asyncutils import run_coro_as_sync
 
 from blocks import CloudTarget, Site
 from flows._checked import checked_flow
@@ -31,10 +33,12 @@ def janitor(
             saved target that the site's catalogue or ledger knows, in whichever cloud.
         ended_run: Id of a flow run that was cancelled, failed or crashed; empty looks at expiry.
     """
+    unreleased = ""
     if ended_run:
         run = _read(ended_run)
         if run is None or not _has_ended(run):
             return Completed(message=f"Run {ended_run} has not ended, or will be resumed.")
+        unreleased = _release_export(run)
         named = _blocks_of(run)
         if named is None:
             return Completed(message=f"Run {ended_run} names no target; nothing to clean up.")
@@ -42,7 +46,31 @@ def janitor(
     if target is None:
         raise InputError("Cannot clean up: found no target site, needed one or an ended run.")
     clouds = [cloud] if cloud else [load_target(name) for name in targets_of(target.saved_name)]
-    return _outcome([_cleaned(target, place, ended_run) for place in clouds])
+    outcomes = [_cleaned(target, place, ended_run) for place in clouds]
+    return _outcome([*outcomes, ([], unreleased)])
+
+
+def _release_export(run: FlowRun) -> str:
+    """Let the source site remove what an export left: only its worker reaches the hypervisor.
+
+    Returns what went wrong; nothing of it keeps the cloud dirty.
+    """
+    if "hypervisor" not in run.parameters:
+        return ""
+    names = ("source", "hypervisor", "vm", "image", "disk")
+    parameters = {name: run.parameters[name] for name in names if name in run.parameters}
+    try:
+        source = load_site(_slug(run.parameters["source"]["$ref"]).partition("/")[2])
+    except ImageportError as error:
+        return error.message
+    deployment = f"release-export/{source.work_pool}"
+    key = f"release:{run.id}:{run.run_count}"
+    try:
+        started = arun_deployment(deployment, parameters=parameters, idempotency_key=key, timeout=0)
+        run_coro_as_sync(started)
+    except ObjectNotFound:
+        return f"Cannot release the export of '{run.name}': there is no deployment {deployment}."
+    return ""
 
 
 def _cleaned(target: Site, cloud: CloudTarget, ended_run: str) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 from blocks import CloudTarget, HypervisorConnection, Site
 from flows._bring import Bringing, bring
 from flows._checked import checked_flow
-from flows._export import exported
+from flows._export import exported, master_of
 from flows._hand_over import ALREADY_THERE
 from flows._marks import MOST_ATTEMPTS
 from imageport.citrix.vdisk_store import IfExists
@@ -17,7 +17,6 @@ from imageport.workflow.choices import EnginePlace
 from imageport.workflow.master import ExportWay
 from tasks._places import route_between
 from tasks.export import release_master
-from tasks.models import MasterRef
 from tasks.options import PrepareOptions
 
 
@@ -62,11 +61,7 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         engine: Where the engine composes: in the cloud on a copy of the uploaded disk, or at the
             source site before the upload.
     """
-    connection = f"{hypervisor.get_block_type_slug()}/{hypervisor.saved_name}"
-    master = MasterRef(
-        site=source.saved_name, connection=connection,
-        vm=vm, image=image, snapshot=snapshot, disk=disk, way=way,
-    )  # fmt: skip
+    master = master_of(source, hypervisor, vm, image=image, snapshot=snapshot, disk=disk, way=way)
     if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
         release_master(master)
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 
 from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import HypervisorRefused, SourceChanged, VerificationFailed
@@ -17,6 +18,7 @@ from tasks.models import ExportResult, MasterIdentity, MasterRef, Route, SourceI
 from tasks.options import PrepareOptions
 
 _export = importlib.import_module("flows._export")
+janitor_flow = importlib.import_module("flows.janitor")
 _bring = importlib.import_module("flows._bring")
 MASTER = MasterRef(
     site="onprem", connection="imageport-vsphere/v", vm="/dc/vm/gold", image="", snapshot="",
@@ -158,3 +160,31 @@ def test_only_what_this_run_exported_is_brought(
     )  # fmt: skip
     with pytest.raises(SourceChanged if refused else BroughtError):
         _bring.bring(ROUTE, None, None, "gold", chosen)
+
+
+def test_what_an_export_left_is_released_by_its_own_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    async def run(deployment: str, parameters: dict[str, Any], **_options: Any) -> None:
+        started.append((deployment, parameters))
+
+    monkeypatch.setattr(janitor_flow, "arun_deployment", run)
+    pool = SimpleNamespace(work_pool="dc1")
+    monkeypatch.setattr(janitor_flow, "load_site", lambda name: {"east": pool}[name])
+    source = {"$ref": {"block_document_slug": "imageport-site/east"}}
+    vcenter = {"$ref": {"block_document_slug": "imageport-vsphere/v"}}
+    values = {"source": source, "hypervisor": vcenter, "vm": "/dc/vm/gold", "keep_parent": True}
+    ended = SimpleNamespace(id="r", name="r", run_count=1, parameters=values)
+    assert janitor_flow._release_export(ended) == ""
+    del values["keep_parent"]
+    assert started == [("release-export/dc1", values)]
+    janitor_flow._release_export(SimpleNamespace(parameters={"source": source}))
+    assert len(started) == 1
+    monkeypatch.setattr(janitor_flow, "load_site", lambda _name: SimpleNamespace(work_pool="none"))
+
+    async def missing(_deployment: str, **_options: Any) -> None:
+        raise ObjectNotFound(LookupError())
+
+    monkeypatch.setattr(janitor_flow, "arun_deployment", missing)
+    ended = SimpleNamespace(id="r", name="r", run_count=1, parameters=values)
+    assert "there is no deployment release-export/none" in janitor_flow._release_export(ended)

@@ -60,7 +60,7 @@ class RunningSite:
 
     def _aws_leftovers(self) -> dict[str, list[str]]:
         ec2 = self.site.client("ec2")
-        kept = {item.handle["snapshot_id"] for item in self.state().catalogue.list()}
+        kept = {item.handle.get("snapshot_id", "") for item in self.state().catalogue.list()}
         instances = [
             machine["InstanceId"]
             for reservation in ec2.describe_instances()["Reservations"]
@@ -83,7 +83,7 @@ class RunningSite:
             endpoint_url=endpoint, job_container_url=job_container_url(endpoint),
         )  # fmt: skip
         state = self.state()
-        kept = {item.handle["snapshot_id"] for item in state.catalogue.list()}
+        kept = {item.handle.get("snapshot_id", "") for item in state.catalogue.list()}
         found: dict[str, list[str]] = {}
         with closing(block.open_cloud(state.ledger, "test", site=TARGET_SITE)) as cloud:
             for resource in cloud.list_ours(TARGET_SITE):

@@ -20,6 +20,7 @@ FLOWS = {
     "flows.dr_prestage": "dr_prestage",
     "flows.cloud_burst": "cloud_burst",
     "flows.janitor": "janitor",
+    "flows.release_export": "release_export",
     "flows.doctor": "site_doctor",
 }
 
