@@ -105,6 +105,56 @@ def test_a_version_in_maintenance_needs_the_operators_word(store: VdiskStore) ->
     assert content_of(store, accept_lock=True) == made[2].content
 
 
+@pytest.mark.parametrize("access", [Access.MERGE, Access.MERGE_MAINTENANCE, Access.MERGE_TEST])
+def test_a_version_that_a_merge_writes_is_the_last_that_is_read(
+    store: VdiskStore, access: Access
+) -> None:
+    """Whoever accepts a lock need not know that it is half a disk."""
+    made = put_chain(store)
+    list_versions(store, *zip(range(3), NAMES, (TEST, MAINTENANCE, access), strict=True))
+    assert content_of(store, accept_lock=True) == made[1].content
+    with pytest.raises(FileLocked, match="a merge writes it") as caught:
+        content_of(store, NAMES[2])
+    assert "Wait until the merge" in caught.value.hint
+    assert content_of(store, NAMES[2], accept_lock=True) == made[2].content
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        (" 2999-01-01 00:00:00\n", 1),
+        ("2999-01-01T00:00:00Z", 1),
+        ("2001-01-01 00:00:00.5", 2),
+        ("0001-01-01 00:00:00", 2),
+        (" ", 2),
+    ],
+)
+def test_a_scheduled_date_is_read_as_a_time(store: VdiskStore, text: str, chosen: int) -> None:
+    put_chain(store)
+    entries = [VersionEntry(n, NAMES[n], 1, NOW, scheduled_date=text * (n == 2)) for n in range(3)]
+    store.folder.write_bytes("gold.xml", render_manifest(VersionManifest(tuple(entries))))
+    opened = store.open_vdisk("gold")
+    opened.file.close()
+    assert opened.file_name == NAMES[chosen]
+
+
+@pytest.mark.parametrize("text", ["1/31/2999 10:00:00 AM", "tomorrow", "2999-13-01 00:00:00"])
+def test_a_scheduled_date_that_is_none_is_refused_where_it_decides(
+    store: VdiskStore, text: str
+) -> None:
+    put_chain(store)
+    for number in (1, 2):
+        entries = [
+            VersionEntry(n, NAMES[n], 1, NOW, scheduled_date=text * (n == number)) for n in range(3)
+        ]
+        store.folder.write_bytes("gold.xml", render_manifest(VersionManifest(tuple(entries))))
+        if number == 1:  # an older version than the one that counts
+            store.open_vdisk("gold").file.close()
+            continue
+        with pytest.raises(BadDisk, match=f"found '{text}' as <scheduledDate>"):
+            store.open_vdisk("gold")
+
+
 def test_only_the_lock_of_the_chosen_version_counts(store: VdiskStore) -> None:
     made = put_chain(store)
     list_versions(store, *zip(range(3), NAMES, (PRODUCTION, PRODUCTION, MAINTENANCE), strict=True))

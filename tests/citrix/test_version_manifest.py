@@ -101,6 +101,7 @@ OUTSIDE = (
         (EXPORTED.replace(b"<type>4", b"<type>9"), "type 9"),
         (EXPORTED.replace(b"<access>0", b"<access>8"), "access 8"),
         (EXPORTED.replace(b"gold.2.vhdx", b"..\\secret.vhdx"), "needed a file of the store"),
+        (EXPORTED.replace(b"gold.2.vhdx", b"GOLD.vhdx"), "one file as two versions"),
         (EXPORTED.replace(b"gold.2.vhdx", b"../x.vhdx"), "needed a file of the store"),
         (EXPORTED.replace(b"<diskFileName>gold.2.vhdx</diskFileName>", b""), "needed a file"),
         (EXPORTED.replace(b"2026-11-24T08:00:01", b"2026-13-24T08:00:01"), "needed a UTC time"),
@@ -155,7 +156,12 @@ entries = st.builds(
 )
 manifests = st.builds(
     lambda items, start: VersionManifest(tuple(sorted(items, key=lambda e: e.number)), start),
-    st.lists(entries, min_size=1, max_size=6, unique_by=lambda entry: entry.number),
+    st.lists(
+        entries,
+        min_size=1,
+        max_size=6,
+        unique_by=(lambda entry: entry.number, lambda entry: entry.disk_file_name.casefold()),
+    ),
     st.integers(0, 1000),
 )
 

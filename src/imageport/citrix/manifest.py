@@ -51,6 +51,11 @@ class Access(IntEnum):
         """Tell whether devices boot it read-only, so that its content stays as it is."""
         return self in {Access.PRODUCTION, Access.OVERRIDE}
 
+    @property
+    def is_merging(self) -> bool:
+        """Tell whether a merge writes it, or was stopped halfway."""
+        return self in {Access.MERGE, Access.MERGE_MAINTENANCE, Access.MERGE_TEST}
+
 
 @dataclass(frozen=True, slots=True)
 class VersionEntry:
@@ -68,6 +73,16 @@ class VersionEntry:
     description: str = ""
     others: tuple[tuple[str, str], ...] = ()
     """Elements this release does not know, kept for writing."""
+
+    def is_due(self, now_seconds: int, source: str) -> bool:
+        """Tell whether its scheduled time has come; `BadDisk` for one that is no time.
+
+        A manifest with a date that nobody understands can be read and written; only whoever
+        chooses a version must know.
+        """
+        if not self.scheduled_date.strip():
+            return True
+        return _seconds(self.scheduled_date, "scheduledDate", source) <= now_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,9 @@ def parse_manifest(data: bytes, source: str) -> VersionManifest:
     numbers = [entry.number for entry in versions]
     if len(set(numbers)) != len(numbers):
         raise _bad(source, "found a version number twice")
+    files = [entry.disk_file_name.casefold() for entry in versions]
+    if len(set(files)) != len(files):
+        raise _bad(source, "found one file as two versions")
     if not versions:
         raise _bad(source, "found no version, needed at least one")
     start = _number({_STARTING: reader.starting or "0"}, _STARTING, source)
@@ -183,7 +201,7 @@ def _entry(fields: dict[str, str], source: str) -> VersionEntry:
         number=number,
         disk_file_name=_file_name(rest, source),
         size_bytes=_number(rest, "size", source),
-        last_write_seconds=_seconds(rest.pop("lastWriteTime", ""), source),
+        last_write_seconds=_seconds(rest.pop("lastWriteTime", ""), "lastWriteTime", source),
         kind=VersionType(kind),
         access=Access(access),
         create_date=rest.pop("createDate", ""),
@@ -237,7 +255,7 @@ def _file_name(fields: dict[str, str], source: str) -> str:
     return name
 
 
-def _seconds(text: str, source: str) -> int:
+def _seconds(text: str, name: str, source: str) -> int:
     found = re.fullmatch(r"\s*(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z?\s*", text)
     try:
         if found is None:
@@ -245,7 +263,7 @@ def _seconds(text: str, source: str) -> int:
         moment = datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00")
         return int(moment.timestamp())
     except ValueError:
-        raise _bad(source, f"found {text[:40]!r} as <lastWriteTime>, needed a UTC time") from None
+        raise _bad(source, f"found {text[:40]!r} as <{name}>, needed a UTC time") from None
 
 
 def _sorted(versions: tuple[VersionEntry, ...] | list[VersionEntry]) -> tuple[VersionEntry, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from imageport.citrix.manifest import (
     LIMIT_BYTES,
@@ -51,7 +51,7 @@ class VdiskFiles:
         found = [entry.name for entry in entries if same_name(entry.name, f"{vdisk}.xml")]
         manifest = None
         if found:
-            # One byte more than allowed, so that the parser tells the size it found.
+            # More than is allowed, so that the parser tells the size it found.
             data = folder.read_bytes(found[0], limit_bytes=16 * LIMIT_BYTES)
             manifest = parse_manifest(data, f"{folder.location}/{found[0]}")
         return cls(
@@ -80,6 +80,7 @@ class VdiskFiles:
             FileMissing: the store has no such vDisk.
             UnsupportedDisk: versions without a manifest, or files of both formats.
             FileLocked: no version is in Production and ``accept_lock`` is not set.
+            BadDisk: the manifest, also for a scheduled date that is none.
         """
         if not self.disks:
             raise FileMissing(f"Cannot find vDisk '{self.vdisk}' in '{self.location}'.")
@@ -95,12 +96,13 @@ class VdiskFiles:
             )
         return self._chosen(file, entry)
 
-    def choose_file(self, file_name: str) -> ChosenVersion | None:
+    def choose_file(self, file_name: str, *, accept_lock: bool) -> ChosenVersion | None:
         """Return the version that has a file of this name; None when there is no such file.
 
         Raises:
             UnsupportedDisk: The vDisk has a manifest that does not list the file, or files of
                 both formats.
+            FileLocked: A merge writes it, and ``accept_lock`` is not set.
         """
         self._check_one_format()
         file = self._file(file_name)
@@ -114,6 +116,13 @@ class VdiskFiles:
                 "does not list it.",
                 hint="Export the manifest again in the Provisioning console, or name a version "
                 "that it lists.",
+            )
+        if entry is not None and entry.access.is_merging and not accept_lock:
+            raise FileLocked(
+                f"Cannot read '{self.location}/{file.name}': its manifest says that a merge "
+                "writes it.",
+                hint="Wait until the merge has ended and export the manifest again in the "
+                "Provisioning console; then start again.",
             )
         return self._chosen(file, entry)
 
@@ -140,17 +149,17 @@ class VdiskFiles:
         return self._chosen(self.disks[0], None)
 
     def _production(self, manifest: VersionManifest, *, accept_lock: bool) -> VersionEntry:
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        overrides = [entry for entry in manifest.versions if entry.access is Access.OVERRIDE]
-        ready = [
-            entry
-            for entry in manifest.versions
-            if entry.access is Access.PRODUCTION and entry.scheduled_date.replace("T", " ") <= now
-        ]
-        if overrides or ready:
-            return (overrides or ready)[-1]
+        newest_first = manifest.versions[::-1]
+        overrides = [entry for entry in newest_first if entry.access is Access.OVERRIDE]
+        if overrides:
+            return overrides[0]
+        now, source = int(time.time()), f"{self.location}/{self.manifest_name}"
+        for entry in newest_first:
+            if entry.access is Access.PRODUCTION and entry.is_due(now, source):
+                return entry
         if accept_lock:
-            return manifest.versions[-1]
+            # What a merge writes may be half a disk: only where there is nothing else.
+            return min(newest_first, key=lambda entry: entry.access.is_merging)
         raise FileLocked(
             f"Cannot read vDisk '{self.location}/{self.vdisk}': its manifest has no version in "
             "Production."

@@ -263,7 +263,7 @@ class VdiskStore:
         if file is None:
             return found.choose(accept_lock=accept_lock)
         if file.version or file.is_difference:
-            chosen = found.choose_file(name)
+            chosen = found.choose_file(name, accept_lock=accept_lock)
         else:
             # The base's name stands for the vDisk: what Production gets may be a later version.
             same_format = [one for one in found.disks if one.is_vhd == file.is_vhd]
