@@ -12,6 +12,8 @@ from imageport.errors import (
     BadDisk,
     FileLocked,
     FileMissing,
+    ImageportError,
+    ShareRefused,
     SourceChanged,
     SourceError,
     UnsupportedDisk,
@@ -186,6 +188,28 @@ def test_a_chain_whose_tables_take_too_much_memory_is_refused(
 def test_a_parent_that_is_open_elsewhere_is_locked_not_missing(folder: MemoryFolder) -> None:
     gold(folder)
     with folder.open_write("gold.vhdx"), pytest.raises(FileLocked, match=r"gold\.vhdx"):
+        names_of(folder, "gold.1.avhdx")
+
+
+@pytest.mark.parametrize("kind", [FileLocked, ShareRefused])
+def test_a_file_that_cannot_be_opened_is_an_error_only_for_a_parent(
+    folder: MemoryFolder, monkeypatch: pytest.MonkeyPatch, kind: type[ImageportError]
+) -> None:
+    gold(folder)
+    write_layer(folder, "gold.0.vhdx", EMPTY)  # asked before the renamed parent
+    real, shut = folder.open_read, {"gold.0.vhdx"}
+
+    def guarded(name: str, *, deny_write: bool = False) -> ByteFile:
+        if name in shut:
+            raise kind(f"Cannot open '{name}': planted.")
+        return real(name, deny_write=deny_write)
+
+    monkeypatch.setattr(folder, "open_read", guarded)
+    folder.rename("gold.vhdx", "other.vhdx")
+    assert names_of(folder, "gold.1.avhdx")[1] == "store/other.vhdx"
+    folder.rename("other.vhdx", "gold.vhdx")
+    shut.add("gold.vhdx")
+    with pytest.raises(kind, match=r"gold\.vhdx"):
         names_of(folder, "gold.1.avhdx")
 
 

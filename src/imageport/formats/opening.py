@@ -61,7 +61,7 @@ def open_disk(
     Raises:
         BadDisk: Damaged, cut short, unfinished, no disk at all, or a chain whose link is broken.
         FileMissing: A parent is not in the folder.
-        FileLocked: A parent cannot be opened.
+        FileLocked, ShareRefused: A parent cannot be opened.
         UnsupportedDisk: A format that this release does not read, or a chain without a resolver.
     """
     opened: ByteFile | DiskFile = file

@@ -12,7 +12,14 @@ import re
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from imageport.errors import BadDisk, FileLocked, FileMissing, SourceError, UnsupportedDisk
+from imageport.errors import (
+    BadDisk,
+    FileLocked,
+    FileMissing,
+    ShareRefused,
+    SourceError,
+    UnsupportedDisk,
+)
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.disk_format import DiskFormat
 from imageport.formats.linked_disk import (
@@ -50,7 +57,7 @@ def adopt_parents(
         FileMissing: No file of the folder has the parent's name, and none its id.
         BadDisk: The parent has another id than the one its child was made for, or the chain runs
             in a circle or is too long.
-        FileLocked: The file that has the parent's name cannot be opened.
+        FileLocked, ShareRefused: The file that has the parent's name cannot be opened.
     """
     link = disk.parent_link
     if link is None:
@@ -125,7 +132,8 @@ class _Search:
     _names: list[str] | None = None
     _known: dict[str, str] = field(default_factory=dict)
     """Name of a file to its id, or to why it has none."""
-    _locked: dict[str, FileLocked] = field(default_factory=dict)
+    _shut: dict[str, FileLocked | ShareRefused] = field(default_factory=dict)
+    """Names of files that could not be opened; only for a parent that is an error."""
 
     def find(self, link: ParentLink) -> str:
         """Return the name of the file with the id that a link asks for."""
@@ -139,8 +147,8 @@ class _Search:
             if self._id_of(name) in link.ids:
                 return name
         for name in named:
-            if name in self._locked:
-                raise self._locked[name]
+            if name in self._shut:
+                raise self._shut[name]
         raise _broken(link, self.folder, {name: self._known[name] for name in named})
 
     @staticmethod
@@ -177,9 +185,9 @@ class _Search:
         try:
             with self.folder.open_read(name) as file:
                 return self.kind.link_id(file)
-        except FileLocked as error:
-            self._locked[name] = error
-            return "locked"
+        except (FileLocked, ShareRefused) as error:
+            self._shut[name] = error
+            return f"what cannot be opened ({error.code})"
         except SourceError as error:  # no disk, damaged, or gone since the folder was listed
             return f"no {self.kind.name.upper()} ({error.code})"
 
