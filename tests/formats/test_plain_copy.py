@@ -6,13 +6,14 @@ import errno
 import os
 import random
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vhdx_bytes import SIZE, expected, small_vhdx
 
-from imageport.errors import ShareFull, SourceChanged
+from imageport.errors import ShareError, ShareFull, SourceChanged
 from imageport.formats.file_target import RawFileTarget, VhdxFileTarget
 from imageport.formats.opening import open_disk
 from imageport.formats.plain_copy import copy_plainly
@@ -112,16 +113,20 @@ def test_a_vhdx_is_written_through_memory(raw: Path, kernel_calls: list[int]):
     subprocess.run([*argv, str(raw.with_name("copy.vhdx"))], check=True, capture_output=True)
 
 
-def test_two_file_systems_that_share_nothing_are_copied_through_memory(
-    raw: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cause", [errno.EXDEV, errno.EPERM, errno.ENOENT, 0])
+def test_what_the_kernel_does_not_copy_goes_through_memory(
+    raw: Path, cause: int, monkeypatch: pytest.MonkeyPatch
 ):
+    """Two file systems; a container that forbids the call; CIFS; one that copies nothing."""
     real, left = os.copy_file_range, [1]
 
     def refused(*arguments: int) -> int:
         if left:
             left.pop()
             return real(*arguments)
-        raise OSError(errno.EXDEV, "across file systems")
+        if not cause:
+            return 0
+        raise OSError(cause, "not here")
 
     monkeypatch.setattr(os, "copy_file_range", refused)
     copied(raw, "copy.raw")
@@ -168,6 +173,27 @@ def test_a_full_disk_ends_the_copy_and_leaves_no_file(
     with pytest.raises(ShareFull):
         copied(raw, name)
     assert [path.name for path in raw.parent.iterdir()] == [raw.name]
+
+
+class _Full(RawFileTarget):
+    """Takes nothing, and cannot be removed either."""
+
+    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
+        raise ShareFull(f"Cannot write 'copy': no room for {len(data)} bytes at {offset_bytes}.")
+
+    def abort(self) -> None:
+        super().abort()
+        raise ShareError("Cannot delete 'copy'.")
+
+
+def test_an_error_ends_the_threads_that_unpack_and_is_the_one_told(raw: Path):
+    source = raw.with_name("disk.qcow2")
+    qemu = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, source]
+    subprocess.run(qemu, check=True)
+    with opened(source) as disk, pytest.raises(ShareFull) as kept:
+        copy_plainly(disk, _Full(LocalFolder(raw.parent), "copy.raw"), silent)
+    assert kept.value.__traceback__ is not None  # and with it the frames that were reading
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("unpack")]
 
 
 def test_a_source_that_is_written_meanwhile_is_noticed(raw: Path, monkeypatch: pytest.MonkeyPatch):

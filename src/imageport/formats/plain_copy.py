@@ -8,10 +8,12 @@ through `imageport.transfer.pipeline`.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+from imageport.errors import ImageportError
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.file_target import FileTarget
 from imageport.formats.mapped_disk import MappedDisk, Segment
@@ -56,7 +58,8 @@ def copy_plainly(disk: VirtualDisk, target: FileTarget, events: EventSink) -> in
         disk.check_unchanged()
         target.commit({})
     except BaseException:
-        target.abort()
+        with contextlib.suppress(ImageportError):  # the first error is the one to report
+            target.abort()
         raise
     stage.finish()
     return total
@@ -157,5 +160,7 @@ def _write_all(pieces: Iterator[tuple[int, bytes]], target: FileTarget, stage: S
     finally:
         waiting.put(None)
         writer.join()
+        if isinstance(pieces, Generator):  # else its threads live as long as the error's frames
+            pieces.close()
     if failed:
         raise failed[0]

@@ -12,8 +12,13 @@ from imageport.errors import ShareError, ShareFull, SourceChanged
 from imageport.model import FileIdentity
 from imageport.storage.byte_file import ByteFile, WritableFile
 
-_CANNOT_COPY = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-"""copy_file_range(2): two file systems, one without the call, an old kernel, a special file."""
+_CANNOT_COPY = {
+    *(errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL),
+    *(errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.ENOENT),
+}
+"""copy_file_range(2): two file systems, one without the call, an old kernel, a special file; then
+what containers that forbid the call, swap files and mounted shares (CIFS) answer. Whatever is
+truly wrong shows again when the bytes are read and written."""
 
 
 class LocalFile(ByteFile):
@@ -112,8 +117,9 @@ class LocalWritableFile(LocalFile, WritableFile):
     ) -> bool:
         """Copy a range of another file without its bytes passing through this program.
 
-        False when the two file systems cannot; what lies in the range then is undefined.
-        `SourceChanged` when the other file ends before that.
+        False when the two file systems cannot; what lies in the range then is undefined. Some
+        copy nothing without an error: that counts as well, and is also how the other file's end
+        shows, which reading it tells for sure.
         """
         handle, done = source._handle, 0  # noqa: SLF001 - of its own kind
         with self._mapped("write"):
@@ -126,10 +132,7 @@ class LocalWritableFile(LocalFile, WritableFile):
                         return False
                     raise
                 if not count:
-                    raise SourceChanged(
-                        f"Cannot read '{source.location}': found its end at {places[0]} bytes, "
-                        f"needed {source_offset + length_bytes}."
-                    )
+                    return False
                 done += count
         return True
 
