@@ -18,6 +18,7 @@ from tasks.export import (
     still_exported,
 )
 from tasks.models import ExportResult, MasterRef, Route
+from tasks.options import PrepareOptions
 
 
 def master_of(  # noqa: PLR0913 - the words of the run form
@@ -42,14 +43,14 @@ def master_of(  # noqa: PLR0913 - the words of the run form
     )
 
 
-def exported(route: Route, master: MasterRef) -> tuple[ExportResult, bool]:
+def exported(route: Route, master: MasterRef, options: PrepareOptions) -> tuple[ExportResult, bool]:
     """Return the export of a master image, and whether this run wrote it."""
     begun = (flow_run.get_run_count() or 0) > 1  # what an attempt that was killed left is ours, too
     try:
         identity = identify_master(master)
         key = content_or_run(identity.key)
         if not identity.exported_id:
-            preflight_master(route, master, key)
+            preflight_master(route, master, key, options)
         begun = True
         result = export(master, key)
         if not still_exported(master, result):

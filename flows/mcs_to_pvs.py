@@ -66,7 +66,7 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         release_master(master)
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
     route = route_between(source, target, cloud, exports=True)
-    found, exported_now = exported(route, master)
+    found, exported_now = exported(route, master, options)
     chosen = Bringing(
         publish_name, if_exists, options, keep_parent, engine, source_key=found.source_key
     )

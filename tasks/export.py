@@ -12,10 +12,11 @@ from imageport.workflow.export_preflight import identify as run_identify
 from imageport.workflow.export_preflight import preflight_master as run_preflight
 from imageport.workflow.master import newest_export
 from imageport.workflow.release_export import release as run_release
-from tasks._places import export_place, load_site, workplace
+from tasks._places import export_place, load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import artifact_key, publish_markdown, shown_progress
 from tasks.models import ExportResult, MasterIdentity, MasterRef, Route
+from tasks.options import PrepareOptions
 
 FRESH = timedelta(hours=4)
 """How long privileges, once checked, are believed; resumed runs do not ask again."""
@@ -32,12 +33,14 @@ def identify_master(master: MasterRef) -> MasterIdentity:
 @task(
     name="preflight-master",
     task_run_name="preflight {master.vm}",
-    cache_policy=StepKey(step="preflight-master", inputs=("route", "master", "key")),
+    cache_policy=StepKey(step="preflight-master", inputs=("route", "master", "key", "options")),
     cache_expiration=FRESH,
     **REMEMBERED,
     **RETRYING,
 )
-def preflight_master(route: Route, master: MasterRef, key: str) -> list[str]:
+def preflight_master(
+    route: Route, master: MasterRef, key: str, options: PrepareOptions
+) -> list[str]:
     """Ask hypervisor and cloud for all that an export and what follows it will need."""
     del key
     here = load_site(route.source)
@@ -45,8 +48,10 @@ def preflight_master(route: Route, master: MasterRef, key: str) -> list[str]:
         shown_progress(master.image or master.vm) as events,
         export_place(master, events) as place,
         workplace(route, here, events) as target,
+        payload_for(route, here, options) as payload,
     ):
-        report = run_preflight(place, target, master.wanted())
+        engine = options.choices(route.cloud_name).engine
+        report = run_preflight(place, target, master.wanted(), engine, payload)
     publish_markdown(
         artifact_key("master", report.image),
         report.page(),

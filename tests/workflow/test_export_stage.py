@@ -7,6 +7,7 @@ import random
 import pytest
 
 from imageport.cloud import PermissionGap
+from imageport.compose.contract import EngineOptions, Installer
 from imageport.errors import (
     ExportInterrupted,
     HypervisorRefused,
@@ -340,3 +341,15 @@ def test_two_machines_of_one_name_are_told_apart_before_one_takes_the_others_pla
     assert any("takes the place" in warning for warning in report.warnings)
     del site.pool.machines[site.machine.id]  # what is built anew in its place needs no name
     preflight_master(site.place(), SmallSite().place(), WantedMaster(twin))
+
+
+def test_an_installer_that_is_not_in_the_payload_is_told_before_the_export(
+    site: ExportSite,
+) -> None:
+    missing = Installer("pvs_target", "PVS target", "2407", "0" * 64, "citrix/PVS.exe")
+    options = EngineOptions(cloud="aws", installers=(missing,))
+    with pytest.raises(InputError) as caught:
+        preflight_master(site.place(), SmallSite().place(), WantedMaster(VM), options)
+    assert "is no plain name" in caught.value.message
+    assert "citrix/PVS.exe" in caught.value.message
+    assert not site.machine.snapshots

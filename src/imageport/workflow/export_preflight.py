@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from imageport.cloud import PermissionGap, PlaceProblem
+from imageport.compose.contract import EngineOptions
+from imageport.compose.installers import find_installers
 from imageport.compose.report_page import page_text
+from imageport.compose.steps.order import option_refusals
 from imageport.errors import (
     HypervisorError,
     HypervisorRefused,
@@ -21,6 +25,7 @@ from imageport.errors import (
 )
 from imageport.hypervisor import Vm
 from imageport.model import GIB
+from imageport.payload import unpacked_payload
 from imageport.progress import Stage
 from imageport.workflow.master import (
     ExportPlace,
@@ -92,8 +97,17 @@ def identify(place: ExportPlace, wanted: WantedMaster) -> MasterFacts:
     return MasterFacts(master.image, key, found.id if found is not None and known else "")
 
 
-def preflight_master(place: ExportPlace, target: Workplace, wanted: WantedMaster) -> MasterReport:
+def preflight_master(
+    place: ExportPlace,
+    target: Workplace,
+    wanted: WantedMaster,
+    options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    payload: Path | None = None,
+) -> MasterReport:
     """Ask for privileges, state, room and the target's place; changes nothing anywhere.
+
+    What is wrong with the options, or with the files of the payload (a zip) that they name, is
+    told before hours of export, too.
 
     Raises:
         HypervisorRefused: privileges are missing; names each, and all else that is wrong.
@@ -116,6 +130,7 @@ def preflight_master(place: ExportPlace, target: Workplace, wanted: WantedMaster
         )
     lacking = [gap for gap in target.cloud.check_permissions() if not gap.optional]
     fits = target.cloud.check_place(master.image, master.disk.size_bytes)
+    problems += _option_problems(options, payload)
     _require(master, gaps, lacking, [*problems, *map(str, fits)], _hints(fits))
     stage.advance(1, f"{target.cloud.scope} has room and machines for it")
     stage.finish()
@@ -157,6 +172,14 @@ def _is_there(place: ExportPlace, location: str, vm_id: str) -> bool:
     with contextlib.suppress(HypervisorError, InputError):
         return place.hypervisor.find_vm(location).id == vm_id
     return False
+
+
+def _option_problems(options: EngineOptions, payload: Path | None) -> list[str]:
+    """Return what the engine would refuse whatever the guest is."""
+    refused = option_refusals(options)
+    with unpacked_payload(payload) as folder:
+        refused += find_installers(folder, options)[1]
+    return [refusal.reason for refusal in refused]
 
 
 def _require(
