@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -29,7 +30,8 @@ from vhdx_bytes import (
 )
 
 from imageport.errors import BadDisk, ImageportError, InputError, SourceChanged, UnsupportedDisk
-from imageport.formats import _vhdx_bat
+from imageport.formats import _vhdx_bat, vhdx
+from imageport.formats._vhdx_layout import Header
 from imageport.formats._vhdx_structure import Structure
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import Extent, ExtentState
@@ -411,6 +413,24 @@ def test_a_file_cut_while_it_is_open_is_a_changed_source(
             list(disk.read_many([(0, SIZE)]))
         with pytest.raises(SourceChanged, match="written meanwhile"):
             disk.check_unchanged()
+
+
+def test_a_file_written_while_it_is_opened_is_a_changed_source(
+    folder: LocalFolder, sound_vhdx: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the headers say of it, by which a child finds its parent, is old then."""
+    path = folder.root / "x.vhdx"
+    path.write_bytes(sound_vhdx)
+    load_header = vhdx.load_header
+
+    def load_and_write(file: ByteFile) -> Header:
+        header = load_header(file)
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        return header
+
+    monkeypatch.setattr(vhdx, "load_header", load_and_write)
+    with VhdxDisk(folder.open_read("x.vhdx")) as disk, pytest.raises(SourceChanged):
+        disk.check_unchanged()
 
 
 def test_a_table_of_millions_of_entries_is_read_and_more_is_refused(folder: LocalFolder) -> None:

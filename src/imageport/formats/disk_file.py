@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator
 
 from imageport.errors import InputError, SourceChanged
 from imageport.formats.virtual_disk import VirtualDisk
+from imageport.model import FileIdentity
 from imageport.storage.byte_file import ByteFile
 
 
 class StoredFile:
-    """One file of a disk: what it was when it was opened, and what its file system has stored."""
+    """One file of a disk: what it was when it was opened, and what its file system has stored.
 
-    def __init__(self, file: ByteFile) -> None:
+    ``opened`` is given where something of the file was read already, which must not change either.
+    """
+
+    def __init__(self, file: ByteFile, opened: FileIdentity | None = None) -> None:
         self.file = file
-        self.opened = file.identity()
+        self.opened = opened or file.identity()
         self._allocated: list[tuple[int, int]] | None = None
         self._lock = threading.Lock()
 
@@ -44,10 +48,10 @@ class DiskFile(VirtualDisk):
     A disk of several files overrides `stored_files`; it owns all of them.
     """
 
-    def __init__(self, file: ByteFile) -> None:
+    def __init__(self, file: ByteFile, opened: FileIdentity | None = None) -> None:
         self.location = file.location
         self._file = file
-        self._stored = StoredFile(file)
+        self._stored = StoredFile(file, opened)
 
     def stored_files(self) -> Iterator[StoredFile]:
         """Yield every file of the disk, its main file first."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats.disk_file import StoredFile
 from imageport.formats.mapped_disk import MappedDisk, Segment
-from imageport.model import MIB, ExtentState
+from imageport.model import MIB, ExtentState, FileIdentity
 from imageport.storage.byte_file import ByteFile
 
 LONGEST_CHAIN = 256
@@ -65,8 +65,8 @@ class LinkedDisk(MappedDisk):
     of a parent that is smaller than its child, the child's own says all and the rest is HOLE.
     """
 
-    def __init__(self, file: ByteFile) -> None:
-        super().__init__(file)
+    def __init__(self, file: ByteFile, opened: FileIdentity | None = None) -> None:
+        super().__init__(file, opened)
         self.parent: LinkedDisk | None = None
 
     @property

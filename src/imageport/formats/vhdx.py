@@ -32,9 +32,10 @@ class VhdxDisk(LinkedDisk):
     format_name = "vhdx"
 
     def __init__(self, file: ByteFile) -> None:
+        opened = file.identity()  # before the headers are read: they say which content it has
         header = load_header(file)
         view = replayed(file, header)
-        super().__init__(view)
+        super().__init__(view, opened)
         self._log_was_pending = view is not file
         self._structure = load(view, header)
         self._geometry = self._structure.geometry
