@@ -92,6 +92,28 @@ def test_a_block_size_that_pvs_is_not_tested_with_is_refused(block: int) -> None
         VhdWriter(CrashingFile(), SIZE, block_bytes=block)
 
 
+def test_blocks_too_small_for_the_places_that_a_table_can_name_are_refused() -> None:
+    """2040 GiB in blocks of 512 KiB: their bitmaps and gaps take 16 GiB, 8 GiB are left."""
+    file = CrashingFile()
+    with pytest.raises(InputError, match="block size: found 524288, needed larger ones"):
+        VhdWriter(file, MAX_DISK_BYTES, block_bytes=512 * KIB)
+    assert not file.operations
+
+
+def test_a_file_whose_places_are_used_up_takes_no_more_blocks(folder: LocalFolder) -> None:
+    """Killed runs lost room: the last place that a table entry can name is taken."""
+    with folder.create("x") as file:
+        writer = VhdWriter(file, MAX_DISK_BYTES)
+        writer.write_at(0, b"a" * 512)
+        writer.flush()
+        stride = 2 * MIB + 4096
+        place = (2**32 - 2) * 512 // stride * stride - stride + 3584  # the data at 4 KiB
+        file.write_at(1536, struct.pack(">I", place // 512))
+        again = VhdWriter.reopen(file)
+        with pytest.raises(BadDisk, match="its blocks would reach"):
+            again.write_at(2 * MIB, b"b" * 512)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_existing_content_is_never_written_over(kind: type[Writer]) -> None:
     with pytest.raises(InputError, match="needed an empty one"):

@@ -18,6 +18,8 @@ MAX_NEW_BLOCK_BYTES = 16 * 1024 * 1024
 _ALIGNMENT_BYTES = 4096
 """Of a block's data in the file, as XenServer and newer Hyper-V do it: one that begins after a
 bitmap of 512 bytes would make a disk of 4 KiB sectors read before every write."""
+END_OF_PLACES_BYTES = layout.UNUSED * layout.SECTOR_BYTES
+"""Where blocks must end: a table entry names a sector in 32 bits, of which one value is taken."""
 _TABLE_OFFSET = layout.FOOTER_BYTES + layout.HEADER_BYTES
 """Where every program of Microsoft puts it."""
 _OWN_ID = b"imgprt"
@@ -37,6 +39,12 @@ def check_new(file: WritableFile, size_bytes: int, block_bytes: int | None = Non
     ):
         needed = "a power of two from 512 KiB to 16 MiB"
         problems.append(f"block size: found {block_bytes}, needed {needed}")
+    if block_bytes is not None and not problems:
+        header = layout.Header(_TABLE_OFFSET, block_count(size_bytes, block_bytes), block_bytes)
+        most = first_block(header) + header.entry_count * block_stride(header)
+        if most > END_OF_PLACES_BYTES:
+            needed = f"larger ones: these may reach {most} bytes, of {END_OF_PLACES_BYTES}"
+            problems.append(f"block size: found {block_bytes}, needed {needed}")
     if file.size_bytes:
         problems.append(f"file: found {file.size_bytes} bytes, needed an empty one")
     if problems:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Iterator
-from typing import Self
+from typing import NoReturn, Self
 
 from imageport.errors import BadDisk, InputError
 from imageport.formats import _vhd_layout as layout
 from imageport.formats._vhd_new import (
+    END_OF_PLACES_BYTES,
     block_stride,
     check_new,
     first_block,
@@ -175,6 +176,8 @@ class VhdWriter:
             is_new = self._entries[block] == layout.UNUSED
             if is_new:
                 end = self._end_bytes + self._stride
+                if end > END_OF_PLACES_BYTES:
+                    self._no_places(end)
                 self._file.set_size(end)
                 self._entries[block] = self._end_bytes // layout.SECTOR_BYTES
                 self._end_bytes = end
@@ -184,6 +187,14 @@ class VhdWriter:
             self._file.write_at(place, self._bitmap)
         return place + len(self._bitmap)
 
+    def _no_places(self, end: int) -> NoReturn:
+        raise BadDisk(
+            f"Cannot go on writing '{self._file.location}': its blocks would reach {end} bytes, "
+            f"needed at most {END_OF_PLACES_BYTES}.",
+            hint="Runs that were killed lost room in it: delete the file and begin anew.",
+            object=self._file.location,
+        )
+
     def _packed_page(self, page: int) -> bytes:
         packed = pack_entries(self._entries[page * _PAGE_ENTRIES : (page + 1) * _PAGE_ENTRIES])
         return packed.ljust(layout.SECTOR_BYTES, b"\xff")
@@ -191,7 +202,8 @@ class VhdWriter:
     def _repair(self) -> None:
         """Make a file whole whose writer was killed: its end, and bitmaps that were not durable."""
         most = first_block(self._header) + _MOST_LOST * self._header.entry_count * self._stride
-        if self._end_bytes > min(most, layout.UNUSED * layout.SECTOR_BYTES):
+        most = min(most, END_OF_PLACES_BYTES)
+        if self._end_bytes > most:
             raise BadDisk(
                 f"Bad VHD '{self._file.location}': its table names bytes up to "
                 f"{self._end_bytes}, needed at most {most}.",
