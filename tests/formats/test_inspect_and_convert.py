@@ -5,6 +5,7 @@ Recipe: a 40 MiB raw disk, GPT by sgdisk, two partitions, 3 MiB of random bytes 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,13 +19,18 @@ import pytest
 from vhd_bytes import DIFFERENCING, Recipe, make
 from vhdx_bytes import HEADERS, put
 
+from imageport.cli.disk_arguments import opened_disk
 from imageport.cli.main import main
 from imageport.compose.contract import Action, EngineJob, EngineReport, Inspection, Refusal
+from imageport.errors import FileLocked
+from imageport.formats.gpt import DiskLayout, read_layout
 from imageport.formats.vhdx import VhdxDisk
+from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB
 from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
 from imageport.storage.local import LocalFolder
+from tests.formats.chain_bytes import Layer, write_layer
 
 
 @pytest.fixture
@@ -55,6 +61,42 @@ def test_inspect_tells_format_sizes_extents_and_partitions(
     assert sums["data_bytes"] + sums["hole_bytes"] + sums["zero_bytes"] == 40 * MIB
     assert facts["file"]["allocated_bytes"] < 4 * MIB
     assert "guest" not in facts
+
+
+def test_inspect_of_a_disk_that_is_written_meanwhile_is_no_answer(
+    raw: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_write(disk: VirtualDisk) -> DiskLayout:
+        os.utime(raw, ns=(0, raw.stat().st_mtime_ns + 1))
+        return read_layout(disk)
+
+    monkeypatch.setattr("imageport.cli.inspect.read_layout", read_and_write)
+    assert main(["inspect", "--no-guest", "--json", str(raw)]) == 1
+    assert json.loads(printed(capsys))["error"]["code"] == "source-changed"
+
+
+@pytest.mark.parametrize(
+    ("lock", "keeps_out"), [("", True), ("GOLD.lok", False), ("gold.1.lok", False), ("a.lok", True)]
+)
+def test_devices_that_stream_a_vdisk_are_not_kept_out(
+    tmp_path: Path, lock: str, keeps_out: bool
+) -> None:
+    folder = LocalFolder(tmp_path)
+    base = write_layer(folder, "gold.vhdx", Layer(MIB))
+    write_layer(folder, "gold.1.avhdx", Layer(MIB), parent=base)
+    if lock:
+        folder.write_bytes(lock, b"")
+    with opened_disk(str(tmp_path / "gold.1.avhdx")) as disk:
+        assert len(list(disk.stored_files())) == 2
+        for name in ("gold.vhdx", "gold.1.avhdx"):
+            with pytest.raises(FileLocked) if keeps_out else contextlib.nullcontext():
+                folder.open_write(name).close()
+    with (
+        folder.open_write("gold.1.avhdx"),
+        pytest.raises(FileLocked),
+        opened_disk(str(tmp_path / "gold.1.avhdx")),
+    ):
+        pass
 
 
 def test_inspect_prints_a_table_for_people(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,11 @@ class StoreFile:
         return self.suffix not in {"pvp", "lok"}
 
     @property
+    def is_lock(self) -> bool:
+        """Tell whether a PVS server put it there because a device has the version."""
+        return self.suffix == "lok"
+
+    @property
     def is_difference(self) -> bool:
         """Tell whether it is useless without the version before it."""
         return self.suffix in {"avhdx", "avhd"}

@@ -170,7 +170,7 @@ class VdiskFiles:
 
     def _chosen(self, file: StoreFile, entry: VersionEntry | None) -> ChosenVersion:
         expected = versioned(self.vdisk, file.version, "lok")
-        locks = [one.name for one in self.files if one.suffix == "lok"]
+        locks = [one.name for one in self.files if one.is_lock]
         listed = self.manifest.versions if self.manifest else ()
         names = [e.disk_file_name for e in listed] or [one.name for one in self.disks]
         return ChosenVersion(

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from imageport.errors import InputError
+from imageport.citrix.names import disk_named, file_of
+from imageport.errors import InputError, ShareRefused
 from imageport.formats.disk_file import DiskFile
 from imageport.formats.opening import open_disk
 from imageport.storage.folder import Folder
@@ -35,8 +36,27 @@ def opened_folder(location: str) -> Iterator[tuple[Folder, str]]:
 
 @contextlib.contextmanager
 def opened_disk(location: str) -> Iterator[DiskFile]:
-    """Yield the disk at a location, with its chain, opened so that nobody writes it meanwhile."""
+    """Yield the disk at a location, with its chain, opened so that nobody writes it meanwhile.
+
+    Beside a lock of a PVS server nobody is kept out: devices may stream from it. `check_unchanged`
+    tells then.
+    """
     with opened_folder(location) as (folder, name):
+        is_locked = _is_locked(folder, name)
         file = folder.open_read(name, deny_write=True)
-        with open_disk(file, folder, deny_write=True) as disk:
+        if is_locked:
+            file.close()  # it showed that nobody writes
+            file = folder.open_read(name)
+        with open_disk(file, folder, deny_write=not is_locked) as disk:
             yield disk
+
+
+def _is_locked(folder: Folder, name: str) -> bool:
+    """Tell whether a version of the vDisk that a file belongs to has a lock."""
+    vdisk, disk = disk_named(name)
+    if disk is None:
+        return False
+    with contextlib.suppress(ShareRefused):  # who may not list the folder may read a disk
+        beside = [file_of(vdisk, entry.name) for entry in folder.list() if not entry.is_folder]
+        return any(one is not None and one.is_lock for one in beside)
+    return False

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         facts |= _layout_facts(disk)
         if not args.no_guest and not facts["problem"]:
             facts["guest"] = _guest_facts(disk, options, args)
+        disk.check_unchanged()
     text = json.dumps(facts, indent=1) if args.json else "\n".join(_lines(facts))
     sys.stdout.write(text + "\n")
     if facts["problem"]:

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     with opened_disk(args.source) as disk:
         if args.plan:
             report = run_site_engine(disk, job, payload=args.payload, events=events)
+            disk.check_unchanged()
             _write_report(report, args.report)
         else:
             report = _prepare(args, disk, job, events)
