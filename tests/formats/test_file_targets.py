@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from imageport.errors import InputError, NameTaken, ResourceGone, ShareFull, TransferError
+from imageport.formats._touched_blocks import TouchedBlocks
 from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
 from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.formats.vhdx import VhdxDisk
@@ -158,6 +160,45 @@ def test_zeros_over_what_a_killed_run_may_have_written_are_written(
     again.put(2, ZERO_BLOCK, ZERO_DIGEST)
     again.commit({})
     assert dict(again.read_back([2])) == {2: ZERO_BLOCK}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_over_what_was_written_inside_a_block_are_written(
+    folder: LocalFolder, kind: type[FileTarget]
+) -> None:
+    target = kind(folder, "x.part")
+    target.begin(PLAN, "t")
+    target.write_at(3 * BLOCK_BYTES - 512, b"d" * 1024)  # the end of one, the start of another
+    target.put(2, ZERO_BLOCK, ZERO_DIGEST)
+    target.put(3, ZERO_BLOCK, ZERO_DIGEST)
+    target.commit({})
+    assert dict(target.read_back([2, 3])) == {2: ZERO_BLOCK, 3: ZERO_BLOCK}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_written_past_the_end_of_the_disk(
+    folder: LocalFolder, kind: type[FileTarget]
+) -> None:
+    target = kind(folder, "x.part")
+    target.begin(PLAN, "t")
+    for offset in (SIZE - 511, SIZE, -512):
+        with pytest.raises(InputError, match=f"the disk has {SIZE}"):
+            target.write_at(offset, b"d" * 512)
+    target.commit({})
+    with target.open_written() as disk:
+        assert disk.size_bytes == SIZE
+
+
+def test_the_blocks_of_a_whole_2_tib_disk_are_marked_in_little_memory() -> None:
+    tracemalloc.start()
+    touched = TouchedBlocks(2 * 2**40 - 512)
+    for start in range(0, 2 * 2**40 - MIB, 64 * MIB):
+        touched.mark(start + 1, 64 * MIB - 2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert touched.has(0)
+    assert touched.has(2 * 2**40 - 513)
+    assert peak < 5 * MIB
 
 
 def test_zero_blocks_of_a_new_vhdx_take_no_room(folder: LocalFolder) -> None:

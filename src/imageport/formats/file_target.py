@@ -11,11 +11,13 @@ from imageport.errors import (
     BadDisk,
     FileMissing,
     ImageportError,
+    InputError,
     NameTaken,
     ResourceGone,
     TransferError,
     UnsupportedDisk,
 )
+from imageport.formats._touched_blocks import TouchedBlocks
 from imageport.formats._vhdx_new import is_own_file
 from imageport.formats.raw import RawDisk
 from imageport.formats.vhdx import VhdxDisk
@@ -273,8 +275,8 @@ class RawFileTarget(FileTarget):
         traits = TargetTraits("raw-file", unwritten_reads_zero=True, max_in_flight=8)
         super().__init__(folder, part_name, traits)
         self._sector_bytes = sector_bytes
-        self._resumed = False
-        self._written: set[int] = set()
+        self._written: TouchedBlocks | None = None
+        """None after a resume: what a killed run wrote is unknown."""
 
     @property
     def flat_file(self) -> WritableFile | None:
@@ -298,9 +300,10 @@ class RawFileTarget(FileTarget):
     def _write_empty(self, file: WritableFile) -> None:
         file.set_sparse()
         file.set_size(self._size_bytes)
+        self._written = TouchedBlocks(self._size_bytes)
 
     def _reopen(self, file: WritableFile) -> bool:
-        self._resumed = True
+        self._written = None
         if file.size_bytes != self._size_bytes:
             raise BadDisk(
                 f"Bad part file '{self._location}': found {file.size_bytes} bytes, "
@@ -309,11 +312,17 @@ class RawFileTarget(FileTarget):
         return False
 
     def _reads_zero(self, start: int) -> bool:
-        # What a killed run wrote is unknown, so after a resume zeros are written out.
-        return not self._resumed and start not in self._written
+        return self._written is not None and not self._written.has(start)
 
     def _write(self, start: int, view: memoryview) -> None:
-        self._written.add(start)
+        end = start + len(view)
+        if start < 0 or end > self._size_bytes:
+            raise InputError(
+                f"Cannot write '{self._location}': bytes {start}..{end} were given, the disk has "
+                f"{self._size_bytes}."
+            )
+        if self._written is not None:
+            self._written.mark(start, len(view))
         self._opened().write_at(start, view)
 
     def _finish(self, file: WritableFile) -> None:

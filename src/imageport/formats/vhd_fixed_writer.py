@@ -9,8 +9,8 @@ from typing import Self
 
 from imageport.errors import BadDisk, InputError
 from imageport.formats import _vhd_layout as layout
+from imageport.formats._touched_blocks import TouchedBlocks
 from imageport.formats._vhd_new import check_new, new_footer, own_footer, unfinished
-from imageport.model import BLOCK_BYTES
 from imageport.storage.byte_file import WritableFile
 
 
@@ -30,7 +30,7 @@ class FixedVhdWriter:
         file.set_size(size_bytes + layout.FOOTER_BYTES)
         file.write_at(size_bytes, unfinished(footer))
         file.flush()
-        self._take(file, footer, finished=False, resumed=False)
+        self._take(file, footer, finished=False, written=TouchedBlocks(size_bytes))
 
     @classmethod
     def reopen(cls, file: WritableFile) -> Self:
@@ -45,17 +45,21 @@ class FixedVhdWriter:
                 object=file.location,
             )
         writer = cls.__new__(cls)
-        writer._take(file, footer, finished=finished, resumed=True)  # noqa: SLF001  (its own class)
+        writer._take(file, footer, finished=finished, written=None)  # noqa: SLF001  (its own class)
         return writer
 
     def _take(
-        self, file: WritableFile, footer: layout.Footer, *, finished: bool, resumed: bool
+        self,
+        file: WritableFile,
+        footer: layout.Footer,
+        *,
+        finished: bool,
+        written: TouchedBlocks | None,
     ) -> None:
         self._file = file
         self._footer = footer
         self._finished = finished
-        self._resumed = resumed
-        self._written: set[int] = set()
+        self._written = written
         self._lock = threading.Lock()
 
     @property
@@ -73,7 +77,7 @@ class FixedVhdWriter:
 
         What a killed run wrote is unknown, so after `reopen` it may be so everywhere.
         """
-        return self._resumed or offset_bytes // BLOCK_BYTES in self._written
+        return self._written is None or self._written.has(offset_bytes)
 
     def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
         """Write ``data`` at a place of the virtual disk; past its end is `InputError`."""
@@ -84,7 +88,8 @@ class FixedVhdWriter:
                 f"the disk has {self.size_bytes}."
             )
         with self._lock:
-            self._written.update(range(offset_bytes // BLOCK_BYTES, -(-end // BLOCK_BYTES)))
+            if self._written is not None:
+                self._written.mark(offset_bytes, len(data))
             if self._finished:
                 self._file.write_at(self.size_bytes, unfinished(self._footer))
                 self._file.flush()
