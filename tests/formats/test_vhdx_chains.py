@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imageport.errors import BadDisk, UnsupportedDisk
 from imageport.formats.disk_file import DiskFile
-from imageport.formats.linked_disk import LinkedDisk
+from imageport.formats.linked_disk import LONGEST_CHAIN, LinkedDisk
 from imageport.formats.opening import open_disk
 from imageport.formats.vhdx import VhdxDisk
 from imageport.model import Extent, ExtentState
@@ -138,6 +138,22 @@ def test_many_chains_read_as_the_disks_that_were_written(recipe: list[Layer]) ->
         assert read_all(disk) == made[-1].content
         assert_extents_tell_the_truth(disk, bytes(made[-1].content))
         assert_changes_are_all(disk, made)
+
+
+@pytest.mark.slow
+def test_the_longest_chain_is_read_from_deep_within_a_program() -> None:
+    """Each file costs two frames of Python's stack, of which there are 1000."""
+    folder = MemoryFolder()
+    sectors = [range(depth % 7, 2048, 97 + depth % 5) for depth in range(LONGEST_CHAIN)]
+    steps = (Layer(MIB, blocks={0: (PARTIAL, some)}) for some in sectors[1:])
+    made = chain(folder, Layer(MIB, blocks={0: (FULL, ())}), *steps)
+
+    def from_frame(depth: int) -> bytes:
+        return from_frame(depth - 1) if depth else read_all(disk)
+
+    with opened(folder, made[-1].name) as disk:
+        assert len(disk.chain()) == LONGEST_CHAIN
+        assert from_frame(300) == made[-1].content
 
 
 @pytest.mark.parametrize(
