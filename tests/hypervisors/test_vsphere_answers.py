@@ -14,6 +14,7 @@ from pyVmomi import vim, vmodl
 
 from imageport.errors import (
     CertificateRefused,
+    ExportInterrupted,
     HypervisorError,
     HypervisorLoginRefused,
     HypervisorRefused,
@@ -417,6 +418,18 @@ def test_a_lease_is_ended_once_by_whoever_comes_first():
     assert counted.completed + counted.aborted == 1
 
 
+def test_a_lease_that_cannot_be_completed_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    def refuse(lease: Lease) -> None:
+        lease.completed += 1
+        raise vim.fault.InvalidState
+
+    monkeypatch.setattr(Lease, "Complete", refuse)
+    lease, counted = make_lease(device_url())
+    lease.complete()
+    lease.abort()
+    assert (counted.completed, counted.aborted) == (1, 0)
+
+
 def test_a_lease_that_fails_to_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch):
     lease = Lease()
     made = SimpleNamespace(ExportSnapshot=lambda: lease)
@@ -425,6 +438,7 @@ def test_a_lease_that_fails_to_get_ready_is_given_up(monkeypatch: pytest.MonkeyP
         ({"state": vim.HttpNfcLease.State.error, "error": fault}, HypervisorRefused),
         ({"state": vim.HttpNfcLease.State.initializing}, HypervisorUnreachable),
         ({}, HypervisorUnreachable),
+        ({"state": vim.HttpNfcLease.State.done}, ExportInterrupted),
     ):
         monkeypatch.setattr(lease_module, "_READY_SECONDS", 0.0)
         session: Any = Session(facts, made)
@@ -471,7 +485,7 @@ FAULTS: list[tuple[Any, type[HypervisorError], str]] = [
     (vim.fault.TaskInProgress(), HypervisorUnreachable, "TaskInProgress"),
     (vmodl.fault.SystemError(reason="x"), HypervisorUnreachable, "SystemError"),
     (vim.fault.SnapshotFault(msg="m" * 1000), HypervisorRefused, "SnapshotFault"),
-    (None, HypervisorRefused, "NoneType"),
+    (None, HypervisorRefused, "the server does not say why"),
 ]
 
 

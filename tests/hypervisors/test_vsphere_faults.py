@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -60,6 +61,25 @@ def interrupted(
         received(link.open_stream(frozen))
     assert "/nfc/" not in str(caught.value)  # what is behind it opens the disk to anyone
     return caught.value
+
+
+@contextlib.contextmanager
+def once_it_exports(lab: VsphereLab, happens: Callable[[], object]) -> Iterator[None]:
+    """Let something happen a moment after there is a lease, however long that takes."""
+
+    def wait_for_it() -> None:
+        deadline = time.monotonic() + 30
+        while not lab.exports_under_way() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        happens()
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -127,13 +147,42 @@ def test_a_slow_export_keeps_its_lease_alive(
     assert time.monotonic() - begun > 1.5
 
 
+def test_a_consumer_that_stands_still_keeps_its_lease_alive(
+    lab: VsphereLab, link: VsphereHypervisor, frozen: FrozenDisk
+):
+    lab.service.turn(lease_timeout_seconds=0.6)
+    with link.open_stream(frozen) as stream:
+        pieces = stream.pieces()
+        next(pieces)
+        time.sleep(1.2)
+        for _ in pieces:
+            pass
+        time.sleep(1.2)
+        assert "as the host's manifest says" in stream.finish()
+
+
+def test_a_lease_that_is_lost_behind_the_last_byte_is_the_cause_that_is_said(
+    lab: VsphereLab, link: VsphereHypervisor, frozen: FrozenDisk
+):
+    lab.service.turn(lease_timeout_seconds=0.6)
+    with link.open_stream(frozen) as stream:
+        for _ in stream.pieces():
+            pass
+        lab.service.expire_leases()
+        time.sleep(0.6)
+        with pytest.raises(ExportInterrupted, match="the lease is lost"):
+            stream.finish()
+    assert lab.exports_under_way() == 0
+    assert not [one for one in threading.enumerate() if one.name == "lease"]
+
+
 def test_a_lease_that_is_lost_ends_a_read_that_would_wait_for_long(
     lab: VsphereLab, link: VsphereHypervisor, frozen: FrozenDisk
 ):
     lab.service.turn(lease_timeout_seconds=1.0, bytes_per_second=1000.0)
     begun = time.monotonic()
-    threading.Timer(0.7, lab.service.expire_leases).start()
-    assert "the lease is lost" in interrupted(link, frozen, ExportInterrupted).message
+    with once_it_exports(lab, lab.service.expire_leases):
+        assert "the lease is lost" in interrupted(link, frozen, ExportInterrupted).message
     assert time.monotonic() - begun < 20
     lab.service.turn(bytes_per_second=0.0)
     assert lab.exports_under_way() == 0
@@ -173,8 +222,8 @@ def test_a_snapshot_removed_under_a_stream_interrupts_it_and_then_is_missing(
     lab: VsphereLab, link: VsphereHypervisor, frozen: FrozenDisk
 ):
     lab.service.turn(bytes_per_second=MIB / 3)
-    threading.Timer(0.5, lab.forget_snapshot, [SNAPSHOT]).start()
-    interrupted(link, frozen, ExportInterrupted)
+    with once_it_exports(lab, lambda: lab.forget_snapshot(SNAPSHOT)):
+        interrupted(link, frozen, ExportInterrupted)
     assert lab.exports_under_way() == 0
     with pytest.raises(VmMissing, match=SNAPSHOT):
         link.open_stream(frozen)
@@ -234,10 +283,8 @@ def test_a_session_that_expires_under_a_stream_interrupts_it(
         lab.service.expire_sessions()
         lab.service.expire_leases()  # they end with their session
 
-    timer = threading.Timer(0.5, expire)
-    timer.start()
-    interrupted(link, frozen, ExportInterrupted)
-    timer.join()
+    with once_it_exports(lab, expire):
+        interrupted(link, frozen, ExportInterrupted)
     lab.service.turn(bytes_per_second=0.0)
     assert received(link.open_stream(frozen)) == lab.content()
 

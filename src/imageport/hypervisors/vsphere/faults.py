@@ -52,6 +52,8 @@ def error_of(fault: object, doing: str) -> HypervisorError:
 
 def words_of(fault: object) -> str:
     """Return what a fault says: its own words, or its name where it has none."""
+    if fault is None:
+        return "the server does not say why"
     name = type(fault).__name__.rsplit(".", maxsplit=1)[-1]
     if isinstance(fault, vim.fault.NoPermission):
         return f"the privilege '{fault.privilegeId}' is missing"

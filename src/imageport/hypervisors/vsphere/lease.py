@@ -150,6 +150,10 @@ class ExportLease:
                     return info
             if state == vim.HttpNfcLease.State.error:
                 raise error_of(facts.get("error"), self._doing)
+            if state == vim.HttpNfcLease.State.done:
+                raise ExportInterrupted(
+                    f"Cannot {self._doing}: somebody ended the lease before it was ready."
+                )
             if time.monotonic() > deadline:
                 raise HypervisorUnreachable(
                     f"Cannot {self._doing}: the lease is still '{state}' after "

@@ -66,7 +66,8 @@ class LeaseStream(DiskStream):
     def finish(self) -> str:
         """Compare size and checksum with the host's manifest, and complete the lease."""
         try:
-            said = [self._vmdk.finish(), self._compare()]
+            with self._lease_explains():
+                said = [self._vmdk.finish(), self._compare()]
         except BaseException:
             self.close()
             raise
