@@ -27,6 +27,7 @@ from imageport.errors import (
     VmMissing,
 )
 from imageport.hypervisor import FrozenDisk
+from imageport.hypervisors.vsphere import changed_areas as tracking
 from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.model import MIB, ExtentState
@@ -382,6 +383,15 @@ def test_ranges_leave_out_what_was_never_allocated(
         data = sum(one.length_bytes for one in disk.extents() if one.state is ExtentState.DATA)
     assert holes
     assert data < len(lab.content())
+
+
+def test_an_answer_that_nothing_is_allocated_hides_nothing(
+    lab: VsphereLab, link: VsphereHypervisor, frozen: FrozenDisk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracking, "allocated_areas", lambda *_: [])
+    with link.open_ranges(frozen) as disk:
+        data = [one for one in disk.extents() if one.state is ExtentState.DATA]
+    assert sum(one.length_bytes for one in data) == len(lab.content())
 
 
 def test_ranges_are_refused_where_an_older_snapshot_lies_below(

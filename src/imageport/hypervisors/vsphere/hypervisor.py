@@ -88,7 +88,8 @@ class VsphereHypervisor(Hypervisor):
         file = open_flat(FlatFile(self._session, datacenter, backing), frozen)
         try:
             allocated = tracking.allocated_areas(self._session, machine, frozen)
-            if allocated and not holes_read_as_zeros(file, allocated, frozen.size_bytes):
+            # A master of which nothing was ever allocated is none: then nobody can tell.
+            if not allocated or not holes_read_as_zeros(file, allocated, frozen.size_bytes):
                 allocated = None
             return DatastoreDisk(
                 file, frozen, allocated, lambda: self._check_frozen(machine, frozen, backing)
