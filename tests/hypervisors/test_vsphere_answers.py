@@ -234,8 +234,10 @@ BAD_SLICES = {
     "an area of nothing": [(0, 10 * MIB, [(0, 0)])],
     "an area that overlaps": [(0, 10 * MIB, [(0, 8192), (4096, 4096)])],
     "areas that descend": [(0, 10 * MIB, [(8192, 4096), (0, 4096)])],
-    "an area outside of its slice": [(0, MIB, [(MIB - 1, 2)])],
-    "an area of the slice before": [(0, MIB, []), (MIB, MIB, [(0, 10)])],
+    "an area outside of its slice": [(0, MIB, [(MIB - 512, 1024)])],
+    "an area of the slice before": [(0, MIB, []), (MIB, MIB, [(0, 512)])],
+    "an area that begins within a sector": [(0, 10 * MIB, [(256, 512)])],
+    "an area that ends within a sector": [(0, 10 * MIB, [(512, 700)])],
 }
 
 
@@ -269,6 +271,7 @@ def test_a_change_id_that_is_not_earlier_is_not_asked_about(since: str):
         vmodl.fault.InvalidArgument(invalidProperty="changeId"),
         vim.fault.FileFault(file="x"),
         vmodl.fault.NotSupported(),
+        vmodl.fault.SystemError(reason="cannot open the change tracking file"),
         vim.fault.NoPermission(privilegeId="VirtualMachine.Provisioning.DiskRandomRead"),
     ],
 )
@@ -280,6 +283,15 @@ def test_a_refusal_to_tell_means_that_all_may_have_changed(fault: Exception):
     machine = SimpleNamespace(QueryChangedDiskAreas=refuse)
     assert changed_areas(session, machine, FROZEN, "52 a1 b2/3") is None
     assert allocated_areas(session, machine, FROZEN) is None
+
+
+def test_a_host_that_cannot_be_reached_is_asked_again_by_another_try():
+    def fail(*_arguments: Any) -> None:
+        raise vmodl.fault.HostNotConnected
+
+    session: Any = Session()
+    with pytest.raises(HypervisorUnreachable):
+        changed_areas(session, SimpleNamespace(QueryChangedDiskAreas=fail), FROZEN, "52 a1 b2/3")
 
 
 def test_what_is_said_to_be_unallocated_is_looked_at():

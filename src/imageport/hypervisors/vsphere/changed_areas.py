@@ -7,9 +7,9 @@ import re
 from functools import partial
 from typing import Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
-from imageport.errors import HypervisorRefused, VmMissing
+from imageport.errors import HypervisorRefused, HypervisorUnreachable, VmMissing
 from imageport.hypervisor import FrozenDisk
 from imageport.hypervisors.vsphere.session import VsphereSession
 
@@ -18,6 +18,9 @@ _ALLOCATED = "*"
 _CHANGE_ID = re.compile(r"(?P<tracking>[0-9A-Fa-f -]{2,64})/(?P<number>\d{1,10})")
 _MOST_AREAS = 1_000_000
 """128 MiB of them here; a disk in more pieces is read as a whole."""
+
+_SECTOR_BYTES = 512
+"""What vSphere shows a guest; an answer in other units is of something else."""
 
 Areas = list[tuple[int, int]]
 
@@ -60,6 +63,10 @@ def _ask(session: VsphereSession, machine: Any, frozen: FrozenDisk, since: str) 
         except (HypervisorRefused, VmMissing):
             # Of another disk, not tracked, no privilege: whatever it is, all may have changed.
             return None
+        except HypervisorUnreachable as error:
+            if isinstance(error.__cause__, vmodl.fault.SystemError):
+                return None  # hosts fail so for as long as the tracking file is broken
+            raise
         end = _end_of(answer, start, frozen.size_bytes)
         if end is None or not _take(found, answer, start, end) or len(found) > _MOST_AREAS:
             return None
@@ -76,10 +83,12 @@ def _end_of(answer: Any, start: int, size: int) -> int | None:
 
 
 def _take(found: Areas, answer: Any, start: int, end: int) -> bool:
-    """Add a slice's areas; False when they do not ascend, overlap or leave the slice."""
+    """Add a slice's areas; False when they do not ascend, overlap, leave it or cut a sector."""
     at = start
     for area in answer.changedArea or []:
         if not (area.length > 0 and at <= area.start and area.start + area.length <= end):
+            return False
+        if area.start % _SECTOR_BYTES or area.length % _SECTOR_BYTES:
             return False
         at = int(area.start + area.length)
         if found and sum(found[-1]) == area.start:
