@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -107,6 +108,29 @@ def test_a_digest_table_is_a_mapping_in_order(blocks: dict[int, bytes]):
     assert list(table) == sorted(blocks)
     assert len(table) == len(blocks)
     assert all((index in table) == (index in blocks) for index in range(-1, 102))
+
+
+@given(st.sets(st.sampled_from([0, 1, 4095, 4096, 8191, 20_000, 20_479]), min_size=1))
+def test_a_digest_table_survives_being_packed(indexes: set[int]):
+    table = DigestTable(20_480 - 1)
+    for index in indexes - {20_479}:
+        table.set(index, index.to_bytes(32, "big"))
+    again = DigestTable.from_packed(*table.packed())
+    assert dict(again) == dict(table)
+    assert again.packed() == table.packed()
+    table.discard(4096)
+    assert 4096 not in table
+
+
+def test_a_digest_table_of_a_disk_that_is_hardly_written_takes_hardly_any_memory():
+    """64 TiB, as a file of a hundred bytes may claim."""
+    tracemalloc.start()
+    table = DigestTable(64 * 2**40 // BLOCK_BYTES)
+    table.set(100_000_000, bytes(32))
+    assert (len(table), list(table)) == (1, [100_000_000])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_a_digest_table_refuses_what_does_not_fit():
