@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from imageport.model import MIB, Extent
+from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK, Extent
 
 PIECE_BYTES = MIB
 """Most that `VirtualDisk.read_many` yields at once."""
@@ -82,4 +82,6 @@ def zero_pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, byt
     """Yield a range of zeros as `VirtualDisk.read_many` does."""
     end = offset_bytes + length_bytes
     for start in range(offset_bytes, end, PIECE_BYTES):
-        yield start, _ZERO_PIECE[: end - start]
+        count = min(PIECE_BYTES, end - start)
+        # Whole blocks, as they are read back: comparing this very object costs nothing.
+        yield start, ZERO_BLOCK if count == BLOCK_BYTES else _ZERO_PIECE[:count]
