@@ -69,6 +69,17 @@ def test_a_wrong_password_is_refused(lab: VcenterLab):
     lab.service.password = known
 
 
+def test_a_machine_is_found_by_its_uuid_and_no_other(lab: VcenterLab):
+    index = lab.content.searchIndex
+    # What is looked through first is another each time.
+    for _ in range(10):
+        found = index.FindByUuid(
+            None, lab.vm().config.instanceUuid, vmSearch=True, instanceUuid=True
+        )
+        assert found == lab.vm()
+        assert index.FindByUuid(None, "no such id", vmSearch=True, instanceUuid=True) is None
+
+
 def test_dropped_connections_answer_nothing(own_lab: VcenterLab):
     own_lab.service.turn(drop=True)
     with pytest.raises(OSError, match="Remote end closed connection"):

@@ -169,7 +169,9 @@ func (s *site) takeSnapshots(client *vim25.Client) error {
 // countFrom lets the ids of objects go on from a number; a smaller one changes nothing.
 func (s *site) countFrom(number int64) error {
 	ref := types.ManagedObjectReference{Type: "Added", Value: fmt.Sprintf("added-%d", number)}
-	s.registry.Put(&methodsAdded{Self: ref})
+	place := &methodsAdded{}
+	place.Self = ref
+	s.registry.Put(place)
 	return s.registry.AlignCounter()
 }
 

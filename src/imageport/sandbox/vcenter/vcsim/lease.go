@@ -90,7 +90,7 @@ func (t *leaseTable) failThose(s *site, chosen func(*lease) bool, reason string)
 func (m *methodsAdded) ExportSnapshot(ctx *simulator.Context, req *types.ExportSnapshot) soap.HasFault {
 	body := &methods.ExportSnapshotBody{}
 	snapshot, ok := m.site.registry.Get(req.This).(*simulator.VirtualMachineSnapshot)
-	if !ok {
+	if !ok || !m.watched.holds(req.This) {
 		body.Fault_ = simulator.Fault("", &types.ManagedObjectNotFound{Obj: req.This})
 		return body
 	}

@@ -9,12 +9,11 @@ import (
 // methodsAdded answers the calls that the simulator lacks or answers too kindly. Such a call is sent
 // here whatever object it is for; its request still names that object.
 type methodsAdded struct {
-	Self    types.ManagedObjectReference
+	// First: the simulator's searches look for it in every object there is, and panic without one.
+	mo.ExtensibleManagedObject
 	site    *site
 	watched *snapshotWatch
 }
-
-func (m *methodsAdded) Reference() types.ManagedObjectReference { return m.Self }
 
 // Lock and Unlock keep the simulator from letting one such call wait for another.
 func (m *methodsAdded) Lock()   {}
@@ -39,7 +38,8 @@ func (s *site) addMethods() {
 		Self: ref("snapshots"), site: s,
 		held: map[types.ManagedObjectReference]map[int32]*layer{},
 	}
-	more := &methodsAdded{Self: ref("methods"), site: s, watched: watch}
+	more := &methodsAdded{site: s, watched: watch}
+	more.Self = ref("methods")
 	s.registry.AddHandler(watch)
 	s.registry.Put(more)
 	s.registry.Handler = func(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {

@@ -123,6 +123,13 @@ func (w *snapshotWatch) rename(one *machine, key int32, gone, into *layer) {
 	}
 }
 
+// holds tells whether a snapshot has disks: one that is being removed has none any more.
+func (w *snapshotWatch) holds(ref types.ManagedObjectReference) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held[ref] != nil
+}
+
 // layerOf returns the disk's contents and the layer that a snapshot froze, or nils.
 func (w *snapshotWatch) layerOf(ref types.ManagedObjectReference, key int32) (*disk, *layer) {
 	w.mu.Lock()
