@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ from imageport.hypervisors.vsphere.inventory import disks_of
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.hypervisors.vsphere.lease_stream import checksums_of
 from imageport.hypervisors.vsphere.settings import VsphereSettings
-from imageport.hypervisors.vsphere.snapshots import frozen_device, snapshots_of
+from imageport.hypervisors.vsphere.snapshots import frozen_device, remove_snapshot, snapshots_of
 from imageport.model import MIB
 from imageport.storage.memory import MemoryFolder
 from tests.hypervisors.tls_server import Authority, TlsServer
@@ -150,6 +151,37 @@ def test_a_disk_that_no_snapshot_freezes_is_refused():
     )
     with pytest.raises(HypervisorRefused, match="no snapshot freezes it"):
         frozen_device(session, FROZEN.vm, FROZEN.snapshot, FROZEN.disk)
+
+
+def removing(*answers: int) -> tuple[Any, list[str]]:
+    """Return a session that shows so many snapshots at each look, and whose tasks vanish."""
+    waiting = list(answers)
+    asked: list[str] = []
+    node = SimpleNamespace(
+        snapshot=SimpleNamespace(_moId=FROZEN.snapshot.id), name=FROZEN.snapshot.name,
+        createTime=datetime.now(UTC), childSnapshotList=[],
+    )  # fmt: skip
+
+    class Forgetful(Session):
+        def read_one(self, _doing: str, _one: Any, paths: list[str]) -> dict[str, Any]:
+            _ = paths
+            return {"snapshot": SimpleNamespace(rootSnapshotList=[node] * waiting.pop(0))}
+
+        def wait_for_task(self, doing: str, _task: Any, *, deadline_seconds: float) -> Any:
+            _ = deadline_seconds
+            asked.append(doing)
+            raise VmMissing(f"Cannot {doing}: ManagedObjectNotFound.")
+
+    return Forgetful(made=SimpleNamespace(Remove=lambda **_: None)), asked
+
+
+def test_a_removal_whose_task_is_forgotten_is_believed_when_the_snapshot_is_gone():
+    session, asked = removing(1, 0)
+    remove_snapshot(session, None, FROZEN.vm, FROZEN.snapshot)
+    assert len(asked) == 1
+    session, asked = removing(1, 1)
+    with pytest.raises(HypervisorUnreachable, match="its task is gone, and it is still there"):
+        remove_snapshot(session, None, FROZEN.vm, FROZEN.snapshot)
 
 
 BASE = {"fileName": "[store] gold/gold.vmdk"}

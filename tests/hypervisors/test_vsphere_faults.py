@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -442,6 +443,13 @@ def test_a_machine_found_by_another_connection_is_known(lab: VsphereLab, frozen:
         again = another.freeze(frozen.vm, frozen.snapshot, frozen.disk)
         assert again.key == frozen.key
         assert received(another.open_stream(again)) == lab.content()
+
+
+def test_a_snapshot_goes_with_its_machine(lab: VsphereLab, frozen: FrozenDisk):
+    deleted = replace(frozen.vm, id="00000000-0000-0000-0000-000000000000")
+    with lab.connect() as another:
+        another.remove_snapshot(deleted, frozen.snapshot)
+    assert lab.snapshot_names() == [SNAPSHOT]
 
 
 def test_a_vcenter_that_went_away_is_unreachable(lab: VsphereLab):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from imageport.cloud import PermissionGap
-from imageport.errors import HypervisorRefused
+from imageport.errors import HypervisorRefused, VmMissing
 from imageport.formats.disk_stream import DiskStream
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.hypervisor import ExportTraits, FrozenDisk, Hypervisor, Vm, VmDisk, VmSnapshot
@@ -58,7 +59,9 @@ class VsphereHypervisor(Hypervisor):
 
     def remove_snapshot(self, vm: Vm, snapshot: VmSnapshot) -> None:
         """Remove a snapshot of ours; waits until its disks are merged."""
-        snapshots.remove_snapshot(self._session, self._inventory.reference(vm), vm, snapshot)
+        with contextlib.suppress(VmMissing):  # the machine: its snapshots went with it
+            machine = self._inventory.reference(vm)
+            snapshots.remove_snapshot(self._session, machine, vm, snapshot)
 
     def freeze(self, vm: Vm, snapshot: VmSnapshot, disk: VmDisk) -> FrozenDisk:
         """Look up size and change id of the disk in the snapshot."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from imageport.errors import HypervisorRefused, InputError, VmMissing
+from imageport.errors import HypervisorRefused, HypervisorUnreachable, InputError, VmMissing
 from imageport.hypervisor import OWN_PREFIX, Vm, VmDisk, VmSnapshot
 from imageport.hypervisors.vsphere.session import VsphereSession
 
@@ -63,10 +63,12 @@ def take_snapshot(session: VsphereSession, machine: Any, vm: Vm, name: str) -> V
 
 
 def remove_snapshot(session: VsphereSession, machine: Any, vm: Vm, snapshot: VmSnapshot) -> None:
-    """Remove a snapshot that this product took; machine or snapshot may be gone."""
-    known: list[VmSnapshot] = []
-    with contextlib.suppress(VmMissing):
-        known = [one for one in current_snapshots(session, machine, vm) if one.id == snapshot.id]
+    """Remove a snapshot that this product took; machine or snapshot may be gone.
+
+    Raises:
+        HypervisorUnreachable: its task is gone, and the snapshot is still there.
+    """
+    known = _current(session, machine, vm, snapshot)
     if not all(one.is_ours for one in [snapshot, *known]):
         raise InputError(
             f"Cannot remove snapshot '{snapshot.name}' of '{vm.location}': this product did not "
@@ -81,6 +83,18 @@ def remove_snapshot(session: VsphereSession, machine: Any, vm: Vm, snapshot: VmS
             doing, lambda: one.Remove(removeChildren=False, consolidate=True), repeats=False
         )
         session.wait_for_task(doing, task, deadline_seconds=_REMOVE_SECONDS)
+        return
+    # What is missing may be the task: a vCenter that starts again forgets those it had.
+    if _current(session, machine, vm, snapshot):
+        raise HypervisorUnreachable(f"Cannot {doing}: its task is gone, and it is still there.")
+
+
+def _current(
+    session: VsphereSession, machine: Any, vm: Vm, snapshot: VmSnapshot
+) -> list[VmSnapshot]:
+    with contextlib.suppress(VmMissing):
+        return [one for one in current_snapshots(session, machine, vm) if one.id == snapshot.id]
+    return []
 
 
 def current_snapshots(session: VsphereSession, machine: Any, vm: Vm) -> tuple[VmSnapshot, ...]:
