@@ -36,6 +36,7 @@ from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
 from imageport.hypervisors.vsphere.inventory import disks_of
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.hypervisors.vsphere.lease_stream import checksums_of
+from imageport.hypervisors.vsphere.session import VsphereSession
 from imageport.hypervisors.vsphere.settings import VsphereSettings
 from imageport.hypervisors.vsphere.snapshots import frozen_device, remove_snapshot, snapshots_of
 from imageport.model import MIB
@@ -588,6 +589,47 @@ def test_what_is_no_vcenter_is_told_apart(
         with pytest.raises(kind, match=said) as caught:
             link.product()
         assert "very-secret" not in str(caught.value)
+
+
+class TwoThreads(VsphereSession):
+    """Stays logged in, and counts its own logins."""
+
+    def __init__(self) -> None:
+        super().__init__(SETTINGS)
+        self.own = 0
+
+    def _ensure(self) -> None:
+        """Be connected."""
+
+    def _login(self) -> None:
+        self.own += 1
+        self._logins += 1
+
+
+def test_a_login_that_another_thread_spoilt_is_made_again():
+    session = TwoThreads()
+    answers = [True, True, False]
+
+    def ask() -> str:
+        if len(answers) == 3:
+            session._logins += 1  # the other thread's, whose cookie then was overwritten
+        if answers.pop(0):
+            raise vim.fault.NotAuthenticated
+        return "an answer"
+
+    assert session.call("ask", ask) == "an answer"
+    assert session.own == 1
+
+
+def test_a_session_that_never_holds_is_refused():
+    session = TwoThreads()
+
+    def ask() -> None:
+        raise vim.fault.NotAuthenticated
+
+    with pytest.raises(HypervisorLoginRefused, match="Cannot ask"):
+        session.call("ask", ask)
+    assert session.own == 2
 
 
 def test_everything_wrong_with_settings_is_said_at_once():

@@ -30,6 +30,9 @@ _OLDEST = "vim.version.version9"
 _IDLE_SECONDS = 20
 """A connection idle for longer is made anew: servers close them without a word."""
 _PAGE_OBJECTS = 500
+_RENEWALS = 2
+"""A call that another thread made while this one logged in may bring back the cookie of nobody,
+which the client takes for the session's."""
 
 _Result = TypeVar("_Result")
 Facts = dict[str, Any]
@@ -90,20 +93,17 @@ class VsphereSession:
         server = self.settings.location
         with asking(doing, server=server):
             self._ensure()
-            logins = self._logins
             if not repeats:
                 # Never on a connection that the server may have closed meanwhile: that would fail,
                 # and nobody could say whether it was done.
                 self._stub.DropConnections()
             try:
-                return work()
-            except vim.fault.NotAuthenticated:
-                self.renew(logins)
+                return self._logged_in(work)
             except OSError:
                 # The server closed a connection of the pool: the client has dropped all of them.
                 if not repeats:
                     raise
-            return work()
+            return self._logged_in(work)
 
     def renew(self, logins: int | None = None) -> None:
         """Log in again, unless another thread did since there were ``logins`` of them."""
@@ -163,6 +163,15 @@ class VsphereSession:
         ):
             content.sessionManager.Logout()
         stub.DropConnections()
+
+    def _logged_in(self, work: Callable[[], _Result]) -> _Result:
+        for _ in range(_RENEWALS):
+            logins = self._logins
+            try:
+                return work()
+            except vim.fault.NotAuthenticated:
+                self.renew(logins)
+        return work()
 
     def _ensure(self) -> None:
         with self._lock:
