@@ -198,6 +198,23 @@ def test_two_l1_entries_for_one_table_are_refused(in_memory: InMemory, sound: by
         open_disk(in_memory(bytes(content)))
 
 
+def test_many_clusters_in_one_place_are_no_disk(folder: LocalFolder) -> None:
+    """8192 entries of an L2 table for the same 64 KiB: half a GiB out of 400 KiB."""
+    qemu(folder, "qemu-img", "create", "-f", "qcow2", "x.qcow2", "512M")
+    qemu(folder, "qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", "x.qcow2")
+    content = bytearray((folder.root / "x.qcow2").read_bytes())
+    (l1,) = struct.unpack_from(">Q", content, 40)
+    (l2,) = struct.unpack_from(">Q", content, l1)
+    l2 &= 2**56 - 512
+    content[l2 : l2 + 65536] = content[l2 : l2 + 8] * 8192
+    (folder.root / "x.qcow2").write_bytes(content)
+    with (
+        open_disk(folder.open_read("x.qcow2")) as disk,
+        pytest.raises(BadDisk, match="needed a place of its own for each"),
+    ):
+        list(disk.extents())
+
+
 def test_a_zero_mark_in_version_2_is_damage(folder: LocalFolder, in_memory: InMemory) -> None:
     write_raw(folder.root / "x.raw", 41)
     convert(folder, "-o", "compat=0.10")

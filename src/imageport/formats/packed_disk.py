@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from imageport.errors import BadDisk
 from imageport.formats._extent_merge import allocated_extents, merged
 from imageport.formats._unpack_ahead import Pieces, in_order, joined
 from imageport.formats.disk_file import DiskFile
@@ -91,14 +92,26 @@ class PackedDisk(DiskFile):
         return in_order(self._jobs(ranges))
 
     def _stored_extents(self) -> Iterator[Extent]:
+        taken = 0
         for part in self.parts(0, self.size_bytes):
             if part.state is not ExtentState.DATA or part.stored_bytes:
                 yield Extent(part.offset, part.length, part.state)
                 continue
+            taken += part.length
+            self._check_taken(taken)
             shift = part.offset - part.place
             allocated = self._stored.allocated()
             for one in allocated_extents(allocated, part.place, part.length, ExtentState.ZERO):
                 yield Extent(one.offset_bytes + shift, one.length_bytes, one.state)
+
+    def _check_taken(self, taken_bytes: int) -> None:
+        """Refuse units that share places: a small file would be an endless disk."""
+        if taken_bytes > self._file.size_bytes:
+            raise BadDisk(
+                f"Bad {self.format_name} '{self.location}': found {taken_bytes} bytes of disk in a "
+                f"file of {self._file.size_bytes} bytes, needed a place of its own for each.",
+                object=self.location,
+            )
 
     def _unpacked(self, unit: PackedPart) -> bytes:
         with self._keeping:
