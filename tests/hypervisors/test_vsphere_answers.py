@@ -33,7 +33,7 @@ from imageport.hypervisors.vsphere.datastore_disk import (
 )
 from imageport.hypervisors.vsphere.faults import error_of
 from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
-from imageport.hypervisors.vsphere.inventory import disks_of
+from imageport.hypervisors.vsphere.inventory import Inventory, disks_of
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.hypervisors.vsphere.lease_stream import checksums_of
 from imageport.hypervisors.vsphere.session import VsphereSession
@@ -183,6 +183,30 @@ def test_a_removal_whose_task_is_forgotten_is_believed_when_the_snapshot_is_gone
     session, asked = removing(1, 1)
     with pytest.raises(HypervisorUnreachable, match="its task is gone, and it is still there"):
         remove_snapshot(session, None, FROZEN.vm, FROZEN.snapshot)
+
+
+def test_a_machine_in_a_vapp_has_the_path_of_its_folders():
+    root, center, folder = vim.Folder("root"), vim.Datacenter("dc"), vim.Folder("vm")
+    outer, inner = vim.VirtualApp("outer"), vim.VirtualApp("inner")
+    machine, pool = vim.VirtualMachine("gold"), vim.ResourcePool("pool")
+    tree: dict[Any, dict[str, Any]] = {
+        machine: {"name": "gold", "parentVApp": inner},
+        inner: {"name": "inner", "parent": outer, "parentVApp": outer},
+        outer: {"name": "outer", "parent": pool, "parentFolder": folder},
+        folder: {"name": "vm", "parent": center},
+        center: {"name": "DC", "parent": root},
+        pool: {"name": "Resources", "parent": None},
+    }
+
+    class Tree(Session):
+        content = SimpleNamespace(rootFolder=root)
+
+        def read_one(self, _doing: str, one: Any, paths: list[str]) -> dict[str, Any]:
+            return {path: tree[one][path] for path in paths if path in tree[one]}
+
+    session: Any = Tree()
+    assert Inventory(session).path(machine) == "/DC/vm/outer/inner/gold"
+    assert Inventory(session).datacenter(machine) == (center, "DC")
 
 
 BASE = {"fileName": "[store] gold/gold.vmdk"}

@@ -23,6 +23,12 @@ _SHOWN = 20
 """Most places that a message lists."""
 _DEPTH = 64
 """Folders above a machine; more is no tree."""
+_ABOVE_IN_APP: dict[type, list[str]] = {
+    vim.VirtualMachine: ["parentVApp"],
+    vim.VirtualApp: ["parentVApp", "parentFolder"],
+}
+"""A machine in a vApp has no parent, and a vApp's is a resource pool: neither leads to the folders
+that the path is made of."""
 
 
 class Inventory:
@@ -145,9 +151,10 @@ class Inventory:
         chain: list[tuple[Any, str]] = []
         root = self._session.content.rootFolder
         while one is not None and one != root and len(chain) < _DEPTH:
-            facts = self._session.read_one("read the inventory", one, ["name", "parent"])
+            above = [*_ABOVE_IN_APP.get(type(one), []), "parent"]
+            facts = self._session.read_one("read the inventory", one, ["name", *above])
             chain.append((one, str(facts.get("name", "?"))))
-            one = facts.get("parent")
+            one = next((facts[name] for name in above if facts.get(name) is not None), None)
         return chain
 
 
