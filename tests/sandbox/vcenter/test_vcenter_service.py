@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyVmomi import vim
 
-from imageport.errors import MissingTool
+from imageport.errors import EngineFailed, MissingTool
 from imageport.sandbox.processes import SERVICE_MARK, marked_processes
 from imageport.sandbox.vcenter import program
 from imageport.sandbox.vcenter.certificate import ServerCertificate
@@ -41,13 +41,16 @@ def test_another_certificate_is_shown_at_once(own_lab: VcenterLab):
     assert own_lab.get("/about")[0] == 200
 
 
-def test_nothing_is_left_after_a_stop(own_lab: VcenterLab):
+def test_nothing_is_left_after_a_stop_even_of_a_killed_one(own_lab: VcenterLab):
     root, port = own_lab.service.datastore.parent, own_lab.service.port
     assert len(marked_processes(root, SERVICE_MARK)) == 1
+    child = own_lab.service._child
+    assert child is not None
+    child.kill(signal.SIGKILL)
     own_lab.service.stop()
     own_lab.service.stop()
     assert marked_processes(root, SERVICE_MARK) == []
-    assert list((root / "tmp").iterdir()) == []
+    assert not (root / "tmp").exists()
     own_lab.service.start()
     assert own_lab.service.port == port
 
@@ -100,6 +103,27 @@ def test_a_privilege_that_is_missing_is_named_and_kept_back(lab: VcenterLab):
     with pytest.raises(vim.fault.NoPermission) as caught:
         lab.golden().ExportSnapshot()
     assert caught.value.privilegeId == EXPORT
+
+
+def test_a_build_leaves_nothing_but_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("IMAGEPORT_CACHE", str(tmp_path))
+    go = tmp_path / "go"
+    # Plays a Go that leaves what it works with; then one that fails at it.
+    go.write_text(
+        '#!/bin/sh\n[ "$1" = env ] && { echo go1.26.0; exit; }\n'
+        'echo half >"$GOTMPDIR/left"; for last; do before=$target target=$last; done\n'
+        '[ -e "$FAIL" ] && exit 1; echo program >"$before"\n'
+    )
+    go.chmod(0o755)
+    monkeypatch.setattr(program, "find_go", lambda: go)
+    monkeypatch.setenv("FAIL", str(go))
+    with pytest.raises(EngineFailed, match="go build ended with 1"):
+        program.vcsim_program()
+    assert {path.name for path in (tmp_path / "vcsim").iterdir()} == {"lock"}
+    monkeypatch.setenv("FAIL", "")
+    built = program.vcsim_program()
+    assert built.read_text() == "program\n"
+    assert {path.name for path in (tmp_path / "vcsim").iterdir()} == {"lock", built.name}
 
 
 def test_without_go_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -46,7 +46,8 @@ def vcsim_program() -> Path:
     with _locked(folder / "lock"):
         if not program.exists():
             part = folder / f"{program.name}.part"
-            _build(go, part)
+            with _workshop(folder) as temporary:
+                _build(go, part, temporary)
             part.replace(program)
             _forget_old(folder)
     return program
@@ -107,11 +108,23 @@ def _version(go: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _build(go: Path, target: Path) -> None:
+@contextlib.contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    """Give a folder for Go's hundreds of megabytes; what a killed build left there goes first."""
+    temporary = folder / "build"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build(go: Path, target: Path, temporary: Path) -> None:
     argv = [str(go), "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(target)]
     try:
         done = subprocess.run(
-            [*argv, "."], env=_environment(), cwd=SOURCES,
+            [*argv, "."], env={**_environment(), "GOTMPDIR": str(temporary)}, cwd=SOURCES,
             capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
