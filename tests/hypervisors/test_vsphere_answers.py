@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from imageport.hypervisors.vsphere.hypervisor import VsphereHypervisor
 from imageport.hypervisors.vsphere.inventory import Inventory, disks_of
 from imageport.hypervisors.vsphere.lease import ExportLease, LeaseUrl
 from imageport.hypervisors.vsphere.lease_stream import checksums_of
+from imageport.hypervisors.vsphere.privileges import PRIVILEGES
 from imageport.hypervisors.vsphere.session import VsphereSession
 from imageport.hypervisors.vsphere.settings import VsphereSettings
 from imageport.hypervisors.vsphere.snapshots import frozen_device, remove_snapshot, snapshots_of
@@ -654,6 +656,16 @@ def test_a_session_that_never_holds_is_refused():
     with pytest.raises(HypervisorLoginRefused, match="Cannot ask"):
         session.call("ask", ask)
     assert session.own == 2
+
+
+def test_the_page_of_vsphere_names_the_privileges_that_are_asked_for():
+    page = (Path(__file__).parents[2] / "docs" / "vsphere.md").read_text()
+    table = page.split("| privilege | on | for |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+(?:\.\w+)+)`", table)) == {one.id for one in PRIVILEGES}
+    for row in table.splitlines()[2:]:
+        named = [one for one in PRIVILEGES if f"`{one.id}`" in row]
+        assert {one.optional for one in named} == {"(optional)" in row}
+        assert {one.on_files for one in named} == {"datastores" in row}
 
 
 def test_everything_wrong_with_settings_is_said_at_once():
