@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from imageport.closable import Closable
 from imageport.cloud import PermissionGap
 from imageport.errors import InputError, VmMissing
 from imageport.formats.disk_stream import DiskStream
@@ -138,7 +137,7 @@ class ExportTraits:
     differences: bool = False
 
 
-class Hypervisor(ABC):
+class Hypervisor(Closable):
     """One vCenter, host or pool, for one run; reads master images and never changes them.
 
     The only thing that is ever created is a snapshot whose name begins with `OWN_PREFIX`. All
@@ -228,14 +227,3 @@ class Hypervisor(ABC):
     @abstractmethod
     def close(self) -> None:
         """Log out; may be called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

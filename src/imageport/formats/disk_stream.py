@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
+
+from imageport.closable import Closable
 
 
 class ByteStream(Protocol):
@@ -19,7 +20,7 @@ class ByteStream(Protocol):
         """Return up to ``length_bytes``, fewer only at the end; `ExportInterrupted` when cut."""
 
 
-class DiskStream(ABC):
+class DiskStream(Closable):
     """A disk on its way: what comes is DATA, what does not come reads as zeros.
 
     One thread reads it, once. Whoever opened it closes it; closing one that was not finished gives
@@ -61,14 +62,3 @@ class DiskStream(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the connection; may be called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
+from imageport.closable import Closable
 from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK, Extent
 
 PIECE_BYTES = MIB
@@ -14,7 +13,7 @@ PIECE_BYTES = MIB
 _ZERO_PIECE = bytes(PIECE_BYTES)
 
 
-class VirtualDisk(ABC):
+class VirtualDisk(Closable):
     """A readable disk: a VHDX file, a raw file, a chain, a cloud snapshot.
 
     Read-only by construction. All methods may be called from several threads. Whoever opened it
@@ -65,17 +64,6 @@ class VirtualDisk(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release what lies below."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def zero_pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
+from imageport.closable import Closable
 from imageport.model import FileIdentity
 
 
-class ByteFile(ABC):
+class ByteFile(Closable):
     """A file opened for reading.
 
     Opened without an oplock and, where asked, denying writers. All methods may be called from
@@ -56,17 +55,6 @@ class ByteFile(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the handle."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class WritableFile(ByteFile):

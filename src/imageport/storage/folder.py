@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from imageport.closable import Closable
 from imageport.errors import ImageportError, InputError
 from imageport.storage.byte_file import ByteFile, WritableFile
 
@@ -23,7 +22,7 @@ class FileStat:
     is_folder: bool = False
 
 
-class Folder(ABC):
+class Folder(Closable):
     """Files under one root, by relative names with ``/`` between parts.
 
     A name that would leave the root (``..``, absolute, drive letters, NUL) raises `InputError`.
@@ -111,14 +110,3 @@ class Folder(ABC):
             with contextlib.suppress(ImageportError):  # the first error is the one to report
                 self.delete(part)
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
