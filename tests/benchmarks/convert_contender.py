@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from imageport.formats.file_target import RawFileTarget
 from imageport.formats.opening import open_disk
 from imageport.formats.plain_copy import copy_plainly
+from imageport.formats.raw_target import RawFileTarget
 from imageport.progress import silent
 from imageport.storage.local import LocalFolder
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from imageport.formats.file_target import VhdxFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.formats.vmdk_stream import VmdkStream
 from imageport.hypervisors.http_stream import ResponseStream, ask
 from imageport.hypervisors.tls_trust import TlsTrust, TrustedConnection

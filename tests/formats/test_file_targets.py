@@ -11,9 +11,11 @@ import pytest
 
 from imageport.errors import InputError, NameTaken, ResourceGone, ShareFull, TransferError
 from imageport.formats._touched_blocks import TouchedBlocks
-from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.file_target import OWN_SUFFIX, FileTarget
+from imageport.formats.raw_target import RawFileTarget
 from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
 from imageport.formats.vhdx import VhdxDisk
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK, ZERO_DIGEST, ExtentState
 from imageport.storage.folder import Folder
 from imageport.storage.local import LocalFolder

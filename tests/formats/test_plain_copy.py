@@ -14,9 +14,10 @@ import pytest
 from vhdx_bytes import SIZE, expected, small_vhdx
 
 from imageport.errors import ShareError, ShareFull, SourceChanged
-from imageport.formats.file_target import RawFileTarget, VhdxFileTarget
 from imageport.formats.opening import open_disk
 from imageport.formats.plain_copy import copy_plainly
+from imageport.formats.raw_target import RawFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, ExtentState
 from imageport.progress import Event, EventKind, silent

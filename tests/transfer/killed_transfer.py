@@ -15,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic_disk import DATA, HOLE, ZERO, SyntheticDisk
 
-from imageport.formats.file_target import FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.file_target import FileTarget
+from imageport.formats.raw_target import RawFileTarget
 from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import BLOCK_BYTES
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder

@@ -18,8 +18,9 @@ from target_contract import (
 )
 
 from imageport.errors import CloudRefused, ResourceGone
-from imageport.formats.file_target import RawFileTarget, VhdxFileTarget
+from imageport.formats.raw_target import RawFileTarget
 from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import BLOCK_BYTES
 from imageport.storage.local import LocalFolder
 from imageport.storage.memory import MemoryFolder

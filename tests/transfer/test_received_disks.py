@@ -22,7 +22,7 @@ from imageport.errors import (
     TransferCancelled,
     VerificationFailed,
 )
-from imageport.formats.file_target import VhdxFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import BLOCK_BYTES, MIB, ZERO_BLOCK
 from imageport.progress import Event
 from imageport.storage.memory import MemoryFolder

@@ -19,7 +19,7 @@ from imageport.errors import (
     ShareFull,
     TransferCancelled,
 )
-from imageport.formats.file_target import VhdxFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import BLOCK_BYTES, MIB
 from imageport.progress import Event, EventKind
 from imageport.storage.memory import MemoryFolder

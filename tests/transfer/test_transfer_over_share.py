@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imageport.formats.file_target import VhdxFileTarget
 from imageport.formats.raw import RawDisk
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, MIB
 from imageport.sandbox.samba import SambaServer

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from imageport.cli.disk_arguments import DISK_HELP, opened_disk, opened_folder
 from imageport.cli.progress_lines import ProgressLines
 from imageport.errors import InputError, NameTaken, VerificationFailed
-from imageport.formats.file_target import OWN_SUFFIX, FileTarget, RawFileTarget, VhdxFileTarget
+from imageport.formats.file_target import OWN_SUFFIX, FileTarget
 from imageport.formats.plain_copy import copy_plainly
+from imageport.formats.raw_target import RawFileTarget
 from imageport.formats.vhd_target import FixedVhdFileTarget, VhdFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, TransferStats
 from imageport.progress import EventSink, silent

@@ -15,8 +15,9 @@ from imageport.compose.report_page import report_markdown
 from imageport.compose.site_engine import overlay_over, run_site_engine
 from imageport.compose.steps.order import recommended_names
 from imageport.errors import InputError, NameTaken
-from imageport.formats.file_target import OWN_SUFFIX, FileTarget, VhdxFileTarget
+from imageport.formats.file_target import OWN_SUFFIX, FileTarget
 from imageport.formats.gpt import read_layout
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.progress import EventSink, silent
 from imageport.storage.folder import Folder

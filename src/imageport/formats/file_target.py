@@ -1,33 +1,28 @@
-"""Block targets that are files in a folder: a VHDX or a raw image on a share."""
+"""Block targets that are files in a folder, whatever the format: parts, leftovers, reading back."""
 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 from imageport.errors import (
     BadDisk,
     FileMissing,
     ImageportError,
-    InputError,
     NameTaken,
     ResourceGone,
     TransferError,
     UnsupportedDisk,
 )
-from imageport.formats._touched_blocks import TouchedBlocks
-from imageport.formats._vhdx_new import is_own_file
-from imageport.formats.raw import RawDisk
-from imageport.formats.vhdx import VhdxDisk
-from imageport.formats.vhdx_writer import VhdxWriter
 from imageport.formats.virtual_disk import VirtualDisk
-from imageport.model import BLOCK_BYTES, MIB, ZERO_DIGEST
+from imageport.model import BLOCK_BYTES, ZERO_DIGEST
 from imageport.storage.byte_file import ByteFile, WritableFile
 from imageport.storage.folder import Folder
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 
+Disk = TypeVar("Disk", bound=VirtualDisk)
 OWN_SUFFIX = ".imageport-part"
 """The end of a part file's name that marks it as ours whatever it holds."""
 
@@ -188,59 +183,55 @@ class FileTarget(BlockTarget):
         return self._file
 
 
-class VhdxFileTarget(FileTarget):
-    """A dynamic VHDX in a folder, with the block size that PVS uses.
+class DiskWriter(Protocol):
+    """What makes a file of one format: any order, several threads, durable at `flush`."""
 
-    ``sparse`` asks the server to keep holes inside payload blocks. It is off by default: Windows
-    refuses to attach a VHDX that carries the sparse attribute, and what is not allocated takes no
-    room in a dynamic VHDX anyway.
-    """
+    @property
+    def size_bytes(self) -> int:
+        """Return the size the guest sees."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        part_name: str,
-        *,
-        block_bytes: int = 32 * MIB,
-        sector_bytes: int = 512,
-        disk_id: uuid.UUID | None = None,
-        sparse: bool = False,
-    ) -> None:
-        traits = TargetTraits("vhdx-file", unwritten_reads_zero=True, max_in_flight=8)
+    @property
+    def finished(self) -> bool:
+        """Tell whether the file is a whole disk."""
+
+    def is_allocated(self, offset_bytes: int) -> bool:
+        """Tell whether the block at an offset was ever written."""
+
+    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
+        """Write inside the disk."""
+
+    def flush(self) -> None:
+        """Make data and block table durable."""
+
+    def finish(self) -> None:
+        """Turn the file into a disk; may be called again."""
+
+
+class WriterTarget(FileTarget):
+    """A file target of a format whose files a `DiskWriter` makes."""
+
+    def __init__(self, folder: Folder, part_name: str, traits: TargetTraits) -> None:
         super().__init__(folder, part_name, traits)
-        self._block_bytes = block_bytes
-        self._sector_bytes = sector_bytes
-        self._disk_id = disk_id
-        self._sparse = sparse
-        self._writer: VhdxWriter | None = None
+        self._writer: DiskWriter | None = None
+
+    @abstractmethod
+    def _begun_writer(self, file: WritableFile) -> DiskWriter:
+        """Return the writer of a new, empty file."""
+
+    @abstractmethod
+    def _reopened_writer(self, file: WritableFile) -> DiskWriter:
+        """Return the writer of a file that an earlier run began; `BadDisk` when it is not ours."""
 
     def flush(self) -> None:
         """Make data and block table durable, so that a resumed transfer finds them."""
         if self._writer is not None and self._file is not None:
             self._writer.flush()
 
-    def open_written(self) -> VhdxDisk:
-        """Open the finished file for reading."""
-        file = self._folder.open_read(self.part_name)
-        try:
-            return VhdxDisk(file)
-        except BaseException:
-            file.close()
-            raise
-
     def _write_empty(self, file: WritableFile) -> None:
-        if self._sparse:
-            file.set_sparse()
-        self._writer = VhdxWriter(
-            file,
-            self._size_bytes,
-            block_bytes=self._block_bytes,
-            sector_bytes=self._sector_bytes,
-            disk_id=self._disk_id,
-        )
+        self._writer = self._begun_writer(file)
 
     def _reopen(self, file: WritableFile) -> bool:
-        self._writer = VhdxWriter.reopen(file)
+        self._writer = self._reopened_writer(file)
         if self._writer.size_bytes != self._size_bytes:
             raise BadDisk(
                 f"Bad part file '{self._location}': found a disk of {self._writer.size_bytes} "
@@ -257,79 +248,17 @@ class VhdxFileTarget(FileTarget):
     def _finish(self, file: WritableFile) -> None:  # noqa: ARG002  (the writer holds it)
         self._open_writer().finish()
 
-    def _is_leftover(self, file: ByteFile) -> bool:
-        # A finished one counts: it was sealed by a run that died before it was renamed. So does
-        # one whose first sector a power cut left empty.
-        head = file.read_at(0, min(512, file.size_bytes))
-        return is_own_file(head) or not any(head)
-
-    def _open_writer(self) -> VhdxWriter:
+    def _open_writer(self) -> DiskWriter:
         self._opened()
         if self._writer is None:
             raise TransferError(f"Cannot write '{self._location}': it was not begun.")
         return self._writer
 
 
-class RawFileTarget(FileTarget):
-    """A raw, sparse image in a folder."""
-
-    def __init__(self, folder: Folder, part_name: str, *, sector_bytes: int = 512) -> None:
-        traits = TargetTraits("raw-file", unwritten_reads_zero=True, max_in_flight=8)
-        super().__init__(folder, part_name, traits)
-        self._sector_bytes = sector_bytes
-        self._written: TouchedBlocks | None = None
-        """None after a resume: what a killed run wrote is unknown."""
-
-    @property
-    def flat_file(self) -> WritableFile | None:
-        """Return the part file while it is open."""
-        return self._file
-
-    def flush(self) -> None:
-        """Make the data durable."""
-        if self._file is not None:
-            self._file.flush()
-
-    def open_written(self) -> RawDisk:
-        """Open the file for reading."""
-        file = self._folder.open_read(self.part_name)
-        try:
-            return RawDisk(file, sector_bytes=self._sector_bytes)
-        except BaseException:
-            file.close()
-            raise
-
-    def _write_empty(self, file: WritableFile) -> None:
-        file.set_sparse()
-        file.set_size(self._size_bytes)
-        self._written = TouchedBlocks(self._size_bytes)
-
-    def _reopen(self, file: WritableFile) -> bool:
-        self._written = None
-        if file.size_bytes != self._size_bytes:
-            raise BadDisk(
-                f"Bad part file '{self._location}': found {file.size_bytes} bytes, "
-                f"needed {self._size_bytes}."
-            )
-        return False
-
-    def _reads_zero(self, start: int) -> bool:
-        return self._written is not None and not self._written.has(start)
-
-    def _write(self, start: int, view: memoryview) -> None:
-        end = start + len(view)
-        if start < 0 or end > self._size_bytes:
-            raise InputError(
-                f"Cannot write '{self._location}': bytes {start}..{end} were given, the disk has "
-                f"{self._size_bytes}."
-            )
-        if self._written is not None:
-            self._written.mark(start, len(view))
-        self._opened().write_at(start, view)
-
-    def _finish(self, file: WritableFile) -> None:
-        file.flush()
-
-    def _is_leftover(self, file: ByteFile) -> bool:
-        # A raw file carries no mark: but for its name it is ours when nothing was written to it.
-        return not file.allocated_ranges()
+def opened_as(disk: Callable[[ByteFile], Disk], file: ByteFile) -> Disk:
+    """Return the disk that takes over ``file``, which is closed if it is none."""
+    try:
+        return disk(file)
+    except BaseException:
+        file.close()
+        raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from imageport.errors import BadDisk, InputError, TransferError
+from imageport.errors import InputError
 from imageport.formats import _vhd_layout as layout
 from imageport.formats._vhd_new import is_own
-from imageport.formats.file_target import FileTarget
+from imageport.formats.file_target import DiskWriter, WriterTarget, opened_as
 from imageport.formats.vhd import VhdDisk
 from imageport.formats.vhd_fixed_writer import FixedVhdWriter
 from imageport.formats.vhd_writer import VhdWriter
@@ -15,7 +15,7 @@ from imageport.storage.folder import Folder
 from imageport.transfer.block_target import TargetTraits
 
 
-class VhdFileTarget(FileTarget):
+class VhdFileTarget(WriterTarget):
     """A dynamic VHD in a folder, with the block size that PVS makes by default.
 
     Raises `InputError` for a disk of other sectors than the 512 bytes that VHD knows, and on
@@ -41,57 +41,22 @@ class VhdFileTarget(FileTarget):
                 hint="Write a VHDX.",
             )
         self._block_bytes = block_bytes
-        self._writer: VhdWriter | FixedVhdWriter | None = None
-
-    def flush(self) -> None:
-        """Make data and block table durable, so that a resumed transfer finds them."""
-        if self._writer is not None and self._file is not None:
-            self._writer.flush()
 
     def open_written(self) -> VhdDisk:
         """Open the finished file for reading."""
-        file = self._folder.open_read(self.part_name)
-        try:
-            return VhdDisk(file)
-        except BaseException:
-            file.close()
-            raise
+        return opened_as(VhdDisk, self._folder.open_read(self.part_name))
 
-    def _write_empty(self, file: WritableFile) -> None:
-        self._writer = VhdWriter(file, self._size_bytes, block_bytes=self._block_bytes)
+    def _begun_writer(self, file: WritableFile) -> DiskWriter:
+        return VhdWriter(file, self._size_bytes, block_bytes=self._block_bytes)
 
-    def _take_up(self, file: WritableFile) -> VhdWriter | FixedVhdWriter:
+    def _reopened_writer(self, file: WritableFile) -> DiskWriter:
         return VhdWriter.reopen(file)
-
-    def _reopen(self, file: WritableFile) -> bool:
-        self._writer = self._take_up(file)
-        if self._writer.size_bytes != self._size_bytes:
-            raise BadDisk(
-                f"Bad part file '{self._location}': found a disk of {self._writer.size_bytes} "
-                f"bytes, needed {self._size_bytes}."
-            )
-        return self._writer.finished
-
-    def _reads_zero(self, start: int) -> bool:
-        return not self._open_writer().is_allocated(start)
-
-    def _write(self, start: int, view: memoryview) -> None:
-        self._open_writer().write_at(start, view)
-
-    def _finish(self, file: WritableFile) -> None:  # noqa: ARG002  (the writer holds it)
-        self._open_writer().finish()
 
     def _is_leftover(self, file: ByteFile) -> bool:
         # A finished one counts: it was sealed by a run that died before it was renamed. So does
         # one whose first sector a power cut left empty.
         head = file.read_at(0, min(layout.FOOTER_BYTES, file.size_bytes))
         return is_own(head) or not any(head)
-
-    def _open_writer(self) -> VhdWriter | FixedVhdWriter:
-        self._opened()
-        if self._writer is None:
-            raise TransferError(f"Cannot write '{self._location}': it was not begun.")
-        return self._writer
 
 
 class FixedVhdFileTarget(VhdFileTarget):
@@ -108,10 +73,10 @@ class FixedVhdFileTarget(VhdFileTarget):
         """Return the part file while it is open: the footer lies behind the disk."""
         return self._file
 
-    def _write_empty(self, file: WritableFile) -> None:
-        self._writer = FixedVhdWriter(file, self._size_bytes)
+    def _begun_writer(self, file: WritableFile) -> DiskWriter:
+        return FixedVhdWriter(file, self._size_bytes)
 
-    def _take_up(self, file: WritableFile) -> FixedVhdWriter:
+    def _reopened_writer(self, file: WritableFile) -> DiskWriter:
         return FixedVhdWriter.reopen(file)
 
     def _is_leftover(self, file: ByteFile) -> bool:

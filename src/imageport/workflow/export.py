@@ -12,8 +12,8 @@ from dataclasses import replace
 from imageport.citrix.names import file_of, is_version_of
 from imageport.citrix.vdisk_store import TargetName
 from imageport.errors import FileLocked, VerificationFailed
-from imageport.formats.file_target import VhdxFileTarget
 from imageport.formats.opening import open_disk
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.hypervisor import FrozenDisk
 from imageport.model import GenerationRole
 from imageport.progress import Stage

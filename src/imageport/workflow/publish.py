@@ -8,7 +8,7 @@ from dataclasses import replace
 from imageport.citrix.names import file_of
 from imageport.citrix.vdisk_store import IfExists, VdiskStore
 from imageport.errors import LeaseHeld, ResourceGone
-from imageport.formats.file_target import VhdxFileTarget
+from imageport.formats.vhdx_target import VhdxFileTarget
 from imageport.model import GenerationRole
 from imageport.progress import Stage
 from imageport.state.records import Generation, Publication
