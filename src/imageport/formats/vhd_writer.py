@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Iterator
 from typing import NoReturn, Self
 
-from imageport.errors import BadDisk, InputError
+from imageport.errors import BadDisk
 from imageport.formats import _vhd_layout as layout
 from imageport.formats._vhd_new import (
     END_OF_PLACES_BYTES,
@@ -22,6 +21,7 @@ from imageport.formats._vhd_new import (
 )
 from imageport.formats._vhd_structure import Structure, load_dynamic
 from imageport.formats._vhd_table import check_entries, load_entries, pack_entries
+from imageport.formats.block_table_writer import BlockTableWriter
 from imageport.model import MIB
 from imageport.storage.byte_file import WritableFile
 
@@ -31,7 +31,7 @@ _MOST_LOST = 2
 """A resumed file may hold that many times its blocks: a crash loses places, never many."""
 
 
-class VhdWriter:
+class VhdWriter(BlockTableWriter):
     """A dynamic VHD in the making; blocks never written read as zeros.
 
     While it is unfinished, neither its start nor its end is a footer. `flush` makes data and table
@@ -89,16 +89,12 @@ class VhdWriter:
         self, file: WritableFile, structure: Structure, entries: array[int], *, finished: bool
     ) -> None:
         assert structure.header is not None  # noqa: S101 - of a dynamic disk
-        self._file = file
+        super().__init__(file, finished=finished)
         self._structure = structure
         self._header = structure.header
         self._entries = entries
-        self._finished = finished
         self._stride = block_stride(self._header)
         self._bitmap = b"\xff" * layout.bitmap_bytes(self._header.block_bytes)
-        self._dirty_pages: set[int] = set()
-        self._lock = threading.Lock()
-        self._flush_lock = threading.Lock()
         used = [entry for entry in entries if entry != layout.UNUSED]
         last = max(used, default=0) * layout.SECTOR_BYTES
         self._end_bytes = last + self._stride if used else first_block(self._header)
@@ -109,46 +105,13 @@ class VhdWriter:
         return self._structure.size_bytes
 
     @property
-    def finished(self) -> bool:
-        """Return whether the file is a valid VHD now."""
-        return self._finished
+    def block_bytes(self) -> int:
+        """Return the size of a block's data."""
+        return self._header.block_bytes
 
     def is_allocated(self, offset_bytes: int) -> bool:
         """Return whether the block around this offset has a place in the file."""
         return self._entries[offset_bytes // self._header.block_bytes] != layout.UNUSED
-
-    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
-        """Write ``data`` at a place of the virtual disk; past its end is `InputError`."""
-        view = memoryview(data)
-        if offset_bytes < 0 or offset_bytes + len(view) > self.size_bytes:
-            raise InputError(
-                f"Cannot write '{self._file.location}': bytes {offset_bytes}.."
-                f"{offset_bytes + len(view)} were given, the disk has {self.size_bytes}."
-            )
-        if self._finished:
-            self._unfinish()
-        while view:
-            block, inside = divmod(offset_bytes, self._header.block_bytes)
-            count = min(self._header.block_bytes - inside, len(view))
-            self._file.write_at(self._place(block) + inside, view[:count])
-            view = view[count:]
-            offset_bytes += count
-
-    def flush(self) -> None:
-        """Make everything written so far durable, so that `reopen` finds it."""
-        with self._flush_lock:
-            with self._lock:
-                pages, self._dirty_pages = self._dirty_pages, set()
-                packed = {page: self._packed_page(page) for page in pages}
-            try:
-                for page, data in sorted(packed.items()):
-                    at = self._header.table_offset + page * layout.SECTOR_BYTES
-                    self._file.write_at(at, data)
-                self._file.flush()
-            except BaseException:
-                with self._lock:
-                    self._dirty_pages |= pages
-                raise
 
     def finish(self) -> None:
         """Make the file a VHD, durably: data and table, the footer, last its copy at the start."""
@@ -194,6 +157,9 @@ class VhdWriter:
             hint="Runs that were killed lost room in it: delete the file and begin anew.",
             object=self._file.location,
         )
+
+    def _page_offset(self, page: int) -> int:
+        return self._header.table_offset + page * layout.SECTOR_BYTES
 
     def _packed_page(self, page: int) -> bytes:
         packed = pack_entries(self._entries[page * _PAGE_ENTRIES : (page + 1) * _PAGE_ENTRIES])

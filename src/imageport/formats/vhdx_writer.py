@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import uuid
 from array import array
 from dataclasses import replace
@@ -16,6 +15,7 @@ from imageport.formats import _vhdx_layout as layout
 from imageport.formats._vhdx_bat import check_entries, load_entries
 from imageport.formats._vhdx_new import is_own_file, new_structure, write_structure
 from imageport.formats._vhdx_structure import Structure, load, load_header
+from imageport.formats.block_table_writer import BlockTableWriter
 from imageport.model import MIB
 from imageport.storage.byte_file import WritableFile
 
@@ -23,7 +23,7 @@ _BAT_PAGE_ENTRIES = 512
 """BAT entries are written in pages of 4 KiB, the unit that disks write atomically."""
 
 
-class VhdxWriter:
+class VhdxWriter(BlockTableWriter):
     """A dynamic VHDX in the making; blocks never written read as zeros.
 
     While it is unfinished, the file's signature is one that no reader accepts. `flush` makes data
@@ -103,13 +103,9 @@ class VhdxWriter:
     def _take(
         self, file: WritableFile, structure: Structure, bat: array[int], *, finished: bool
     ) -> None:
-        self._file = file
+        super().__init__(file, finished=finished)
         self._structure = structure
         self._bat = bat
-        self._finished = finished
-        self._dirty_pages: set[int] = set()
-        self._lock = threading.Lock()
-        self._flush_lock = threading.Lock()
         self._end_bytes = max(end for _, end in structure.reserved_ranges)
         for entry in bat:
             if entry & layout.BAT_STATE_MASK == layout.PayloadState.FULLY_PRESENT:
@@ -122,48 +118,14 @@ class VhdxWriter:
         return self._structure.geometry.disk_bytes
 
     @property
-    def finished(self) -> bool:
-        """Return whether the file is a valid VHDX now."""
-        return self._finished
+    def block_bytes(self) -> int:
+        """Return the payload block size."""
+        return self._structure.geometry.block_bytes
 
     def is_allocated(self, offset_bytes: int) -> bool:
         """Return whether the block around this offset has a place in the file."""
         geometry = self._structure.geometry
         return self._bat[geometry.entry_index(offset_bytes // geometry.block_bytes)] != 0
-
-    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
-        """Write ``data`` at a place of the virtual disk; past its end is `InputError`."""
-        view = memoryview(data)
-        if offset_bytes < 0 or offset_bytes + len(view) > self.size_bytes:
-            raise InputError(
-                f"Cannot write '{self._file.location}': bytes {offset_bytes}.."
-                f"{offset_bytes + len(view)} were given, the disk has {self.size_bytes}."
-            )
-        if self._finished:
-            self._unfinish()
-        block_bytes = self._structure.geometry.block_bytes
-        while view:
-            block, inside = divmod(offset_bytes, block_bytes)
-            count = min(block_bytes - inside, len(view))
-            self._file.write_at(self._place(block) + inside, view[:count])
-            view = view[count:]
-            offset_bytes += count
-
-    def flush(self) -> None:
-        """Make everything written so far durable, so that `reopen` finds it."""
-        with self._flush_lock:
-            with self._lock:
-                pages, self._dirty_pages = self._dirty_pages, set()
-                packed = {page: self._packed_page(page) for page in pages}
-            try:
-                for page, data in sorted(packed.items()):
-                    at = self._structure.bat.offset + page * _BAT_PAGE_ENTRIES * 8
-                    self._file.write_at(at, data)
-                self._file.flush()
-            except BaseException:
-                with self._lock:
-                    self._dirty_pages |= pages
-                raise
 
     def finish(self) -> None:
         """Make the file a VHDX, durably: data and table, then headers, then the signature."""
@@ -199,6 +161,9 @@ class VhdxWriter:
                 self._end_bytes = end
                 self._dirty_pages.add(index // _BAT_PAGE_ENTRIES)
             return self._bat[index] & layout.BAT_OFFSET_MASK
+
+    def _page_offset(self, page: int) -> int:
+        return self._structure.bat.offset + page * _BAT_PAGE_ENTRIES * layout.BAT_ENTRY_BYTES
 
     def _packed_page(self, page: int) -> bytes:
         entries = self._bat[page * _BAT_PAGE_ENTRIES : (page + 1) * _BAT_PAGE_ENTRIES]
