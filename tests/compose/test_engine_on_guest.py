@@ -31,7 +31,8 @@ from imageport.sandbox.sample.driver_package import write_ena_package
 from imageport.sandbox.sample.recipe import DISK_GUID, WINDOWS, Variant
 from imageport.storage.local import LocalFolder
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
+# The stories of both workflows compose and judge a whole guest in the short form, too.
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OPTIONS = EngineOptions(list_of_ddcs=("ddc.new.example",), drivers=("ena",))
 SYSTEM_AND_ADMINISTRATORS = "01000490480000005800000000000000140000000200340002000000"
@@ -230,7 +231,6 @@ def test_verify_accepts_the_booted_image_and_tells_the_first_boot(life: Life) ->
     assert "is served by oem" in evidence["network_driver"]
 
 
-@pytest.mark.slow
 def test_the_last_verdict_takes_our_folder_away_when_asked(life: Life, tmp_path: Path) -> None:
     if life.boot is None:
         pytest.skip("the guest player needs root on this machine")
@@ -254,7 +254,6 @@ def test_the_last_verdict_takes_our_folder_away_when_asked(life: Life, tmp_path:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
 def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", Variant.NO_PVS)
     report = run_site_engine(
@@ -265,7 +264,6 @@ def test_two_reasons_to_refuse_come_together(tmp_path: Path) -> None:
     assert report.changes == ()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "code"),
     [
@@ -288,7 +286,6 @@ def test_compose_refuses_and_leaves_every_byte(
     output("qemu-img", "compare", "-f", "raw", "-F", "vhdx", raw, untouched)
 
 
-@pytest.mark.slow
 def test_somebody_elses_disk_is_not_even_looked_into(tmp_path: Path, payload: Path) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", Variant.SMALL)
     other = "99999999-1111-4222-8333-444444444444"
@@ -324,14 +321,12 @@ class DroppingDisk(VirtualDisk):
         return
 
 
-@pytest.mark.slow
 def test_a_share_that_drops_is_named_as_the_cause_and_may_be_retried() -> None:
     with pytest.raises(ShareUnreachable, match="the connection dropped") as caught:
         run_site_engine(DroppingDisk(), a_job(Action.PLAN))
     assert caught.value.retryable
 
 
-@pytest.mark.slow
 def test_the_command_line_prepares_a_copy_and_leaves_the_source(
     tmp_path: Path, payload: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ from imageport.sandbox.sample.programs import run
 from imageport.sandbox.sample.recipe import DISK_GUID, MBR_SIGNATURE, MIB, Partition, Variant
 from imageport.sandbox.sample.windows_files import GuestFile, write_tar
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OPTIONS = EngineOptions(drivers=("ena",), convert_to_uefi=True)
 OLD_IDENTITY = f"mbr:{MBR_SIGNATURE:08x}"
@@ -154,7 +154,6 @@ def test_programs_of_the_image_lie_on_the_efi_partition(alone: Life, tmp_path: P
         assert copy.read_bytes() == kept
 
 
-@pytest.mark.slow
 def test_the_converted_image_boots_once_and_is_verified_and_converted_no_further(
     alone: Life, payload: Path, tmp_path: Path
 ) -> None:
@@ -176,7 +175,6 @@ def test_the_converted_image_boots_once_and_is_verified_and_converted_no_further
     assert again.inspection.disk_guid == identity
 
 
-@pytest.mark.slow
 def test_a_system_reserved_partition_becomes_the_efi_partition(
     reserved: Life, tmp_path: Path
 ) -> None:
@@ -186,7 +184,6 @@ def test_a_system_reserved_partition_becomes_the_efi_partition(
     assert not [one for one in reserved.composed.changes if one.path == "Windows volume"]
 
 
-@pytest.mark.slow
 def test_a_missing_fallback_loader_is_put_in_place_and_started(
     tmp_path: Path, payload: Path
 ) -> None:
@@ -200,7 +197,6 @@ def test_a_missing_fallback_loader_is_put_in_place_and_started(
     assert "firmware started the fallback loader" in result.serial_text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", [Variant.MBR, Variant.MBR_ALONE])
 def test_a_plan_says_the_same_and_leaves_every_byte(
     tmp_path: Path, payload: Path, request: pytest.FixtureRequest, variant: Variant
@@ -230,7 +226,6 @@ def put_volume(raw: Path, first_mib: int, volume: Path) -> None:
          "status=none"])  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_linux_disk_is_refused_by_what_its_partitions_hold(tmp_path: Path) -> None:
     raw = disk_with(tmp_path / "disk.raw", "label: dos", "1MiB,20MiB,83", "21MiB,40MiB,82")
     volume = tmp_path / "root.ext4"
@@ -244,7 +239,6 @@ def test_a_linux_disk_is_refused_by_what_its_partitions_hold(tmp_path: Path) -> 
     assert reasons["unknown_guest"].endswith("this looks like Linux.")
 
 
-@pytest.mark.slow
 def test_two_windows_are_refused_with_both_partitions(tmp_path: Path) -> None:
     raw = disk_with(tmp_path / "disk.raw", "label: dos", "1MiB,60MiB,7,*", "64MiB,60MiB,7")
     contents, volume = tmp_path / "windows.tar", tmp_path / "windows.ntfs"
@@ -257,7 +251,6 @@ def test_two_windows_are_refused_with_both_partitions(tmp_path: Path) -> None:
     assert reasons == ["Windows lies in partitions 1, 2."]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", [Variant.SMALL, Variant.MBR_ALONE])
 def test_a_dynamic_disk_is_refused_on_either_table(
     tmp_path: Path, payload: Path, variant: Variant

@@ -228,10 +228,12 @@ class Story:
     def test_no_hive_and_no_added_file_is_open_to_ordinary_users(
         self, laboratory: Laboratory, windows_volume: Path
     ) -> None:
-        for path in ("Windows/System32/config/SYSTEM", "Windows/System32/config/SOFTWARE"):
+        ours = "Windows/ImageportFirstBoot/plan.txt"
+        for path in ("Windows/System32/config/SYSTEM", "Windows/System32/config/SOFTWARE", ours):
             assert (windows_volume / path).exists()
             text = run("ntfssecaudit", "-v", laboratory.story["volume"], "/" + path)
             assert "S-1-1-0" not in text, f"{path} grants Everyone something"
+        assert "S-1-5-32-545" not in text, f"{ours} grants Users something"
 
     def test_foreign_and_own_digest_of_the_source_agree_that_it_was_never_written(
         self,

@@ -49,6 +49,12 @@ def contents(root: Path) -> dict[str, str]:
 class TestMcsToPvs(Story):
     """From a machine of a vCenter; what is exported first is then a vDisk as any."""
 
+    @pytest.mark.slow
+    def test_virt_inspector_recognises_the_published_windows(
+        self, laboratory: MasterLaboratory
+    ) -> None:
+        super().test_virt_inspector_recognises_the_published_windows(laboratory)
+
     def test_qemu_finds_the_export_equal_to_the_masters_disk(
         self, laboratory: MasterLaboratory
     ) -> None:
