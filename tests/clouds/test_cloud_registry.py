@@ -6,8 +6,9 @@ import pytest
 
 from imageport.cloud import Cloud
 from imageport.clouds import registry
-from imageport.clouds.registry import CLOUDS, CloudEntry, cloud_class
+from imageport.clouds.registry import CLOUDS, cloud_class
 from imageport.errors import InputError, MissingTool
+from imageport.implementations import Implementation
 
 
 @pytest.mark.parametrize("name", sorted(CLOUDS))
@@ -24,7 +25,7 @@ def test_an_unknown_cloud_is_refused_with_the_known_names():
 
 
 def test_a_missing_client_library_is_named(monkeypatch: pytest.MonkeyPatch):
-    entry = CloudEntry("imageport_no_such_cloud_library", "X", "nimbus-sdk")
+    entry = Implementation("imageport_no_such_cloud_library", "X", "nimbus-sdk")
     monkeypatch.setitem(registry.CLOUDS, "nimbus", entry)
     with pytest.raises(MissingTool) as caught:
         cloud_class("nimbus")

@@ -7,7 +7,8 @@ import pytest
 from imageport.errors import InputError, MissingTool
 from imageport.hypervisor import Hypervisor
 from imageport.hypervisors import registry
-from imageport.hypervisors.registry import HYPERVISORS, HypervisorEntry, hypervisor_class
+from imageport.hypervisors.registry import HYPERVISORS, hypervisor_class
+from imageport.implementations import Implementation
 
 
 @pytest.mark.parametrize("name", sorted(HYPERVISORS))
@@ -24,7 +25,7 @@ def test_an_unknown_hypervisor_is_refused_with_the_known_names():
 
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch):
-    entry = HypervisorEntry("imageport_no_such_client", "X", "bochs-sdk")
+    entry = Implementation("imageport_no_such_client", "X", "bochs-sdk")
     monkeypatch.setitem(registry.HYPERVISORS, "bochs", entry)
     with pytest.raises(MissingTool) as caught:
         hypervisor_class("bochs")
