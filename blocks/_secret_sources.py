@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from imageport.errors import InputError
+
+StoredPassword = Annotated[
+    SecretStr | None,
+    Field(
+        description="Password, readable by every client of this API; better name a source below."
+    ),
+]
+PasswordVariable = Annotated[
+    str, Field(description="Environment variable of the worker that holds the password.")
+]
+PasswordFile = Annotated[
+    str, Field(description="File on the worker's machine that holds the password.")
+]
+"""The three sources of a password, in the order of the run form."""
 
 _LIMIT_BYTES = 16 * 1024
 

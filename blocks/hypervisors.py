@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic import Field, HttpUrl, model_validator
 
 from blocks._block import ImageportBlock
-from blocks._secret_sources import read_secret
+from blocks._secret_sources import (
+    PasswordFile,
+    PasswordVariable,
+    StoredPassword,
+    read_secret,
+)
 from blocks.shares import Host
 from imageport.hypervisor import Hypervisor
 
@@ -20,16 +25,9 @@ class _Connection(ImageportBlock):
     host: Host = Field(description="Server: a DNS name or an address.")
     port: int = Field(default=443, ge=1, le=65535, description="TCP port of the server.")
     username: str = Field(min_length=1, description="User with the privileges that docs name.")
-    password: SecretStr | None = Field(
-        default=None,
-        description="Password, readable by every client of this API; better name a source below.",
-    )
-    password_variable: str = Field(
-        default="", description="Environment variable of the worker that holds the password."
-    )
-    password_file: str = Field(
-        default="", description="File on the worker's machine that holds the password."
-    )
+    password: StoredPassword = None
+    password_variable: PasswordVariable = ""
+    password_file: PasswordFile = ""
     thumbprint: str = Field(
         default="",
         pattern=f"^{_THUMBPRINT}?$",

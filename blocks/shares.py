@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, StringConstraints, model_validator
+from pydantic import Field, HttpUrl, StringConstraints, model_validator
 
 from blocks._block import ImageportBlock
-from blocks._secret_sources import read_secret
+from blocks._secret_sources import (
+    PasswordFile,
+    PasswordVariable,
+    StoredPassword,
+    read_secret,
+)
 from imageport.storage.folder import Folder
 from imageport.storage.locate import open_folder
 from imageport.storage.smb_location import SmbCredentials
@@ -46,16 +51,9 @@ class SmbShare(ImageportBlock):
         default="", description="Folder inside the share, with forward slashes; empty is its root."
     )
     username: str = Field(default="", description="User who may read, and write if published to.")
-    password: SecretStr | None = Field(
-        default=None,
-        description="Password, readable by every client of this API; better name a source below.",
-    )
-    password_variable: str = Field(
-        default="", description="Environment variable of the worker that holds the password."
-    )
-    password_file: str = Field(
-        default="", description="File on the worker's machine that holds the password."
-    )
+    password: StoredPassword = None
+    password_variable: PasswordVariable = ""
+    password_file: PasswordFile = ""
     domain: str = Field(default="", description="Windows domain of the user.")
     auth: Literal["negotiate", "kerberos", "ntlm"] = Field(
         default="negotiate", description="How to prove who we are; kerberos allows no fall-back."
