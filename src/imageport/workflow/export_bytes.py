@@ -52,6 +52,8 @@ class ExportBytes:
         self._frozen = frozen
         self._way = way
         self._areas: Areas | None = None
+        self._top: VirtualDisk | None = None
+        """The frozen disk by ranges, where the areas were asked for."""
         self._open = contextlib.ExitStack()
         self._stage = Stage(STAGE, place.events, total=frozen.size_bytes)
 
@@ -83,8 +85,8 @@ class ExportBytes:
     def move(self, target: BlockTarget, request: TransferRequest) -> TransferResult:
         """Bring the disk to the target; errors are those of `transfer` and `receive`."""
         traits = self._place.hypervisor.traits
-        if self._areas is not None:
-            return self._move_changes(target, request, self._areas)
+        if self._areas is not None and self._top is not None:
+            return self._move_changes(target, request, self._top, self._areas)
         if self._way is ExportWay.RANGES or not traits.streams:
             self.words = "by ranges"
             with self._place.hypervisor.open_ranges(self._frozen) as disk:
@@ -121,17 +123,17 @@ class ExportBytes:
         if manifest is None:
             return None
         try:
-            top = self._open.enter_context(self._place.hypervisor.open_ranges(self._frozen))
+            self._top = self._open.enter_context(self._place.hypervisor.open_ranges(self._frozen))
         except HypervisorRefused as error:
             self._stage.advance(0, f"{error.message} All is read as a stream.")
             return None
-        if not _sample_agrees(top, outside_of(manifest, areas, top.size_bytes)):
+        if not _sample_agrees(self._top, outside_of(manifest, areas, self._top.size_bytes)):
             self._stage.advance(0, "what the hypervisor calls unchanged differs: all is read")
             return None
         return list(areas)
 
     def _move_changes(
-        self, target: BlockTarget, request: TransferRequest, areas: Areas
+        self, target: BlockTarget, request: TransferRequest, top: VirtualDisk, areas: Areas
     ) -> TransferResult:
         self.built_on_previous = True
         changed = sum(length for _, length in areas)
@@ -139,7 +141,6 @@ class ExportBytes:
         manifest = self._digests_of_previous()
         known = outside_of(manifest, areas, self._frozen.size_bytes) if manifest else None
         base = self._open.enter_context(self._previous_disk())
-        top = self._open.enter_context(self._place.hypervisor.open_ranges(self._frozen))
         with PatchedDisk(base, top, areas) as disk:
             return transfer(disk, target, replace(request, known=known))
 
