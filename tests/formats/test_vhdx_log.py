@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import struct
 import subprocess
 import time
@@ -326,7 +325,6 @@ def test_patches_read_as_if_they_had_been_written(
             assert inside or not any(wanted[page_at : page_at + PAGE])
 
 
-@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 @pytest.mark.parametrize("first", [0, 8 * PAGE])
 def test_qemu_replays_the_log_to_the_same_bytes(
     folder: LocalFolder, sound: bytes, guest: bytes, first: int

@@ -11,12 +11,12 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from imageport.closable import Closable
 
 Answer = Callable[[bytes, ssl.SSLSocket], None]
 """Gets the head of a request and writes what it wants."""
@@ -90,7 +90,7 @@ def _colons(digits: str) -> str:
     return ":".join(digits[i : i + 2] for i in range(0, len(digits), 2)).upper()
 
 
-class TlsServer:
+class TlsServer(Closable):
     """Listens on loopback; every request of every connection is given to ``answer``."""
 
     def __init__(self, certificate: Certificate, answer: Answer) -> None:
@@ -127,17 +127,6 @@ class TlsServer:
         self.drop_connections()
         for thread in self._threads:
             thread.join(5)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)

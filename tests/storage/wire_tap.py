@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+
+from imageport.closable import Closable
 
 Change = Callable[[bytes], bytes]
 
 
-class WireTap:
+class WireTap(Closable):
     """Listens on `port` and forwards to ``target_port``; ``answer`` may change server packets."""
 
     def __init__(self, target_port: int, answer: Change = lambda packet: packet) -> None:
@@ -39,17 +39,6 @@ class WireTap:
             thread.join(5)
         for end in self._sockets:
             end.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
