@@ -1,0 +1,1 @@
+"""Google Cloud behind the interface `imageport.cloud.Cloud`."""

@@ -1,0 +1,5 @@
+"""A Google Cloud project on this computer: object store, Compute Engine, tokens.
+
+One process; disks and images are sparse files, machines really run. As strict as the references
+say that Google is, and cross-checked by an emulator that nobody here wrote.
+"""

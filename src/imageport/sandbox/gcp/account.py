@@ -1,0 +1,21 @@
+"""The one project that the emulator knows, and what exists in it from the start."""
+
+from __future__ import annotations
+
+PROJECT = "imageport-lab"
+REGION = "europe-west3"
+ZONE = "europe-west3-a"
+BUCKET = "imageport-lab-images"
+"""Uniform bucket-level access, in the region, with the lifecycle rule that the docs ask for."""
+NETWORK = f"projects/{PROJECT}/global/networks/lab"
+SUBNET = f"projects/{PROJECT}/regions/{REGION}/subnetworks/machines"
+BOOT_SUBNET = f"projects/{PROJECT}/regions/{REGION}/subnetworks/boots"
+"""A second subnet, for those who boot disks apart from engine machines."""
+ENGINE_IMAGE = f"projects/{PROJECT}/global/images/imageport-engine"
+"""An operator's own engine image; whatever is launched from it runs its startup script."""
+KMS_KEY = f"projects/{PROJECT}/locations/{REGION}/keyRings/lab/cryptoKeys/images"
+SERVICE_ACCOUNT = f"imageport@{PROJECT}.iam.gserviceaccount.com"
+KEY_FILE = "service-account.json"
+"""Below the service's folder: a key of the service account, whose ``token_uri`` is the emulator."""
+FEDERATION_FILE = "federation.json"
+"""Below the service's folder: a workload identity federation configuration for the emulator."""
