@@ -12,10 +12,10 @@ from types import FrameType
 
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.http_front import HttpFront
-from imageport.sandbox.azure.http_server import WsgiServer
 from imageport.sandbox.azure.knobs import Knobs
 from imageport.sandbox.azure.left_behind import take_up
 from imageport.sandbox.azure.machine_power import guest_shut_down
+from imageport.sandbox.http_server import WsgiServer
 
 ENDPOINT_FILE = "endpoint"
 PORT_FILE = "port"

@@ -18,7 +18,7 @@ DRAINED_BYTES = 8 * 1024 * 1024
 """Of a body that nobody read; behind a larger one the connection is closed."""
 LARGEST_CHUNKED_BYTES = 64 * 1024 * 1024
 IDLE_SECONDS = 120.0
-"""Azure closes idle connections after a few minutes, too."""
+"""Clouds close idle connections after a few minutes, too."""
 
 
 class WsgiServer(ThreadingHTTPServer):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from imageport.sandbox.azure.http_server import DRAINED_BYTES, WsgiServer
+from imageport.sandbox.http_server import DRAINED_BYTES, WsgiServer
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Any:
