@@ -20,7 +20,7 @@ def test_every_registered_cloud_implements_the_whole_interface(name: str):
 
 
 def test_an_unknown_cloud_is_refused_with_the_known_names():
-    with pytest.raises(InputError, match="needed one of aws, azure, memory"):
+    with pytest.raises(InputError, match="needed one of aws, azure, gcp, memory"):
         cloud_class("nimbus")
 
 

@@ -12,6 +12,11 @@ CLOUDS: dict[str, Implementation] = {
         "AzureCloud",
         "azure-mgmt-compute azure-storage-blob azure-identity",
     ),
+    "gcp": Implementation(
+        "imageport.clouds.gcp.cloud",
+        "GcpCloud",
+        "google-cloud-compute google-cloud-storage isal",
+    ),
     "memory": Implementation("imageport.clouds.memory", "MemoryCloud", ""),
 }
 
