@@ -19,8 +19,8 @@ from azure.core.exceptions import (
 )
 from azure.identity import CredentialUnavailableError
 
-from imageport.clouds.azure.clients import hide_queries_in_logs
 from imageport.clouds.azure.error_mapping import asked, gone_already, map_error
+from imageport.clouds.secret_urls import hide_queries_in_logs
 from imageport.errors import (
     CloudError,
     CloudRefused,

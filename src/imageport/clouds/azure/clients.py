@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from functools import cached_property
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from imageport.clouds.azure.arm_http import ArmHttp
 from imageport.clouds.azure.credentials import LaboratoryTokenPolicy
 from imageport.clouds.azure.settings import AzureSettings, is_loopback
+from imageport.clouds.secret_urls import hide_queries_in_logs
 from imageport.model import MIB
 
 MAX_CONNECTIONS: Final = 96
@@ -175,25 +174,3 @@ class AzureClients:
 
 def _proxies(settings: AzureSettings) -> dict[str, str] | None:
     return {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
-
-
-class _HideQueries(logging.Filter):
-    """Cuts query strings from a record: urllib3 logs each request's path with its signature."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record, without what is secret in it."""
-        record.msg = _QUERY.sub("?…", record.getMessage())
-        record.args = ()
-        return True
-
-
-_QUERY = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
-_HIDE_QUERIES: Final = _HideQueries()
-
-
-def hide_queries_in_logs() -> None:
-    """Keep signed URLs out of urllib3's debug log; may be called often."""
-    for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
-        logger = logging.getLogger(name)
-        if _HIDE_QUERIES not in logger.filters:
-            logger.addFilter(_HIDE_QUERIES)

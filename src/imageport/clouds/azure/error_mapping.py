@@ -16,6 +16,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
+from imageport.clouds.secret_urls import shows_secret, without_secrets
 from imageport.errors import (
     CloudError,
     CloudRefused,
@@ -75,10 +76,6 @@ _QUOTA: Final = re.compile(r"quota", re.IGNORECASE)
 _NAMED_ACTION: Final = re.compile(
     r"not have (?:authorization|permission)s? to perform (?:the )?action(?:\(s\)|s)? '([^']+)'"
 )
-_QUERY: Final = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
-_SIGNATURE: Final = re.compile(r"sig(=|%3D)[^\s&'\"<>]+", re.IGNORECASE)
-"""In whatever a URL is quoted in."""
-_LOGIN_IN_URL: Final = re.compile(r"(https?://)[^\s/@]+@")
 
 LOGIN_HINT: Final = "Check the credentials of the worker (identity or block) and its clock."
 
@@ -96,7 +93,7 @@ def asked(action: str, subject: str) -> Iterator[None]:
         yield
     except AzureError as error:
         mapped = map_error(error, action, subject)
-        if _shows_secret(error):
+        if shows_secret(error):
             # A signed URL in the original would be printed with the traceback.
             raise mapped from None
         raise mapped from error
@@ -115,7 +112,7 @@ def map_error(error: AzureError, action: str, subject: str) -> CloudError:
     """Return the error of our tree that says what the caller can do about ``error``."""
     if isinstance(error, HttpResponseError) and error.response is not None:
         return _map_answer(error, action, subject)
-    message = f"{_cannot(action, subject)}: {_clean(error.message)}"
+    message = f"{_cannot(action, subject)}: {without_secrets(error.message)}"
     facts: dict[str, Any] = {"action": action, "azure_code": "", "status": 0}
     if "CERTIFICATE_VERIFY_FAILED" in message or "certificate verify failed" in message:
         hint = "Name the private certificate authority's bundle in the Azure target (ca_bundle)."
@@ -132,7 +129,7 @@ def _map_answer(error: HttpResponseError, action: str, subject: str) -> CloudErr
     status = int(error.status_code or 0)
     code = _code(error)
     whole = (error.error.message if error.error else "") or error.message or ""
-    text = _clean(whole)
+    text = without_secrets(whole)
     message = f"{_cannot(action, subject)}: {code or f'HTTP {status}'}: {text}"
     facts: dict[str, Any] = {"action": action, "azure_code": code, "status": status}
     if status == 429 or code in _THROTTLED:
@@ -201,26 +198,8 @@ def _cannot(action: str, subject: str) -> str:
     if "/" in action:
         verb += f" {_words(parts[-2]).removesuffix('s')}"
     name = subject.rsplit("/", maxsplit=1)[-1] if subject.startswith("/") else subject
-    return f"Cannot {verb} '{_clean(name)}'"
+    return f"Cannot {verb} '{without_secrets(name)}'"
 
 
 def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
-
-
-def _clean(text: str) -> str:
-    """Cut query strings (a signed URL is a secret) and logins, and what is too long to read."""
-    plain = _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text))
-    return " ".join(_SIGNATURE.sub(r"sig\1…", plain).split())[:300]
-
-
-def _shows_secret(error: BaseException | None) -> bool:
-    """Tell whether a traceback of ``error`` and of what caused it would print a query or login."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        text = str(error)
-        if any(secret.search(text) for secret in (_QUERY, _SIGNATURE, _LOGIN_IN_URL)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

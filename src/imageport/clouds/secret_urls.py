@@ -1,0 +1,58 @@
+# References: Azure Storage, "Service SAS"; Cloud Storage, "Signed URLs", "Resumable uploads".
+"""Signed URLs are secrets: cut from every text that people or log files may see."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+LONGEST_TEXT: Final = 300
+"""Of what a cloud says; more is not read."""
+
+_QUERY: Final = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
+_SIGNATURE: Final = re.compile(
+    r"(sig|X-Goog-Signature|upload_id|access_token)(=|%3D)[^\s&'\"<>]+", re.IGNORECASE
+)
+"""In whatever a URL is quoted in."""
+_LOGIN_IN_URL: Final = re.compile(r"(https?://)[^\s/@]+@")
+_LOGGED_QUERY: Final = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
+
+
+def without_secrets(text: str) -> str:
+    """Cut query strings and logins of URLs, and what is too long to read."""
+    plain = _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text))
+    return " ".join(_SIGNATURE.sub(r"\1\2…", plain).split())[:LONGEST_TEXT]
+
+
+def shows_secret(error: BaseException | None) -> bool:
+    """Tell whether a traceback of ``error`` and of what caused it would print a query or login."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = str(error)
+        if any(secret.search(text) for secret in (_QUERY, _SIGNATURE, _LOGIN_IN_URL)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class _HideQueries(logging.Filter):
+    """Cuts query strings from a record: urllib3 logs each request's path with its signature."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record, without what is secret in it."""
+        record.msg = _LOGGED_QUERY.sub("?…", record.getMessage())
+        record.args = ()
+        return True
+
+
+_HIDE_QUERIES: Final = _HideQueries()
+
+
+def hide_queries_in_logs() -> None:
+    """Keep signed URLs out of urllib3's debug log; may be called often."""
+    for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
+        logger = logging.getLogger(name)
+        if _HIDE_QUERIES not in logger.filters:
+            logger.addFilter(_HIDE_QUERIES)
