@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from imageport.clouds.aws.block_client import BlockClient, BlockPage
+from imageport.clouds.reading_ahead import ReadAhead
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused
 
@@ -29,7 +30,7 @@ class SnapshotBlocks:
         self._client = client
         self._windows: deque[tuple[int, int, dict[int, str]]] = deque(maxlen=KEPT_PAGES)
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._ahead = ReadAhead("ebs-read", WORKERS, AHEAD)
 
     def pages(self) -> Iterator[BlockPage]:
         """Yield the whole block list, page by page."""
@@ -42,40 +43,16 @@ class SnapshotBlocks:
 
     def read_many(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
         """Yield (index, block or None) in the order given, reading ahead."""
-        waiting: deque[tuple[int, Future[bytes] | None]] = deque()
-        try:
-            for index in indexes:
-                token = self._token(index)
-                future = None if token is None else self._executor().submit(self._get, index, token)
-                waiting.append((index, future))
-                if len(waiting) >= AHEAD:
-                    yield self._taken(waiting)
-            while waiting:
-                yield self._taken(waiting)
-        finally:
-            for _, future in waiting:
-                if future is not None:
-                    future.cancel()
+        return self._ahead.in_order(self._requests(indexes))
 
     def close(self) -> None:
         """End the reading threads; may be called twice."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        self._ahead.close()
 
-    @staticmethod
-    def _taken(
-        waiting: deque[tuple[int, Future[bytes] | None]],
-    ) -> tuple[int, bytes | None]:
-        index, future = waiting.popleft()
-        return index, None if future is None else future.result()
-
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="ebs-read")
-            return self._pool
+    def _requests(self, indexes: Iterable[int]) -> Iterator[tuple[int, Callable[[], bytes] | None]]:
+        for index in indexes:
+            token = self._token(index)
+            yield index, None if token is None else partial(self._get, index, token)
 
     def _get(self, index: int, token: str) -> bytes:
         try:

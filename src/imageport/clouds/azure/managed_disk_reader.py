@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from imageport.clouds.azure.access_grant import AccessGrant
@@ -14,6 +12,7 @@ from imageport.clouds.azure.disk_sizes import access_seconds
 from imageport.clouds.azure.granted_pages import GrantedPages, WrittenRanges
 from imageport.clouds.azure.snapshots import describe_snapshot
 from imageport.clouds.azure.waiting import retried
+from imageport.clouds.reading_ahead import ReadAhead
 from imageport.errors import InputError, ResourceGone
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import MIB, Extent, ExtentState
@@ -51,8 +50,7 @@ class SnapshotDisk(VirtualDisk):
         self._written = WrittenRanges(
             facts.size_bytes, lambda start, end: retried(lambda: self._pages.ranges(start, end))
         )
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._ahead = ReadAhead("azure-read", WORKERS, AHEAD)
 
     @property
     def size_bytes(self) -> int:
@@ -76,21 +74,8 @@ class SnapshotDisk(VirtualDisk):
 
     def read_many(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
         """Yield pieces of at most 1 MiB, in order, reading ahead with several threads."""
-        waiting: deque[tuple[int, int, Future[bytes] | None]] = deque()
-        try:
-            for start, end in self._pieces(ranges):
-                future = None
-                if self._written.touches(start, end):
-                    future = self._executor().submit(self._read, start, end - start)
-                waiting.append((start, end, future))
-                if len(waiting) >= AHEAD:
-                    yield _taken(waiting)
-            while waiting:
-                yield _taken(waiting)
-        finally:
-            for _, _, future in waiting:
-                if future is not None:
-                    future.cancel()
+        for (start, end), data in self._ahead.in_order(self._requests(ranges)):
+            yield start, bytes(end - start) if data is None else data
 
     def content_key(self) -> str:
         """Return the snapshot's id: a snapshot never changes."""
@@ -104,11 +89,15 @@ class SnapshotDisk(VirtualDisk):
 
     def close(self) -> None:
         """End the reading threads and revoke the access."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        self._ahead.close()
         self._grant.let_go()
+
+    def _requests(
+        self, ranges: Iterable[tuple[int, int]]
+    ) -> Iterator[tuple[tuple[int, int], Callable[[], bytes] | None]]:
+        for start, end in self._pieces(ranges):
+            stored = self._written.touches(start, end)
+            yield (start, end), partial(self._read, start, end - start) if stored else None
 
     def _pieces(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         for offset, length in ranges:
@@ -119,20 +108,9 @@ class SnapshotDisk(VirtualDisk):
     def _read(self, offset: int, length: int) -> bytes:
         return retried(lambda: self._pages.get(offset, length))
 
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="azure-read")
-            return self._pool
-
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._size_bytes:
             raise InputError(
                 f"Cannot read '{self.location}': range {offset}+{length} lies outside "
                 f"{self._size_bytes} bytes."
             )
-
-
-def _taken(waiting: deque[tuple[int, int, Future[bytes] | None]]) -> tuple[int, bytes]:
-    start, end, future = waiting.popleft()
-    return start, bytes(end - start) if future is None else future.result()
