@@ -29,6 +29,8 @@ LABEL_RUN: Final = "imageport-run"
 LABEL_ROLE: Final = "imageport-role"
 LABEL_EXPIRES: Final = "imageport-expires"
 """Seconds since 1970, because no label may hold a time as text."""
+METADATA_TAGS: Final = "imageport-tags"
+"""Key of an object's metadata; the expiry stands beside it as `LABEL_EXPIRES`, to be renewed."""
 
 _UNFIT: Final = re.compile(r"[^a-z0-9_-]+")
 _ID: Final = re.compile(
@@ -66,6 +68,11 @@ def image_id(settings: GcpSettings, name: str) -> str:
 def zonal_id(settings: GcpSettings, type_: str, name: str) -> str:
     """Return the id of a disk or an instance in the settings' zone."""
     return str(ResourceId(settings.project, settings.zone, type_, name))
+
+
+def disk_type_path(settings: GcpSettings) -> str:
+    """Return the settings' disk type as requests name it."""
+    return str(ResourceId(settings.project, settings.zone, "diskTypes", settings.disk_type))
 
 
 def parse_id(text: str, type_: str) -> ResourceId:
@@ -122,6 +129,17 @@ def tags_of(description: str, labels: Mapping[str, str]) -> dict[str, str]:
     if seconds.isdigit():
         tags[TAG_EXPIRES] = datetime.fromtimestamp(int(seconds), UTC).isoformat()
     return tags
+
+
+def metadata_of(tags: Mapping[str, str], words: str = "") -> dict[str, str]:
+    """Return an object's metadata with the exact tags, which `tags_of_object` reads."""
+    expires = datetime.fromisoformat(tags[TAG_EXPIRES])
+    return {METADATA_TAGS: description_of(tags, words), LABEL_EXPIRES: expires_label(expires)}
+
+
+def tags_of_object(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the exact tags of an object; empty for one that is none of ours."""
+    return tags_of(metadata.get(METADATA_TAGS, ""), metadata)
 
 
 def site_folder(settings: GcpSettings) -> str:
