@@ -80,6 +80,9 @@ _REFUSED_LOGIN: Final = re.compile(
 )
 """What token services say to credentials that will not become good by asking again."""
 
+_QUOTA_HINT: Final = "Raise the quota of the project, or run fewer images at a time."
+_CAPACITY_HINT: Final = "Wait, or name another machine type or zone in the Google Cloud target."
+_BUCKET_HINT: Final = "Check bucket and project in the Google Cloud target."
 LOGIN_HINT: Final = (
     "Check the credentials of the worker (account, federation or block) and its clock."
 )
