@@ -4,15 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
-
-from google.cloud.compute_v1.types import (
-    CustomerEncryptionKey,
-    GuestOsFeature,
-    Image,
-    InsertImageRequest,
-    RawDisk,
-)
+from typing import TYPE_CHECKING, Any, Final
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
@@ -23,6 +15,9 @@ from imageport.clouds.tags import TAG_TOKEN
 from imageport.clouds.waiting import retried, wait_for
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import GIB
+
+if TYPE_CHECKING:
+    from google.cloud.compute_v1.types import Image
 
 GUEST_OS_FEATURES: Final = (
     "WINDOWS",
@@ -105,15 +100,15 @@ def insert_raw_image(
         CloudRefused: Google takes the archive for no disk, or the name is somebody else's.
     """
     url = OBJECT_URL + source.removeprefix("gs://")
-    raw_disk = RawDisk(source=url, container_type="TAR")
-    _insert(account, name, intent, Image(raw_disk=raw_disk), words)
+    raw_disk = {"source": url, "container_type": "TAR"}
+    _insert(account, name, intent, {"raw_disk": raw_disk}, words)
 
 
 def insert_disk_image(
     account: GcpAccount, name: str, intent: Intent, disk_id: str, *, words: str = ""
 ) -> None:
     """Ask for an image of a disk that no machine has, and wait; again is harmless."""
-    _insert(account, name, intent, Image(source_disk=disk_id), words)
+    _insert(account, name, intent, {"source_disk": disk_id}, words)
 
 
 def wait_ready(account: GcpAccount, reference: str) -> ImageFacts:
@@ -147,20 +142,24 @@ def delete_image(account: GcpAccount, reference: str) -> None:
     )
 
 
-def _insert(account: GcpAccount, name: str, intent: Intent, image: Image, words: str) -> None:
+def _insert(
+    account: GcpAccount, name: str, intent: Intent, source: dict[str, Any], words: str
+) -> None:
     settings = account.settings
     reference = image_id(settings, name)
-    image.name = name
-    image.description = description_of(intent.tags, words)
-    image.labels = labels_of(settings, intent.tags)
-    image.guest_os_features = [GuestOsFeature(type_=name) for name in GUEST_OS_FEATURES]
-    image.storage_locations = [settings.region]
+    image: dict[str, Any] = source | {
+        "name": name,
+        "description": description_of(intent.tags, words),
+        "labels": labels_of(settings, intent.tags),
+        "guest_os_features": [{"type_": feature} for feature in GUEST_OS_FEATURES],
+        "storage_locations": [settings.region],
+    }
     if settings.kms_key:
-        image.image_encryption_key = CustomerEncryptionKey(kms_key_name=settings.kms_key)
-    request = InsertImageRequest(project=settings.project, image_resource=image)
+        image["image_encryption_key"] = {"kms_key_name": settings.kms_key}
+    request = {"project": settings.project, "image_resource": image}
     made = make(
         account,
-        "compute.images.insert",
+        "compute.images.create",
         reference,
         lambda: account.clients.images.insert_unary(request),
         deadline_seconds=settings.image_deadline_seconds,

@@ -5,29 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
-
-from google.cloud.compute_v1.types import (
-    AttachedDisk,
-    AttachedDiskInitializeParams,
-    CustomerEncryptionKey,
-    DisplayDevice,
-    Duration,
-    Instance,
-    Items,
-    Metadata,
-    NetworkInterface,
-    Scheduling,
-    ShieldedInstanceConfig,
-    Tags,
-)
+from typing import TYPE_CHECKING, Any, Final
 
 from imageport.cloud import Cancelled, never
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
-from imageport.clouds.gcp.named_resources import delete, make
+from imageport.clouds.gcp.named_resources import delete, is_no_capacity, make
 from imageport.clouds.gcp.names import (
     description_of,
+    disk_type_path,
     labels_of,
     resource_name,
     tags_of,
@@ -39,6 +25,9 @@ from imageport.clouds.intents import Intent
 from imageport.clouds.waiting import retried, wait_for
 from imageport.errors import CloudError, ResourceGone
 
+if TYPE_CHECKING:
+    from google.cloud.compute_v1.types import Instance, Operation
+
 STATE_SECONDS: Final = 900.0
 """How long Google may take for a change of state; stopping alone gives a guest two minutes."""
 WORK_DEVICE: Final = "imageport-work"
@@ -46,14 +35,19 @@ WORK_DEVICE: Final = "imageport-work"
 SHORTEST_RUN_SECONDS: Final = 30
 """Least that Google takes for the longest run of a machine."""
 SERIAL_PORT: Final = 1
-NO_CAPACITY: Final = frozenset(
+FROM_OUTSIDE: Final = frozenset(
     {
-        "ZONE_RESOURCE_POOL_EXHAUSTED",
-        "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
-        "RESOURCE_POOL_EXHAUSTED",
-        "STOCKOUT",
+        "stop",
+        "suspend",
+        "delete",
+        "compute.instances.hostError",
+        "compute.instances.preempted",
+        "compute.instances.scheduledStop",
+        "compute.instances.terminateOnHostMaintenance",
     }
 )
+"""Types of operations after which a first boot counts as broken off. A guest's own shutdown is
+``compute.instances.guestTerminate``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ class MachinePlan:
     subnet: str
     network_tags: tuple[str, ...]
     """Which firewall rules apply."""
-    disks: Sequence[AttachedDisk]
+    disks: Sequence[dict[str, Any]]
     """The first boots; see `image_disk` and `work_disk`."""
     max_run_seconds: float
     """After which Google ends the machine although nobody watches it any more."""
@@ -87,7 +81,8 @@ class MachineFacts:
     """Google's own id, by which its operations are found."""
     status: str
     """``PROVISIONING``, ``STAGING``, ``RUNNING``, ``STOPPING``, ``TERMINATED`` …"""
-    disks: tuple[AttachedDisk, ...] = ()
+    disks: tuple[str, ...] = ()
+    """Device names."""
     tags: dict[str, str] = field(default_factory=dict)
     """Ours, exactly."""
 
@@ -119,40 +114,37 @@ def describe_machine(account: GcpAccount, machine_id: str) -> MachineFacts | Non
         id=str(named),
         number=found.id,
         status=found.status,
-        disks=tuple(found.disks),
+        disks=tuple(disk.device_name for disk in found.disks),
         tags=tags_of(found.description, found.labels),
     )
 
 
-def image_disk(settings: GcpSettings, image: str, tags: dict[str, str]) -> AttachedDisk:
+def image_disk(settings: GcpSettings, image: str, tags: dict[str, str]) -> dict[str, Any]:
     """Return a system disk made from an image, which goes with its machine."""
-    disk = AttachedDisk(
-        boot=True,
-        auto_delete=True,
-        initialize_params=AttachedDiskInitializeParams(
-            source_image=image, disk_type=disk_type_path(settings), labels=labels_of(settings, tags)
-        ),
-    )
+    disk: dict[str, Any] = {
+        "boot": True,
+        "auto_delete": True,
+        "initialize_params": {
+            "source_image": image,
+            "disk_type": disk_type_path(settings),
+            "labels": labels_of(settings, tags),
+            "description": description_of(tags),
+        },
+    }
     if settings.kms_key:
-        disk.disk_encryption_key = CustomerEncryptionKey(kms_key_name=settings.kms_key)
+        disk["disk_encryption_key"] = {"kms_key_name": settings.kms_key}
     return disk
 
 
-def work_disk(disk_id: str, *, boot: bool = False, read_only: bool = False) -> AttachedDisk:
+def work_disk(disk_id: str, *, boot: bool = False, read_only: bool = False) -> dict[str, Any]:
     """Return a disk that exists and outlives its machine."""
-    return AttachedDisk(
-        source=disk_id,
-        boot=boot,
-        auto_delete=False,
-        device_name=WORK_DEVICE,
-        mode="READ_ONLY" if read_only else "READ_WRITE",
-    )
-
-
-def disk_type_path(settings: GcpSettings) -> str:
-    """Return the settings' disk type as requests name it."""
-    place = f"projects/{settings.project}/zones/{settings.zone}"
-    return f"{place}/diskTypes/{settings.disk_type}"
+    return {
+        "source": disk_id,
+        "boot": boot,
+        "auto_delete": False,
+        "device_name": WORK_DEVICE,
+        "mode": "READ_ONLY" if read_only else "READ_WRITE",
+    }
 
 
 class MachineOfRun:
@@ -201,15 +193,17 @@ class MachineOfRun:
             CloudUnavailable: there is no capacity now, or it took too long.
         """
         account, settings = self._account, self._account.settings
-        body = _instance(settings, self._intent, plan)
+        request = {
+            "project": settings.project,
+            "zone": settings.zone,
+            "instance_resource": _instance(settings, self._intent, plan),
+        }
         try:
             make(
                 account,
-                "compute.instances.insert",
+                "compute.instances.create",
                 self.expected_id,
-                lambda: account.clients.instances.insert_unary(
-                    project=settings.project, zone=settings.zone, instance_resource=body
-                ),
+                lambda: account.clients.instances.insert_unary(request),
                 deadline_seconds=STATE_SECONDS,
                 cancelled=cancelled,
             )
@@ -281,6 +275,32 @@ def console_text(account: GcpAccount, machine_id: str) -> str:
     return answer.contents
 
 
+def who_ended(account: GcpAccount, facts: MachineFacts) -> str:
+    """Return who ended a machine that is off, from outside; "" when its guest did.
+
+    A guest's shutdown leaves no operation but Google's own note of it.
+    """
+    named = account.own(facts.id, "instances")
+
+    def ask() -> list[Operation]:
+        with asked("compute.zoneOperations.list", facts.id):
+            found = account.clients.zone_operations.list(
+                {
+                    "project": named.project,
+                    "zone": named.zone,
+                    "filter": f"targetId = {facts.number}",
+                }
+            )
+            return list(found)
+
+    # Operations on it since it was made: it is started once, so any of these ended that run.
+    ended = [item for item in retried(ask) if item.operation_type in FROM_OUTSIDE]
+    if not ended:
+        return ""
+    by = f" by {ended[0].user}" if ended[0].user else ""
+    return f"ended from outside: {ended[0].operation_type}{by}"
+
+
 def _wait_started(account: GcpAccount, machine_id: str, cancelled: Cancelled) -> None:
     """Wait until the machine was switched on, however it is by now."""
 
@@ -293,46 +313,42 @@ def _wait_started(account: GcpAccount, machine_id: str, cancelled: Cancelled) ->
     wait_for(machine_id, check, STATE_SECONDS, cancelled=cancelled, pulse=account.live)
 
 
-def _instance(settings: GcpSettings, intent: Intent, plan: MachinePlan) -> Instance:
-    place = f"projects/{settings.project}/zones/{settings.zone}"
-    interface = NetworkInterface(
-        # No access_configs: no external address. By IPv4 alone, which is what the rules cover.
-        subnetwork=plan.subnet,
-        stack_type="IPV4_ONLY",
-    )
+def _instance(settings: GcpSettings, intent: Intent, plan: MachinePlan) -> dict[str, Any]:
+    # No accessConfigs: no external address. By IPv4 alone, which is what the rules cover.
+    interface = {"subnetwork": plan.subnet, "stack_type": "IPV4_ONLY"}
     if plan.nic_type:
-        interface.nic_type = plan.nic_type
-    instance = Instance(
-        name=resource_name(intent),
-        description=description_of(intent.tags),
-        labels=labels_of(settings, intent.tags),
-        machine_type=f"{place}/machineTypes/{plan.machine_type}",
-        disks=list(plan.disks),
-        network_interfaces=[interface],
-        tags=Tags(items=list(plan.network_tags)),
-        scheduling=Scheduling(
-            automatic_restart=False,
-            max_run_duration=Duration(seconds=max(SHORTEST_RUN_SECONDS, int(plan.max_run_seconds))),
-            instance_termination_action="DELETE" if plan.ends_deleted else "STOP",
-        ),
-        shielded_instance_config=ShieldedInstanceConfig(
-            enable_secure_boot=False, enable_vtpm=False, enable_integrity_monitoring=False
-        ),
-        display_device=DisplayDevice(enable_display=plan.display),
-    )
-    # Keys of the project would let people, and agents in a guest create accounts for them.
+        interface["nic_type"] = plan.nic_type
+    # Keys of the project would let people in, and agents in a guest make accounts for them.
     metadata = {"block-project-ssh-keys": "TRUE"}
     if plan.startup_script:
         metadata["startup-script"] = plan.startup_script
-    instance.metadata = Metadata(
-        items=[Items(key=key, value=value) for key, value in metadata.items()]
-    )
-    return instance
+    place = f"projects/{settings.project}/zones/{settings.zone}"
+    return {
+        "name": resource_name(intent),
+        "description": description_of(intent.tags),
+        "labels": labels_of(settings, intent.tags),
+        "machine_type": f"{place}/machineTypes/{plan.machine_type}",
+        "disks": list(plan.disks),
+        "network_interfaces": [interface],
+        "tags": {"items": list(plan.network_tags)},
+        "metadata": {"items": [{"key": key, "value": metadata[key]} for key in metadata]},
+        "scheduling": {
+            "automatic_restart": False,
+            "max_run_duration": {"seconds": max(SHORTEST_RUN_SECONDS, int(plan.max_run_seconds))},
+            "instance_termination_action": "DELETE" if plan.ends_deleted else "STOP",
+        },
+        "shielded_instance_config": {
+            "enable_secure_boot": False,
+            "enable_vtpm": False,
+            "enable_integrity_monitoring": False,
+        },
+        "display_device": {"enable_display": plan.display},
+    }
 
 
 def _explained(error: CloudError, settings: GcpSettings, machine_type: str) -> CloudError:
     """Say what could not be had where, and what to do; other errors stay as they are."""
-    if error.fields.get("gcp_code") in NO_CAPACITY:
+    if is_no_capacity(error):
         error.hint = (
             f"{machine_type} is not to be had in {settings.zone}: name another machine type or "
             "zone in the Google Cloud target, or try later."

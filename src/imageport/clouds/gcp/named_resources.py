@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Final
-
-from google.cloud.compute_v1.types import Operation
+from typing import TYPE_CHECKING, Final
 
 from imageport.cloud import Cancelled, never
 from imageport.clouds.gcp.account import GcpAccount
-from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.error_mapping import TAKEN, asked
 from imageport.clouds.gcp.operations import finished
 from imageport.clouds.waiting import retried, wait_for
-from imageport.errors import CloudRefused, ResourceGone
+from imageport.errors import CloudError, CloudRefused, CloudUnavailable, ResourceGone
 
-TAKEN: Final = "alreadyExists"
-IN_USE: Final = frozenset({"resourceInUseByAnotherResource", "resourceNotReady"})
-"""What passes by itself: a machine that is just ending, an operation that still runs."""
+if TYPE_CHECKING:
+    from google.cloud.compute_v1.types import Operation
+
+_NO_CAPACITY: Final = re.compile("POOL_EXHAUSTED|STOCKOUT")
 DELETE_SECONDS: Final = 300.0
 
-Request = Callable[[], Operation]
+Request = Callable[[], "Operation"]
 
 
 def make(
@@ -34,29 +34,46 @@ def make(
 ) -> bool:
     """Make a resource and wait for it; False when an earlier request had made it already.
 
-    A request whose answer was lost is repeated, and finds what it made.
+    A request whose answer was lost is repeated, and finds what it made; so is an operation that
+    failed on Google's side.
 
     Raises:
         CloudError: the request or its operation failed.
         TransferCancelled: ``cancelled`` said so; what was asked for may still be made.
     """
 
-    def ask() -> Operation | None:
+    def once() -> bool | CloudUnavailable:
         try:
             with asked(action, subject):
-                return request()
+                operation = request()
         except CloudRefused as error:
             if error.fields.get("gcp_code") != TAKEN:
                 raise
-            return None
+            return False
+        try:
+            finished(
+                account,
+                operation,
+                action,
+                subject,
+                deadline_seconds=deadline_seconds,
+                cancelled=cancelled,
+            )
+        except CloudUnavailable as error:
+            if is_no_capacity(error):
+                return error  # nothing that passes within minutes
+            raise
+        return True
 
-    operation = retried(ask)
-    if operation is None:
-        return False
-    finished(
-        account, operation, action, subject, deadline_seconds=deadline_seconds, cancelled=cancelled
-    )
-    return True
+    made = retried(once)
+    if isinstance(made, CloudUnavailable):
+        raise made
+    return made
+
+
+def is_no_capacity(error: CloudError) -> bool:
+    """Tell whether the zone has no room for what was asked for."""
+    return bool(_NO_CAPACITY.search(str(error.fields.get("gcp_code", ""))))
 
 
 def delete(
@@ -72,17 +89,13 @@ def delete(
     Whatever still uses it is waited for.
     """
 
-    def once() -> bool | None:
+    def once() -> bool:
         try:
             with asked(action, subject):
                 operation = request()
             finished(account, operation, action, subject, deadline_seconds=deadline_seconds)
         except ResourceGone:
-            return True
-        except CloudRefused as error:
-            if error.fields.get("gcp_code") not in IN_USE:
-                raise
-            return None
+            pass
         return True
 
     wait_for(subject, once, deadline_seconds, pulse=account.live)
