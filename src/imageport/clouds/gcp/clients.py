@@ -120,6 +120,18 @@ class GcpClients:
         return client
 
     @cached_property
+    def subnetworks(self) -> compute_v1.SubnetworksClient:
+        """Return the control path to subnets."""
+        client: compute_v1.SubnetworksClient = self.compute(_compute().SubnetworksClient)
+        return client
+
+    @cached_property
+    def regions(self) -> compute_v1.RegionsClient:
+        """Return the control path to regions: their zones and quotas."""
+        client: compute_v1.RegionsClient = self.compute(_compute().RegionsClient)
+        return client
+
+    @cached_property
     def global_operations(self) -> compute_v1.GlobalOperationsClient:
         """Return the control path to operations on images, firewall rules and projects."""
         client: compute_v1.GlobalOperationsClient = self.compute(_compute().GlobalOperationsClient)
