@@ -1,0 +1,180 @@
+# References: GNU tar manual, "Basic Tar Format" (oldgnu_header, sparse_header); RFC 1952 (gzip).
+"""The archive that Compute Engine imports, known to the byte without holding it.
+
+A tar.gz with one sparse ``disk.raw``: gzip header and deflated tar header (the *head*), the
+non-zero blocks each deflated by itself, and the archive's end with gzip's trailer (the *foot*).
+The blocks lie in the bucket, head and foot are made here, and joining them is the archive. One gzip
+member, one DEFLATE stream: whatever reads tar.gz reads it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import google_crc32c
+from isal import isal_zlib
+
+from imageport.clouds.gcp.checksum_combination import crc32c_of_parts
+from imageport.clouds.gcp.deflated_block import DeflatedBlock, deflate
+from imageport.model import BLOCK_BYTES, GIB
+
+DISK_NAME: Final = "disk.raw"
+"""The only name that Compute Engine takes."""
+RECORD_BYTES: Final = 512
+TAPE_BLOCK_BYTES: Final = 20 * RECORD_BYTES
+"""GNU tar fills archives up to this; one that ends earlier is read too, but looks cut off."""
+GZIP_HEADER: Final = bytes.fromhex("1f8b 08 00 00000000 00 03")
+"""Deflate, no name, no time, Unix: the same image makes the same archive."""
+FINAL_BLOCK: Final = b"\x03\x00"
+"""An empty block with the final bit, by the fixed Huffman codes."""
+HEADER_RANGES: Final = 4
+EXTENSION_RANGES: Final = 21
+LARGEST_OCTAL: Final = 8**11 - 1
+"""Eleven digits; larger numbers are written to base 256."""
+MEMBER_MODE: Final = 0o644
+
+_HEADER: Final = struct.Struct("<100s8s8s8s12s12s8sc100s8s121x96sB12s17x")
+"""Name, mode, owner, group, size, time, checksum, type, link, magic, (user and group names, device
+numbers, times, places of other volumes), four ranges, whether more follow, real size."""
+_EXTENSION: Final = struct.Struct("<504sB7x")
+_CHECKSUM_OFFSET: Final = 148
+_SPARSE: Final = b"S"
+_MAGIC: Final = b"ustar  \0"
+
+Range = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseArchive:
+    """What lies around the blocks, and what the whole will be."""
+
+    head: bytes
+    foot: bytes
+    size_bytes: int
+    """Of the archive."""
+    crc32c: int
+    """Of the archive, to be compared with what the server tells of it."""
+
+
+def whole_gib(size_bytes: int) -> int:
+    """Return the size of the disk that Compute Engine makes: the next whole GiB, never none."""
+    return max(1, -(-size_bytes // GIB)) * GIB
+
+
+def sparse_archive(
+    size_bytes: int, blocks: Sequence[int], facts: Iterable[DeflatedBlock]
+) -> SparseArchive:
+    """Return the archive of a disk whose other blocks are zeros.
+
+    The blocks follow the head in the order of ``blocks``; one that occurs twice is joined twice.
+
+    Args:
+        size_bytes: Of the disk; a multiple of one GiB.
+        blocks: Indexes of its non-zero blocks of BLOCK_BYTES, ascending. The last block of a
+            smaller source counts as padded with zeros.
+        facts: Of each of ``blocks``, in the same order.
+
+    Raises:
+        ValueError: size or blocks are none of a disk, or ``facts`` are not as many.
+    """
+    ends = ArchiveEnds(size_bytes, blocks)
+    crc32, parts = ends.head_crc32, [(google_crc32c.value(ends.head), len(ends.head))]
+    for block in facts:
+        crc32 = isal_zlib.crc32_combine(crc32, block.plain_crc32, BLOCK_BYTES)
+        parts.append((block.crc32c, block.deflated_bytes))
+    if len(parts) != len(blocks) + 1:
+        raise ValueError(
+            f"Bad archive: found facts of {len(parts) - 1} blocks, needed {len(blocks)}."
+        )
+    foot = ends.foot(crc32)
+    parts.append((google_crc32c.value(foot), len(foot)))
+    size = sum(length for _crc32c, length in parts)
+    return SparseArchive(ends.head, foot, size, crc32c_of_parts(parts))
+
+
+class ArchiveEnds:
+    """Head and foot of the archive of one disk, as far as they follow from which blocks it has."""
+
+    def __init__(self, size_bytes: int, blocks: Sequence[int]) -> None:
+        ranges = list(_ranges(size_bytes, blocks))
+        self._plain_head = b"".join(_tar_header(size_bytes, ranges))
+        self._data_bytes = len(blocks) * BLOCK_BYTES
+        self.head = GZIP_HEADER + deflate(self._plain_head)
+        self.head_crc32: int = isal_zlib.crc32(self._plain_head)
+        """Of what the head inflates to."""
+
+    def foot(self, crc32: int) -> bytes:
+        """Return the archive's end; ``crc32`` is that of the head's plain bytes and all blocks."""
+        plain = len(self._plain_head) + self._data_bytes
+        end = bytes(2 * RECORD_BYTES + -(plain + 2 * RECORD_BYTES) % TAPE_BLOCK_BYTES)
+        trailer = struct.pack("<II", zlib.crc32(end, crc32), (plain + len(end)) & 0xFFFFFFFF)
+        return deflate(end) + FINAL_BLOCK + trailer
+
+
+def _ranges(size_bytes: int, blocks: Sequence[int]) -> Iterator[Range]:
+    """Yield what the disk holds, adjacent blocks as one, and an empty range where it ends.
+
+    GNU tar writes the empty one when the file ends in a hole.
+    """
+    if size_bytes <= 0 or size_bytes % GIB:
+        raise ValueError(f"Bad disk: found {size_bytes} bytes, needed a multiple of {GIB}.")
+    start = end = 0
+    for index in blocks:
+        offset = index * BLOCK_BYTES
+        if offset < end or offset >= size_bytes:
+            raise ValueError(
+                f"Bad block: found {index}, needed one from {end // BLOCK_BYTES} to "
+                f"{size_bytes // BLOCK_BYTES - 1}."
+            )
+        if offset > end:
+            if end > start:
+                yield start, end - start
+            start = offset
+        end = offset + BLOCK_BYTES
+    if end > start:
+        yield start, end - start
+    if end < size_bytes:
+        yield size_bytes, 0
+
+
+def _tar_header(size_bytes: int, ranges: Sequence[Range]) -> Iterator[bytes]:
+    stored = sum(length for _offset, length in ranges)
+    rest = ranges[HEADER_RANGES:]
+    header = bytearray(
+        _HEADER.pack(
+            DISK_NAME.encode(),
+            b"%07o\0" % MEMBER_MODE,
+            b"%07o\0" % 0,
+            b"%07o\0" % 0,
+            number_field(stored),
+            number_field(0),
+            b" " * 8,
+            _SPARSE,
+            b"",
+            _MAGIC,
+            _range_fields(ranges[:HEADER_RANGES]),
+            bool(rest),
+            number_field(size_bytes),
+        )
+    )
+    struct.pack_into("8s", header, _CHECKSUM_OFFSET, b"%06o\0 " % sum(header))
+    yield bytes(header)
+    for first in range(0, len(rest), EXTENSION_RANGES):
+        fields = _range_fields(rest[first : first + EXTENSION_RANGES])
+        yield _EXTENSION.pack(fields, first + EXTENSION_RANGES < len(rest))
+
+
+def _range_fields(ranges: Sequence[Range]) -> bytes:
+    return b"".join(number_field(offset) + number_field(length) for offset, length in ranges)
+
+
+def number_field(value: int) -> bytes:
+    """Return a number as twelve bytes: octal digits and a NUL, or to base 256 with bit 7 set."""
+    if value <= LARGEST_OCTAL:
+        return b"%011o\0" % value
+    return b"\x80" + value.to_bytes(11, "big")
