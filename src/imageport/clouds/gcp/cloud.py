@@ -25,6 +25,7 @@ from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.permissions import check_permissions
 from imageport.clouds.gcp.place import check_place
 from imageport.clouds.gcp.segment_disk import SegmentDisk
+from imageport.clouds.gcp.segment_index import has_segments
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.streamed_archive_target import StreamedArchiveTarget
@@ -79,7 +80,7 @@ class GcpCloud(Cloud):
         """Tell whether a child can take blocks from this upload: its index has to be there."""
         if self.settings.archive == "stream" or not self.exists(reference):
             return False
-        return prepared_images.has_segments(self._account, reference)
+        return has_segments(self._account, reference)
 
     def make_disk(self, reference: str, disk_guid: str) -> CloudDisk:
         """Make a disk from the image."""

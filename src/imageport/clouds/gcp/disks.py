@@ -42,6 +42,8 @@ class DiskFacts:
     size_bytes: int
     machines: tuple[str, ...]
     """Ids of the machines that have it; only one when it may be written."""
+    source_image: str
+    """Id of the image that it was made from; empty for one that began empty."""
     tags: dict[str, str]
     """Ours, exactly."""
 
@@ -69,7 +71,8 @@ def describe_disk(account: GcpAccount, disk_id: str) -> DiskFacts | None:
         id=str(named),
         status=found.status,
         size_bytes=found.size_gb * GIB,
-        machines=tuple(user[user.find("projects/") :] for user in found.users),
+        machines=tuple(_path(user) for user in found.users),
+        source_image=_path(found.source_image),
         tags=tags_of(found.description, found.labels),
     )
 
@@ -163,3 +166,8 @@ def _ready(account: GcpAccount, disk_id: str) -> DiskFacts | None:
         found = "nothing" if facts is None else f"status {facts.status}"
         raise ResourceGone(f"Bad disk '{disk_id}': found {found}, needed {READY}.")
     return facts if facts.status == READY else None
+
+
+def _path(url: str) -> str:
+    """Return an id from the URL that Google shows for it; "" stays ""."""
+    return url[url.find("projects/") :] if url else ""

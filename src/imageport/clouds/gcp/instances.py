@@ -81,8 +81,8 @@ class MachineFacts:
     """Google's own id, by which its operations are found."""
     status: str
     """``PROVISIONING``, ``STAGING``, ``RUNNING``, ``STOPPING``, ``TERMINATED`` …"""
-    disks: tuple[str, ...] = ()
-    """Device names."""
+    disks: dict[str, str] = field(default_factory=dict)
+    """Id of each disk by its device name."""
     tags: dict[str, str] = field(default_factory=dict)
     """Ours, exactly."""
 
@@ -114,7 +114,9 @@ def describe_machine(account: GcpAccount, machine_id: str) -> MachineFacts | Non
         id=str(named),
         number=found.id,
         status=found.status,
-        disks=tuple(disk.device_name for disk in found.disks),
+        disks={
+            disk.device_name: disk.source[disk.source.find("projects/") :] for disk in found.disks
+        },
         tags=tags_of(found.description, found.labels),
     )
 
@@ -192,26 +194,11 @@ class MachineOfRun:
             CloudRefused: it cannot be made.
             CloudUnavailable: there is no capacity now, or it took too long.
         """
-        account, settings = self._account, self._account.settings
-        request = {
-            "project": settings.project,
-            "zone": settings.zone,
-            "instance_resource": _instance(settings, self._intent, plan),
-        }
-        try:
-            make(
-                account,
-                "compute.instances.create",
-                self.expected_id,
-                lambda: account.clients.instances.insert_unary(request),
-                deadline_seconds=STATE_SECONDS,
-                cancelled=cancelled,
-            )
-        except CloudError as error:
-            raise _explained(error, settings, plan.machine_type) from error
+        account = self._account
+        insert_machine(account, self.expected_id, self._intent, plan, cancelled)
         self.id = self.expected_id
         account.record(self._intent, self.id)
-        _wait_started(account, self.id, cancelled)
+        wait_started(account, self.id, cancelled)
 
     def remove(self) -> None:
         """Delete whatever there is of the machine; a request whose answer was lost made one too."""
@@ -220,6 +207,33 @@ class MachineOfRun:
 
     def _intend(self) -> Intent:
         return self._account.intend("instance", self._role, self._account.run, *self._facts)
+
+
+def insert_machine(
+    account: GcpAccount,
+    machine_id: str,
+    intent: Intent,
+    plan: MachinePlan,
+    cancelled: Cancelled = never,
+) -> None:
+    """Make a machine and wait for the operation; again is harmless. Errors as `create`'s."""
+    named = account.own(machine_id, "instances")
+    request = {
+        "project": named.project,
+        "zone": named.zone,
+        "instance_resource": _instance(account.settings, named.name, intent, plan),
+    }
+    try:
+        make(
+            account,
+            "compute.instances.create",
+            machine_id,
+            lambda: account.clients.instances.insert_unary(request),
+            deadline_seconds=STATE_SECONDS,
+            cancelled=cancelled,
+        )
+    except CloudError as error:
+        raise _explained(error, account.settings, plan.machine_type) from error
 
 
 def _settled(account: GcpAccount, machine_id: str) -> MachineFacts | None:
@@ -301,7 +315,7 @@ def who_ended(account: GcpAccount, facts: MachineFacts) -> str:
     return f"ended from outside: {ended[0].operation_type}{by}"
 
 
-def _wait_started(account: GcpAccount, machine_id: str, cancelled: Cancelled) -> None:
+def wait_started(account: GcpAccount, machine_id: str, cancelled: Cancelled = never) -> None:
     """Wait until the machine was switched on, however it is by now."""
 
     def check() -> bool | None:
@@ -313,7 +327,9 @@ def _wait_started(account: GcpAccount, machine_id: str, cancelled: Cancelled) ->
     wait_for(machine_id, check, STATE_SECONDS, cancelled=cancelled, pulse=account.live)
 
 
-def _instance(settings: GcpSettings, intent: Intent, plan: MachinePlan) -> dict[str, Any]:
+def _instance(
+    settings: GcpSettings, name: str, intent: Intent, plan: MachinePlan
+) -> dict[str, Any]:
     # No accessConfigs: no external address. By IPv4 alone, which is what the rules cover.
     interface = {"subnetwork": plan.subnet, "stack_type": "IPV4_ONLY"}
     if plan.nic_type:
@@ -324,7 +340,7 @@ def _instance(settings: GcpSettings, intent: Intent, plan: MachinePlan) -> dict[
         metadata["startup-script"] = plan.startup_script
     place = f"projects/{settings.project}/zones/{settings.zone}"
     return {
-        "name": resource_name(intent),
+        "name": name,
         "description": description_of(intent.tags),
         "labels": labels_of(settings, intent.tags),
         "machine_type": f"{place}/machineTypes/{plan.machine_type}",
