@@ -71,6 +71,8 @@ _SET_UP: Final = {
     "Cloud target.",
 }
 _NO_BUCKET: Final = re.compile(r"specified bucket does not exist", re.IGNORECASE)
+_DAMAGED: Final = re.compile(r"doesn't match calculated", re.IGNORECASE)
+"""Bytes that arrived otherwise than they were sent."""
 _NAMED_PERMISSION: Final = re.compile(
     r"(?:[Rr]equired '|does not have |[Pp]ermission ')([a-z]+(?:\.[A-Za-z]+){2})"
 )
@@ -157,6 +159,7 @@ def _kind(code: str, text: str, status: int) -> tuple[type[CloudError], str]:
         (status == 401, CloudRefused, LOGIN_HINT),
         (denied, PermissionMissing, ""),
         (code in _PASSES or _may_pass(code, status), CloudUnavailable, ""),
+        (_DAMAGED.search(text), CloudUnavailable, ""),
         (_NO_BUCKET.search(text), CloudRefused, _BUCKET_HINT),
         (status in {404, 410} or code in _GONE, ResourceGone, ""),
     )
