@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
-from imageport.clouds.gcp.names import LABEL_EXPIRES, ResourceId, expires_label, parse_id
+from imageport.clouds.gcp.names import (
+    LABEL_EXPIRES,
+    ResourceId,
+    expires_label,
+    object_id,
+    parse_id,
+)
+from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.operations import finished
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused, CloudUnavailable
@@ -31,8 +38,12 @@ def write_expiry(account: GcpAccount, resource_id: str, moment: datetime) -> Non
     Raises:
         CloudError: it is gone, or Google refuses.
     """
+    bucket = object_id(account.settings, "")
+    if resource_id.startswith(bucket):
+        _write_metadata(account, resource_id.removeprefix(bucket), moment)
+        return
     type_ = next((item for item in LABELLED if f"/{item}/" in resource_id), "")
-    if not type_ or resource_id.startswith("gs://"):
+    if not type_:
         return
     named = parse_id(resource_id, type_)
     read, write = _calls(account, named)
@@ -53,6 +64,13 @@ def write_expiry(account: GcpAccount, resource_id: str, moment: datetime) -> Non
             raise CloudUnavailable(error.message, **error.fields) from error
 
     retried(once)
+
+
+def _write_metadata(account: GcpAccount, key: str, moment: datetime) -> None:
+    """Write the expiry to one object; a job's folder is none, and its objects' age tells."""
+    if not key.endswith("/"):
+        metadata = {LABEL_EXPIRES: expires_label(moment)}
+        retried(lambda: Objects(account).set_metadata(key, metadata))
 
 
 def _calls(account: GcpAccount, named: ResourceId) -> tuple[Read, Write]:

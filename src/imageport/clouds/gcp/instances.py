@@ -122,7 +122,10 @@ def describe_machine(account: GcpAccount, machine_id: str) -> MachineFacts | Non
 
 
 def image_disk(settings: GcpSettings, image: str, tags: dict[str, str]) -> dict[str, Any]:
-    """Return a system disk made from an image, which goes with its machine."""
+    """Return a system disk made from an image, which goes with its machine.
+
+    Labels for the bill, but no exact tags: no resource of its own to the sweep.
+    """
     disk: dict[str, Any] = {
         "boot": True,
         "auto_delete": True,
@@ -130,7 +133,6 @@ def image_disk(settings: GcpSettings, image: str, tags: dict[str, str]) -> dict[
             "source_image": image,
             "disk_type": disk_type_path(settings),
             "labels": labels_of(settings, tags),
-            "description": description_of(tags),
         },
     }
     if settings.kms_key:

@@ -24,6 +24,7 @@ from imageport.clouds.gcp.segment_collection import delete_index
 from imageport.clouds.gcp.segment_index import ImageIndex, read_index, write_index
 from imageport.clouds.gcp.segment_machine import write_segments
 from imageport.clouds.gcp.stopped_machine import delete_stopped_machine, keep_stopped_machine
+from imageport.clouds.gcp.upload_markers import segments_kept
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import ROLE_PREPARED, ROLE_UPLOADED, TAG_ROLE
 from imageport.errors import ResourceGone
@@ -70,8 +71,11 @@ def _insert(account: GcpAccount, disk: CloudDisk, reference: str, intent: Intent
     name = parse_id(reference, "images").name
     wait_free(account, disk.id, FREE_SECONDS)
     if read_index(account, name) is None:
-        manifest = write_segments(account, disk, name, _source_index(account, disk))
-        write_index(account, name, manifest, intent.tags)
+        # Blocks that the source's image has are not written again: until the index names them,
+        # nobody may delete them.
+        with segments_kept(account, name):
+            manifest = write_segments(account, disk, name, _source_index(account, disk))
+            write_index(account, name, manifest, intent.tags)
     insert_disk_image(account, name, intent, disk.id, words=intent.tags.get("Name", ""))
 
 
