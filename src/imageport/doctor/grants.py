@@ -1,9 +1,14 @@
-# References: Azure RBAC, "Understand scope"; AWS IAM User Guide, "Identity-based policies".
+# References: Azure RBAC, "Understand scope"; AWS IAM User Guide, "Identity-based policies"; Google
+# Cloud IAM, "Resource hierarchy".
 """Where an action that is missing has to be granted."""
 
 from __future__ import annotations
 
 from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.gcp.settings import GcpSettings
+
+RESOURCE_MANAGER = "cloudresourcemanager.googleapis.com"
+"""An API, not a permission: it has to be on in the project for the self-test to ask."""
 
 
 def aws_grant(action: str) -> str:
@@ -34,3 +39,23 @@ def azure_grant(settings: AzureSettings, action: str) -> str:
             scope = at
             break
     return f"the worker's identity at {scope}"
+
+
+def gcp_grant(settings: GcpSettings, permission: str) -> str:
+    """Return to whom and at which resource to grant a Google Cloud permission.
+
+    Nearly all is asked in the project; objects belong to the bucket, a shared subnet and an image
+    of another project to theirs, and signing to the account that signs.
+    """
+    if permission == RESOURCE_MANAGER:
+        return f"project '{settings.project}' by enabling that API"
+    at = f"project '{settings.project}'"
+    if permission.startswith("storage."):
+        at = f"bucket '{settings.bucket}'"
+    elif permission.startswith("iam."):
+        at = f"service account '{settings.signing_account or 'of the worker'}'"
+    elif permission.startswith("compute.subnetworks."):
+        at = (
+            " and ".join(dict.fromkeys(filter(None, (settings.subnet, settings.boot_subnet)))) or at
+        )
+    return f"the worker's identity at {at}"

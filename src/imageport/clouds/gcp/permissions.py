@@ -88,7 +88,7 @@ PERMISSIONS: Final = (
     NeededPermission("compute.diskTypes.get", PREFLIGHT),
     NeededPermission("compute.machineTypes.get", PREFLIGHT),
     NeededPermission("compute.projects.get", PREFLIGHT),
-    NeededPermission("compute.regions.get", PREFLIGHT),
+    NeededPermission("compute.regions.get", "sweep"),
     NeededPermission("compute.zones.get", PREFLIGHT),
     NeededPermission("compute.subnetworks.get", "prepare", SUBNETS),
     NeededPermission("compute.subnetworks.use", "prepare", SUBNETS),
