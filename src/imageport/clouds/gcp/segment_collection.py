@@ -1,0 +1,166 @@
+# References: Cloud Storage, "Consistency"; "Object holds" are not used: the markers do their work.
+"""Deleting segments that no image of the site needs any more.
+
+Only what an index names is needed, and as long as anybody has a marker nothing is deleted at all
+(`upload_markers`). That keeps the rule short enough to be right: no counting of references, no
+ages, no clocks. What is left because somebody was uploading goes with the next collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from imageport.clouds.gcp.account import GcpAccount
+from imageport.clouds.gcp.images import describe_image
+from imageport.clouds.gcp.names import image_id, site_folder
+from imageport.clouds.gcp.objects import ObjectFacts, Objects
+from imageport.clouds.gcp.segment_index import index_folder, index_key, read_index
+from imageport.clouds.gcp.segments import listed, prepared_folder
+from imageport.clouds.gcp.upload_markers import (
+    TURN_SECONDS,
+    delete_marker,
+    image_of_upload,
+    marker_name,
+    marker_names,
+    turn_folder,
+)
+from imageport.clouds.waiting import retried
+
+BATCH: Final = 256
+"""Segments deleted between two looks at the time that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did."""
+
+    deleted: int = 0
+    deleted_bytes: int = 0
+    kept: int = 0
+    """Segments that images of the site need."""
+    left: int = 0
+    """Segments that nobody needs and that stayed, because time was up."""
+    uploads: int = 0
+    """Uploads under way; if there are any, nothing was deleted."""
+
+    def __str__(self) -> str:
+        if self.uploads:
+            return f"no segment deleted: {self.uploads} uploads are under way"
+        left = f", {self.left} left to the next time" if self.left else ""
+        return (
+            f"{self.deleted} segments ({self.deleted_bytes:,} bytes) of no image deleted{left}; "
+            f"{self.kept} are needed"
+        )
+
+
+def collect_segments(account: GcpAccount, *, leaving: str = "") -> Collected:
+    """Delete the site's segments that no index names, unless somebody is uploading.
+
+    Args:
+        account: Of the run; its settings name bucket and site.
+        leaving: Name of the marker of an upload that ends: it keeps nothing any more.
+
+    Raises:
+        StateError: an index is damaged: what it names is not known, so nothing is deleted.
+    """
+    with _turn(account) as deadline:
+        uploads = [name for name in marker_names(account) if name != leaving]
+        if uploads:
+            return Collected(uploads=len(uploads))
+        return _collect(account, deadline)
+
+
+def forget_image(account: GcpAccount, image: str) -> Collected:
+    """Delete what the bucket holds of an image that is gone: index, its own blocks, segments."""
+    objects, settings = Objects(account), account.settings
+    retried(lambda: objects.delete(index_key(settings, image)))
+    _delete_folder(account, prepared_folder(settings, image))
+    return collect_segments(account)
+
+
+def discard_upload(account: GcpAccount, handle: str) -> Collected:
+    """Delete all that an upload left in the bucket, but nothing of an image that it became.
+
+    The marker goes last: killed before, whoever comes next finds it and does it again.
+
+    Raises:
+        ResourceGone: ``handle`` is no upload of this bucket and site.
+    """
+    settings = account.settings
+    name = marker_name(settings, handle)
+    image = image_of_upload(name)
+    delete_temporary(account, name)
+    if describe_image(account, image_id(settings, image)) is None:
+        retried(lambda: Objects(account).delete(index_key(settings, image)))
+    collected = collect_segments(account, leaving=name)
+    delete_marker(account, name)
+    return collected
+
+
+def temporary_folder(account: GcpAccount, name: str) -> str:
+    """Return where the parts of an upload's archive lie; a lifecycle rule may empty it."""
+    return f"{site_folder(account.settings)}tmp/{name}/"
+
+
+def delete_temporary(account: GcpAccount, name: str) -> None:
+    """Delete the parts of an upload's archive, and the archive."""
+    _delete_folder(account, temporary_folder(account, name))
+
+
+def _collect(account: GcpAccount, deadline: float) -> Collected:
+    needed = _needed(account)
+    kept = 0
+    doomed: list[ObjectFacts] = []
+
+    def unneeded(digest: bytes, facts: ObjectFacts) -> ObjectFacts | bool:
+        return digest in needed or facts
+
+    for shard in listed(account, unneeded):
+        found = [facts for facts in shard if isinstance(facts, ObjectFacts)]
+        kept += len(shard) - len(found)
+        doomed += found
+    deleted = deleted_bytes = 0
+    objects = Objects(account)
+    while deleted < len(doomed) and time.monotonic() < deadline:
+        batch = doomed[deleted : deleted + BATCH]
+        objects.delete_many([facts.key for facts in batch])
+        deleted += len(batch)
+        deleted_bytes += sum(facts.size_bytes for facts in batch)
+        account.live()
+    return Collected(deleted, deleted_bytes, kept, len(doomed) - deleted)
+
+
+def _needed(account: GcpAccount) -> set[bytes]:
+    """Return the digests of all indexes of the site."""
+    folder = index_folder(account.settings)
+    indexes = retried(lambda: list(Objects(account).list(folder)))
+    needed: set[bytes] = set()
+    for facts in indexes:
+        index = read_index(account, facts.key.removeprefix(folder))
+        if index is not None:
+            needed.update(digest for _index, digest in index.blocks())
+    return needed
+
+
+@contextlib.contextmanager
+def _turn(account: GcpAccount) -> Iterator[float]:
+    """Say that a collection is under way; the yielded time is when it must not delete any more."""
+    objects = Objects(account)
+    key = f"{turn_folder(account.settings)}{secrets.token_hex(8)}"
+    deadline = time.monotonic() + TURN_SECONDS
+    retried(lambda: objects.put(key, b"", {}))
+    try:
+        yield deadline
+    finally:
+        retried(lambda: objects.delete(key))
+
+
+def _delete_folder(account: GcpAccount, folder: str) -> None:
+    objects = Objects(account)
+    keys = retried(lambda: [facts.key for facts in objects.list(folder)])
+    objects.delete_many(keys)
