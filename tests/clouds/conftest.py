@@ -8,9 +8,11 @@ import pytest
 
 from imageport.sandbox.aws.service import AwsService
 from imageport.sandbox.azure.service import AzureService
-from tests.clouds import azure_laboratory
+from imageport.sandbox.gcp.service import GcpService
+from tests.clouds import azure_laboratory, gcp_laboratory
 from tests.clouds.aws_laboratory import CALM, AwsLab, Connections
 from tests.clouds.azure_laboratory import AzureConnections, AzureLab
+from tests.clouds.gcp_laboratory import GcpConnections, GcpLab
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,25 @@ def azure_lab(azure_connections: AzureConnections) -> Iterator[AzureLab]:
         lab.empty()
 
 
+@pytest.fixture(scope="session")
+def gcp_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcpConnections]:
+    with GcpService(tmp_path_factory.mktemp("gcp"), **gcp_laboratory.CALM) as service:
+        connections = GcpConnections(service)
+        try:
+            yield connections
+        finally:
+            connections.close()
+
+
+@pytest.fixture
+def gcp_lab(gcp_connections: GcpConnections) -> Iterator[GcpLab]:
+    lab = GcpLab(gcp_connections)
+    try:
+        yield lab
+    finally:
+        lab.empty()
+
+
 GUEST = """
 import json, sys, time
 from pathlib import Path
@@ -71,7 +92,9 @@ outcome.write_text(json.dumps({{"outcome": "shutdown"}}))
 """
 
 
-def guest_of(service: AwsService | AzureService, folder: Path) -> Callable[[str], None]:
+def guest_of(
+    service: AwsService | AzureService | GcpService, folder: Path
+) -> Callable[[str], None]:
     def choose(mode: str) -> None:
         program = folder / "guest.py"
         program.write_text(GUEST.format(mode=mode))
@@ -90,3 +113,9 @@ def guest(aws_lab: AwsLab, tmp_path: Path) -> Callable[[str], None]:
 def azure_guest(azure_lab: AzureLab, tmp_path: Path) -> Callable[[str], None]:
     """Choose what the guest does."""
     return guest_of(azure_lab.service, tmp_path)
+
+
+@pytest.fixture
+def gcp_guest(gcp_lab: GcpLab, tmp_path: Path) -> Callable[[str], None]:
+    """Choose what the guest does."""
+    return guest_of(gcp_lab.service, tmp_path)

@@ -1,0 +1,137 @@
+"""A Google Cloud project on this machine for tests: the emulator, a bucket and a subnet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.oauth2 import service_account
+
+from imageport.clouds.gcp.account import GcpAccount
+from imageport.clouds.gcp.clients import GcpClients
+from imageport.clouds.gcp.disks import delete_disk
+from imageport.clouds.gcp.images import delete_image
+from imageport.clouds.gcp.instances import delete_machine
+from imageport.clouds.gcp.names import ResourceId
+from imageport.clouds.gcp.network import delete_rule
+from imageport.clouds.gcp.objects import Objects
+from imageport.clouds.gcp.settings import GcpSettings
+from imageport.sandbox.gcp.account import BUCKET, PROJECT, REGION, SUBNET, ZONE
+from imageport.sandbox.gcp.knobs import Knobs
+from imageport.sandbox.gcp.service import GcpService
+from imageport.state.ledger import Ledger
+from tests.clouds.cloud_contract import SITE, CloudLab
+
+CALM: dict[str, Any] = {
+    name: getattr(Knobs(), name) for name in Knobs.__dataclass_fields__ if name != "seed"
+} | {"state_seconds": 0.02}
+"""Knobs between tests: as they are by themselves, but quick."""
+SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+
+
+class GcpConnections:
+    """Clients of one emulator for all tests: making one costs more than a test does."""
+
+    def __init__(self, service: GcpService) -> None:
+        self.service = service
+        self.credentials = service_account.Credentials.from_service_account_file(
+            service.credentials_file, scopes=SCOPES
+        )
+        self.shared = GcpClients(self.settings(), self.credentials)
+
+    def settings(self, **changes: Any) -> GcpSettings:
+        known: dict[str, Any] = {
+            "project": PROJECT,
+            "region": REGION,
+            "zone": ZONE,
+            "bucket": BUCKET,
+            "site": SITE,
+            "subnet": SUBNET,
+            "endpoint_url": self.service.endpoint,
+        }
+        return GcpSettings(**(known | changes))
+
+    def close(self) -> None:
+        self.shared.close()
+
+
+class GcpLab(CloudLab):
+    """The project; every test has its own state store."""
+
+    def __init__(self, connections: GcpConnections) -> None:
+        super().__init__()
+        self.service = connections.service
+        self.connections = connections
+        self.clients = connections.shared
+
+    def settings(self, **changes: Any) -> GcpSettings:
+        return self.connections.settings(**changes)
+
+    def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Any:
+        return self.gcp_cloud(run, ledger=ledger, site=site)
+
+    def gcp_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> Any:
+        # Not at the top: the laboratory is of use without machines and network.
+        from imageport.clouds.gcp.cloud import GcpCloud  # noqa: PLC0415
+
+        made = GcpCloud(
+            self.settings(**changes), self.connections.credentials, ledger or self.state.ledger, run
+        )
+        made._account.clients = self.clients
+        return made
+
+    def account(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> GcpAccount:
+        settings = self.settings(**changes)
+        return GcpAccount(settings, self.clients, ledger or self.state.ledger, run)
+
+    def objects(self, prefix: str = "") -> list[str]:
+        """Return the keys of all objects below a prefix."""
+        return [item.key for item in Objects(self.account("looking")).list(prefix)]
+
+    def images(self) -> list[str]:
+        """Return the ids of all of the project's own images."""
+        return self._ids("images", "")
+
+    def disks(self) -> list[str]:
+        """Return the ids of all disks of the zone."""
+        return self._ids("disks", ZONE)
+
+    def machines(self) -> list[str]:
+        """Return the ids of all machines of the zone."""
+        return self._ids("instances", ZONE)
+
+    def rules(self) -> list[str]:
+        """Return the ids of all firewall rules."""
+        return self._ids("firewalls", "")
+
+    def everything(self) -> list[str]:
+        """Return every resource that a run could have made, and every object."""
+        return [
+            *self.machines(), *self.disks(), *self.images(), *self.rules(), *self.objects(),
+        ]  # fmt: skip
+
+    def empty(self) -> None:
+        """Delete everything, so that tests do not see each other."""
+        self.service.turn(**CALM)
+        account = self.account("tidy")
+        for machine in self.machines():
+            delete_machine(account, machine)
+        for disk in self.disks():
+            delete_disk(account, disk)
+        for image in self.images():
+            delete_image(account, image)
+        for rule in self.rules():
+            delete_rule(account, rule)
+        Objects(account).delete_many(self.objects())
+
+    def turn(self, **knobs: object) -> None:
+        self.service.turn(**knobs)
+
+    def _ids(self, type_: str, zone: str) -> list[str]:
+        client = getattr(self.clients, type_)
+        where = {"project": PROJECT} | ({"zone": zone} if zone else {})
+        made = [item.name for item in client.list(**where)]
+        return [str(ResourceId(PROJECT, zone, type_, name)) for name in made if self._ours(name)]
+
+    def _ours(self, name: str) -> bool:
+        """The project has an engine image from the start, and what a test brings itself."""
+        return name.startswith("imageport-") and name != "imageport-engine"
