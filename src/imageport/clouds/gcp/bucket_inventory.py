@@ -16,9 +16,9 @@ from imageport.clouds.gcp.names import image_id, object_id, site_folder, tags_of
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_collection import (
     collect_segments,
+    delete_index,
     delete_temporary,
     discard_upload,
-    delete_index,
 )
 from imageport.clouds.gcp.segment_index import index_folder
 from imageport.clouds.gcp.upload_markers import ROLE_READING, delete_marker, marker_folder

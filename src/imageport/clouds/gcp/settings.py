@@ -165,7 +165,8 @@ class GcpSettings:
         problems = []
         for cidr in self.boot_egress_cidrs:
             try:
-                ipaddress.ip_network(cidr)
+                if ipaddress.ip_network(cidr).version != 4:
+                    problems.append(f"boot_egress_cidrs: {cidr} is not IPv4, which machines have")
             except ValueError as error:
                 problems.append(f"boot_egress_cidrs: {error}")
         if self.boot_egress_cidrs and self.isolated_network_tag:
