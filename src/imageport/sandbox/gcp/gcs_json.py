@@ -268,13 +268,13 @@ def split_related(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes
     mark = b"--" + found[1].encode()
     start = body.find(mark)
     middle = body.find(b"\r\n" + mark, start + len(mark))
-    end = body.rfind(b"\r\n" + mark + b"--")
-    if start < 0 or middle < 0 or end <= middle:
-        raise bad_request("Malformed multipart body.", "badContent")
-    _head, _, document = body[start + len(mark) : middle].partition(b"\r\n\r\n")
     data_at = body.find(b"\r\n\r\n", middle + 2 + len(mark))
-    if data_at < 0 or data_at + 4 > end:
+    # The first one ends the bytes: a client has to choose a boundary that is not among them.
+    end = body.find(b"\r\n" + mark, data_at + 2)
+    is_last = body[end + 2 + len(mark) :].strip() == b"--"
+    if start != 0 or middle < 0 or data_at < 0 or end < data_at + 4 or not is_last:
         raise bad_request("Malformed multipart body.", "badContent")
+    _head, _, document = body[len(mark) : middle].partition(b"\r\n\r\n")
     return read_document(document), body[data_at + 4 : end]
 
 

@@ -15,8 +15,8 @@ from imageport.sandbox.gcp.gcs_store import StoredObject
 Json = dict[str, Any]
 Fields = dict[str, Any]
 """Name → the fields below it; empty is all of them."""
-TEMPORARY_CONDITION: Final = {"age": 7, "matchesPrefix": ["imageport/"], "matchesSuffix": [".tmp"]}
-"""Of the lifecycle rule that removes what a crash left, should no sweep ever come."""
+TEMPORARY_PREFIXES: Final = ("imageport/cloud/tmp/", "imageport/frankfurt/tmp/")
+"""What the lifecycle rule deletes after a day: of the embedded site, and of the tests' one."""
 _NAME: Final = re.compile(r"[A-Za-z*][A-Za-z0-9_]*|\*")
 
 
@@ -51,7 +51,8 @@ def object_resource(found: StoredObject) -> Json:
 
 def bucket_resource(changes: Mapping[str, Any]) -> Json:
     """Return the bucket's resource; ``changes`` are members that are not as usual."""
-    rule = {"action": {"type": "Delete"}, "condition": TEMPORARY_CONDITION}
+    condition = {"age": 1, "matchesPrefix": list(TEMPORARY_PREFIXES)}
+    rule = {"action": {"type": "Delete"}, "condition": condition}
     document: Json = {
         "kind": "storage#bucket",
         "id": BUCKET,

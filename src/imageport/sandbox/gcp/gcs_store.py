@@ -67,6 +67,10 @@ class ObjectStore:
         self._read_journal()
         self._journal = self._journal_path.open("ab", buffering=0)
 
+    def close(self) -> None:
+        """Let go of the journal; may be called twice."""
+        self._journal.close()
+
     def get(self, name: str) -> StoredObject | None:
         """Return an object, None if there is none."""
         with self._lock:

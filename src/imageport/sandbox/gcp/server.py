@@ -35,7 +35,7 @@ def main(root: Path, knobs: Knobs) -> None:
     try:
         server.serve_forever()
     finally:
-        emulator.hypervisor.stop_all()
+        emulator.close()
 
 
 def _listen(root: Path, front: HttpFront) -> WsgiServer:

@@ -1,0 +1,29 @@
+"""One emulated project for each test of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imageport.sandbox.gcp.token_store import TokenStore
+from tests.sandbox.gcp.gcs_lab import GcsLab
+
+
+@pytest.fixture(scope="session")
+def gcp_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the keys once: three RSA keys take longer than a test."""
+    folder = tmp_path_factory.mktemp("keys")
+    TokenStore(folder, lambda: 0.0)
+    return folder
+
+
+@pytest.fixture
+def gcs(tmp_path: Path, gcp_keys: Path) -> Iterator[GcsLab]:
+    """Give an emulated bucket in this process."""
+    lab = GcsLab(tmp_path / "gcp", gcp_keys)
+    try:
+        yield lab
+    finally:
+        lab.close()
