@@ -36,7 +36,7 @@ FREE_SECONDS: Final = 300.0
 GRACE_SECONDS: Final = 1200.0
 """Beyond the deadline until Google ends a machine that nobody watches: a killed worker comes back
 within this time and takes it up."""
-SCREENSHOT: Final = "screenshot.png"
+SCREENSHOT: Final = "screenshot.jpg"
 
 
 def boot_once(

@@ -74,7 +74,7 @@ def _listed(
     kind, type_, zone = kinds
     request: dict[str, Any] = where | {"max_results": PAGE}
     if type_ != "firewalls":  # which have no labels
-        request["filter"] = f"labels.{LABEL_SITE}={label_value(site)}"
+        request["filter"] = f'labels.{LABEL_SITE}="{label_value(site)}"'
 
     def ask() -> list[Any]:
         with asked(f"compute.{type_}.list", where.get("zone", account.settings.project)):
