@@ -63,6 +63,7 @@ PERMISSIONS: Final = (
     NeededPermission("compute.networks.updatePolicy", "prepare, clean-up"),
     NeededPermission("compute.globalOperations.get", "every stage"),
     NeededPermission("compute.zoneOperations.get", "prepare, clean-up"),
+    NeededPermission("compute.zoneOperations.list", "prepare (first boot)"),
     NeededPermission("compute.images.create", "upload, prepare"),
     NeededPermission("compute.images.delete", "clean-up"),
     NeededPermission("compute.images.get", "every stage"),
