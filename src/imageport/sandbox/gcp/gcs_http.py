@@ -139,7 +139,9 @@ def _account() -> Caller:
 
 
 def _refuse(request: GcsRequest, refusal: GcsRefusal) -> GcsAnswer:
-    if request.parts[0] not in {*_SURFACES, "v1", "token"}:
+    if TokenHttp.serves(request.raw_path):
+        return refusal.service()
+    if request.parts[0] not in _SURFACES:
         return refusal.xml()
     is_media = request.query.get("alt") == "media"
     if refusal.status in {304, 499} or is_media:

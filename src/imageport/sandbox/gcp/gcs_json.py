@@ -37,7 +37,12 @@ from imageport.sandbox.gcp.gcs_resources import (
 )
 from imageport.sandbox.gcp.gcs_sessions import Sessions
 from imageport.sandbox.gcp.gcs_store import Check, ObjectStore, StoredObject
-from imageport.sandbox.gcp.gcs_writes import NewObject, ObjectWrites, writing
+from imageport.sandbox.gcp.gcs_writes import (
+    NewObject,
+    ObjectWrites,
+    default_key,
+    writing,
+)
 
 LARGEST_MULTIPART_BYTES: Final = 64 * MIB
 """This store reads such bodies into memory; Google takes 5 TiB."""
@@ -282,9 +287,7 @@ def _new(request: GcsRequest, document: dict[str, Any], access: Access) -> NewOb
     named, queried = document.get("name"), request.query.get("name")
     name = str(queried or named or "")
     access.check(CREATE, name)
-    encryption = access.knobs.bucket.get("encryption") or {}
-    default_key = str(encryption.get("defaultKmsKeyName", ""))
-    return NewObject.read(name, document, request.query, default_key)
+    return NewObject.read(name, document, request.query, default_key(access))
 
 
 def _test_permissions(request: GcsRequest, access: Access, _name: str) -> GcsAnswer:

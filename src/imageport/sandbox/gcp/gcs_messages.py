@@ -28,6 +28,13 @@ _XML_CODES = {
     503: "ServiceUnavailable",
 }
 
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+}
+
 
 @dataclass(slots=True)
 class GcsAnswer:
@@ -65,6 +72,14 @@ class GcsRefusal(Exception):
             error["locationType"], error["location"] = self.location
         document = {"error": {"code": self.status, "message": self.message, "errors": [error]}}
         answer = GcsAnswer.of(document, self.status)
+        answer.headers.update(self.headers)
+        return answer
+
+    def service(self) -> GcsAnswer:
+        """Return the document that Google's other services send."""
+        status = _STATUSES.get(self.status, "UNKNOWN")
+        error = {"code": self.status, "message": self.message, "status": status}
+        answer = GcsAnswer.of({"error": error}, self.status)
         answer.headers.update(self.headers)
         return answer
 

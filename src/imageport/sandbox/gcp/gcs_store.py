@@ -61,8 +61,8 @@ class ObjectStore:
         self._objects: dict[str, StoredObject] = {}
         self._names: list[str] = []
         self._generation = 0
-        for index in range(256):
-            (root / f"{index:02x}").mkdir(parents=True, exist_ok=True)
+        for index in range(16):
+            (root / f"{index:x}").mkdir(parents=True, exist_ok=True)
         self._journal_path = root / "journal.jsonl"
         self._read_journal()
         self._journal = self._journal_path.open("ab", buffering=0)
@@ -91,7 +91,7 @@ class ObjectStore:
     def new_part(self) -> Path:
         """Return where bytes may be written that `put` makes an object of."""
         name = secrets.token_hex(12)
-        return self._folder / name[:2] / f"{name}.part"
+        return self._folder / name[:1] / f"{name}.part"
 
     def put(self, name: str, part: Path, facts: ObjectFacts, check: Check) -> StoredObject:
         """Make an object of a written part, replacing one of its name."""
@@ -162,7 +162,7 @@ class ObjectStore:
             for line in self._journal_path.read_bytes().splitlines():
                 self._replay(line)
         present = {found.file for found in self._objects.values()}
-        for path in self._folder.glob("??/*"):
+        for path in self._folder.glob("?/*"):
             if str(path.relative_to(self._folder)) not in present:
                 path.unlink()
         self._names = sorted(self._objects)

@@ -103,6 +103,11 @@ def read_metadata(found: Any) -> dict[str, str]:
     return dict(found)
 
 
+def default_key(access: Access) -> str:
+    """Return the key that the bucket names for what names none itself; empty is Google's."""
+    return str((access.knobs.bucket.get("encryption") or {}).get("defaultKmsKeyName", ""))
+
+
 def writing(access: Access, name: str, preconditions: Preconditions) -> Check:
     """Return what is looked at before something is written under a name.
 
@@ -148,7 +153,8 @@ class ObjectWrites:
         if len(sources) > MOST_SOURCES:
             text = "The number of source components provided ({}) exceeds the maximum ({})."
             raise bad_request(text.format(len(sources), MOST_SOURCES))
-        new = NewObject.read(name, document.get("destination") or {}, query)
+        destination = document.get("destination") or {}
+        new = NewObject.read(name, destination, query, default_key(access))
         check = writing(access, name, Preconditions.of_query(query))
         access.check(CREATE, name)
         check(self._store.get(name))
@@ -173,9 +179,12 @@ class ObjectWrites:
         if wrong:
             raise bad_request(f"Cannot patch {', '.join(sorted(wrong))}.")
 
+        given = document.get("metadata", {})
+        if not isinstance(given, dict | None):
+            raise bad_request("Invalid value for: metadata")
+
         def change(facts: ObjectFacts) -> ObjectFacts:
             properties = _merged(facts.properties, {**document, "metadata": None})
-            given = document.get("metadata", {})
             metadata = {} if given is None else _merged(facts.metadata, given)
             return replace(facts, properties=properties, metadata=read_metadata(metadata))
 

@@ -13,7 +13,12 @@ from imageport.sandbox.gcp.gcs_messages import GcsAnswer, GcsRefusal, GcsRequest
 from imageport.sandbox.gcp.gcs_parts import Pace, wanted_hashes
 from imageport.sandbox.gcp.gcs_preconditions import Preconditions
 from imageport.sandbox.gcp.gcs_store import ObjectStore
-from imageport.sandbox.gcp.gcs_writes import NewObject, ObjectWrites, writing
+from imageport.sandbox.gcp.gcs_writes import (
+    NewObject,
+    ObjectWrites,
+    default_key,
+    writing,
+)
 
 _METADATA: Final = "x-goog-meta-"
 _HEADERS: Final = {
@@ -69,7 +74,7 @@ class XmlFace:
             member: headers[item] for item, member in _HEADERS.items() if headers.get(item)
         }
         key = {"kmsKeyName": headers.get("x-goog-encryption-kms-key-name", "")}
-        new = NewObject.read(name, {**document, "metadata": metadata}, key)
+        new = NewObject.read(name, {**document, "metadata": metadata}, key, default_key(access))
         check = writing(access, name, Preconditions.of_headers(headers))
         what = new, wanted_hashes(headers, {})
         found = receive(self._store, request, what, check, self._pace)
