@@ -25,7 +25,7 @@ from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.permissions import check_permissions
 from imageport.clouds.gcp.place import check_place
 from imageport.clouds.gcp.segment_disk import SegmentDisk
-from imageport.clouds.gcp.segment_index import has_segments
+from imageport.clouds.gcp.segment_index import has_index, has_segments
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.streamed_archive_target import StreamedArchiveTarget
@@ -69,12 +69,12 @@ class GcpCloud(Cloud):
         return SegmentTarget(self._account, image, parent=parent, description=description)
 
     def exists(self, reference: str) -> bool:
-        """Tell whether the image is there and complete; an upload's marker is none."""
+        """Tell whether the image is there, complete and readable; an upload's marker is none."""
         try:
             facts = describe_image(self._account, reference)
         except ResourceGone:
             return False  # an id of something else, or of another cloud
-        return facts is not None and facts.ready
+        return facts is not None and facts.ready and has_index(self._account, reference)
 
     def fits_as_parent(self, reference: str) -> bool:
         """Tell whether a child can take blocks from this upload: its index has to be there."""

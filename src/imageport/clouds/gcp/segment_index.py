@@ -111,6 +111,12 @@ def index_of(account: GcpAccount, reference: str) -> ImageIndex:
     return found
 
 
+def has_index(account: GcpAccount, reference: str) -> bool:
+    """Tell whether there is an index, without reading it."""
+    key = index_key(account.settings, account.own(reference, "images").name)
+    return retried(lambda: Objects(account).stat(key)) is not None
+
+
 def has_segments(account: GcpAccount, reference: str) -> bool:
     """Tell whether the blocks of an image can be taken from the bucket."""
     try:
