@@ -103,3 +103,50 @@ def test_a_body_without_a_sensible_length_is_refused(port: int, head: str):
         while chunk := client.recv(4096):
             received += chunk
     assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def spoken(port: int, request: bytes) -> bytes:
+    """Send bytes as they are; return all that comes until the server hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request)
+        received = b""
+        while chunk := client.recv(4096):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /a\r\n\r\n",
+        b"GET /a HTTP/2.0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n: no name\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nX-Word : w\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nX-Word: w\r\n continued\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n" + b"X-Word: w\r\n" * 101 + b"\r\n",
+        b"GET /a HTTP/1.1\r\nX-Word: " + b"w" * 65_540 + b"\r\n\r\n",
+    ],
+)
+def test_a_malformed_head_is_refused(port: int, request_: bytes):
+    assert spoken(port, request_).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_header_that_comes_again_is_one_list(port: int):
+    head = b"GET /a HTTP/1.1\r\nX-Word: a\r\nConnection: close\r\nx-word:  b \r\n\r\n"
+    assert spoken(port, head).endswith(b"GET /a  a, b ")
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /a HTTP/1.0\r\n\r\n", b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n"]
+)
+def test_the_connection_ends_where_the_client_says_so(port: int, head: bytes):
+    assert spoken(port, head).endswith(b"GET /a   ")
+
+
+def test_a_body_that_waits_for_leave_gets_it(port: int):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"B")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")

@@ -17,6 +17,9 @@ Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 DRAINED_BYTES = 8 * 1024 * 1024
 """Of a body that nobody read; behind a larger one the connection is closed."""
 LARGEST_CHUNKED_BYTES = 64 * 1024 * 1024
+MOST_HEADERS = 100
+LONGEST_LINE_BYTES = 64 * 1024
+"""Both as Python's own servers have it."""
 IDLE_SECONDS = 120.0
 """Clouds close idle connections after a few minutes, too."""
 
@@ -66,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
     wbufsize = 64 * 1024
     server: WsgiServer
+    raw_requestline: bytes
 
     def do_GET(self) -> None:
         """Answer any request."""
@@ -92,16 +96,41 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Keep no log: paths carry signatures."""
 
+    def parse_request(self) -> bool:
+        """Read line and headers; the base class has them parsed as an e-mail, in 0.3 ms of CPU."""
+        words = self.raw_requestline.decode("latin-1").rstrip("\r\n").split(" ")
+        self.requestline, self.command = " ".join(words), words[0]
+        self.request_version, self.close_connection = "HTTP/1.1", True
+        headers = _read_headers(self.rfile)
+        if len(words) != 3 or words[2] not in {"HTTP/1.0", "HTTP/1.1"} or headers is None:
+            self.send_error(400)
+            return False
+        _, self.path, self.request_version = words
+        self._fields = headers
+        kept = headers.get("connection", "").lower()
+        self.close_connection = kept == "close" or (
+            self.request_version == "HTTP/1.0" and kept != "keep-alive"
+        )
+        if headers.get("expect", "").lower() == "100-continue":
+            return self.handle_expect_100()
+        return True
+
+    def handle_expect_100(self) -> bool:
+        """Tell the client to go on; at once, since it waits."""
+        going_on = super().handle_expect_100()
+        self.wfile.flush()
+        return going_on
+
     def _body(self) -> _Body | None:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        if self._fields.get("transfer-encoding", "").lower() == "chunked":
             data = _read_chunks(self.rfile)
             return None if data is None else _Body(io.BytesIO(data), len(data))
-        length = self.headers.get("Content-Length") or "0"
+        length = self._fields.get("content-length") or "0"
         return _Body(self.rfile, int(length)) if length.isdigit() else None
 
     def _environ(self, body: _Body) -> dict[str, Any]:
         target = urlsplit(self.path)
-        chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        chunked = self._fields.get("transfer-encoding", "").lower() == "chunked"
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.command,
             # As PEP 3333 has it: bytes as Latin-1 characters.
@@ -115,10 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
             "RAW_URI": self.path,
         }
         if not chunked:
-            environ["CONTENT_LENGTH"] = self.headers.get("Content-Length", "")
-        environ["CONTENT_TYPE"] = self.headers.get("Content-Type", "")
-        for name, value in self.headers.items():
-            if name.lower() not in {"content-length", "content-type"}:
+            environ["CONTENT_LENGTH"] = self._fields.get("content-length", "")
+        environ["CONTENT_TYPE"] = self._fields.get("content-type", "")
+        for name, value in self._fields.items():
+            if name not in {"content-length", "content-type"}:
                 environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
         return environ
 
@@ -154,6 +183,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body.read()
+
+
+def _read_headers(source: Any) -> dict[str, str] | None:
+    """Return headers by name in lower case, None when they are none or too many.
+
+    A name that comes again is one list, as RFC 9110 5.3 has it.
+    """
+    found: dict[str, str] = {}
+    for _ in range(MOST_HEADERS):
+        line = source.readline(LONGEST_LINE_BYTES + 1)
+        if line in {b"\r\n", b"\n"}:
+            return found
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not line.endswith(b"\n") or not colon or name != name.strip() or not name:
+            return None
+        name, text = name.lower(), value.strip()
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return None
 
 
 def _read_chunks(source: Any) -> bytes | None:
