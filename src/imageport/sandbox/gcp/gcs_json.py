@@ -86,8 +86,8 @@ class JsonFace:
         title = {"bucket": "storage.buckets.get", "test": "storage.buckets.testIamPermissions"}
         access.calls.count(title.get(method, f"storage.objects.{method}"), price, size_in, size_out)
         fields = request.query.get("fields")
-        if fields and answer.status == 200 and answer.stream is None:
-            return GcsAnswer.of(select(read_document(answer.body), read_fields(fields)))
+        if fields and answer.document is not None:
+            answer.document = select(answer.document, read_fields(fields))
         return answer
 
     def session(self, request: GcsRequest, access: Access) -> GcsAnswer:

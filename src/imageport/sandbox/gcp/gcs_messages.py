@@ -45,12 +45,14 @@ class GcsAnswer:
     body: bytes = b""
     stream: Iterable[bytes] | None = None
     """Instead of a body; its length is in the headers."""
+    document: Any = None
+    """Instead of a body; JSON, once it is sent."""
 
     @classmethod
     def of(cls, document: Any, status: int = 200) -> GcsAnswer:
         """Return an answer whose body is JSON."""
         headers = {"Content-Type": "application/json; charset=UTF-8"}
-        return cls(status, headers, json.dumps(document).encode())
+        return cls(status, headers, document=document)
 
 
 class GcsRefusal(Exception):
@@ -186,8 +188,9 @@ def read_document(text: bytes) -> dict[str, Any]:
 
 def send(start_response: Any, answer: GcsAnswer) -> Iterable[bytes]:
     """Give an answer to WSGI."""
+    body = answer.body if answer.document is None else json.dumps(answer.document).encode()
     headers = {
-        "Content-Length": str(len(answer.body)),
+        "Content-Length": str(len(body)),
         "X-GUploader-UploadID": secrets.token_urlsafe(24),
         "Server": "UploadServer",
         **answer.headers,
@@ -196,4 +199,4 @@ def send(start_response: Any, answer: GcsAnswer) -> Iterable[bytes]:
     start_response(f"{answer.status} {phrase}", list(headers.items()))
     if answer.stream is not None:
         return answer.stream
-    return [answer.body] if answer.body else []
+    return [body] if body else []
