@@ -8,11 +8,11 @@ from typing import Any, Final
 from imageport.sandbox.gcp.account import BUCKET
 from imageport.sandbox.gcp.call_record import CLASS_A, CLASS_B, FREE
 from imageport.sandbox.gcp.gcs_access import CREATE, GET, Access
-from imageport.sandbox.gcp.gcs_json import download, receive
 from imageport.sandbox.gcp.gcs_messages import GcsAnswer, GcsRefusal, GcsRequest, bad_request
 from imageport.sandbox.gcp.gcs_parts import Pace, wanted_hashes
 from imageport.sandbox.gcp.gcs_preconditions import Preconditions
 from imageport.sandbox.gcp.gcs_store import ObjectStore
+from imageport.sandbox.gcp.gcs_transfers import download, receive
 from imageport.sandbox.gcp.gcs_writes import (
     NewObject,
     ObjectWrites,
