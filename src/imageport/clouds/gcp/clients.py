@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 from google.api_core import exceptions
+from google.api_core.gapic_v1.client_info import ClientInfo
 from google.auth.credentials import Credentials
 from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
@@ -34,6 +35,7 @@ CONNECT_SECONDS: Final = 40.0
 """urllib3 gives the sending of a whole body the time-out of connecting; among 64 puts of 512 KiB
 on a link of 1 MiB/s one takes 32 s."""
 READ_SECONDS: Final = 60.0
+USER_AGENT: Final = "imageport"
 TIMEOUT: Final = (CONNECT_SECONDS, READ_SECONDS)
 TOKEN_SECONDS: Final = 20.0
 """For one answer of a token service; hours of work must not hang on a metadata server."""
@@ -190,6 +192,8 @@ class GcpClients:
         )
         transport._session.close()  # noqa: SLF001 - no other way to give it proxy, CA and pool
         transport._session = self.session  # noqa: SLF001
+        # Its methods are kept by the session that they were made for.
+        transport._prep_wrapped_messages(ClientInfo(user_agent=USER_AGENT))  # noqa: SLF001
         name = kind.__module__.rsplit(".", maxsplit=1)[0] + ".transports.rest"
         hide_bodies_in_log(logging.getLogger(name))
         return kind(transport=transport)
