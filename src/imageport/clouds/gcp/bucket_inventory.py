@@ -16,9 +16,9 @@ from imageport.clouds.gcp.names import image_id, object_id, site_folder, tags_of
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_collection import (
     collect_segments,
-    delete_index,
     delete_temporary,
     discard_upload,
+    forget_image,
 )
 from imageport.clouds.gcp.segment_index import index_folder
 from imageport.clouds.gcp.upload_markers import ROLE_READING, delete_marker, marker_folder
@@ -149,7 +149,7 @@ def _give_up_reading(account: GcpAccount, marker: str, image: str) -> None:
 def _forget(account: GcpAccount, image: str) -> None:
     """Delete index and blocks of an image unless it is there."""
     if describe_image(account, image_id(account.settings, image)) is None:
-        delete_index(account, image)
+        forget_image(account, image)
 
 
 def _name(key: str) -> str:
