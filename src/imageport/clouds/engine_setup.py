@@ -56,6 +56,11 @@ class EngineRun:
     deadline_seconds: float
 
     @property
+    def action(self) -> str:
+        """Return what is done with the disk, for messages."""
+        return str(self.job.action)
+
+    @property
     def machine_seconds(self) -> float:
         """Return after how long the machine ends by itself, and its URLs with it."""
         return self.deadline_seconds + GRACE_SECONDS
@@ -93,11 +98,42 @@ def write_setup(run: EngineRun, folder: JobFolder, names: DeviceNames) -> str:
     return user_data(folder.read_url(SETUP, seconds), setup_sha256, int(seconds // 60) + 1)
 
 
-def user_data(setup_url: str, setup_sha256: str, minutes: int) -> str:
-    """Return the script that the machine runs at its first boot."""
+def user_data(
+    setup_url: str, setup_sha256: str, minutes: int, task: Callable[..., None] | None = None
+) -> str:
+    """Return the script that the machine runs at its first boot.
+
+    ``task`` is a function whose module takes from imageport nothing but `vm_bootstrap`; its text
+    goes with it.
+    """
     source = Path(vm_bootstrap.__file__).read_text()
-    call = f"run_job({setup_url!r}, {setup_sha256!r}, {minutes})"
-    return f"#!{vm_bootstrap.PYTHON}\n{source}\n\n{call}\n"
+    told = [repr(setup_url), repr(setup_sha256), str(minutes)]
+    if task is not None:
+        source += "\n\n" + _text_behind(Path(task.__code__.co_filename).read_text())
+        told.append(task.__name__)
+    return f"#!{vm_bootstrap.PYTHON}\n{source}\n\nrun_job({', '.join(told)})\n"
+
+
+def _text_behind(text: str) -> str:
+    """Return a module's text as it can stand behind that of the bootstrap."""
+    first = ("from __future__ ", "from imageport.clouds.vm_bootstrap import ")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(first))
+
+
+class WatchedRun(Protocol):
+    """What `ReportWatch` needs to know of a job."""
+
+    @property
+    def disk(self) -> CloudDisk:
+        """Return the disk that is worked on."""
+
+    @property
+    def action(self) -> str:
+        """Return what is done with the disk, for messages."""
+
+    @property
+    def deadline_seconds(self) -> float:
+        """Return how long the job may take."""
 
 
 class ReportWatch:
@@ -111,7 +147,7 @@ class ReportWatch:
     """
 
     def __init__(
-        self, run: EngineRun, folder: JobFolder, machine: str, ended: Callable[[], str]
+        self, run: WatchedRun, folder: JobFolder, machine: str, ended: Callable[[], str]
     ) -> None:
         self._run = run
         self._folder = folder
@@ -130,15 +166,21 @@ class ReportWatch:
 
     def report(self, found: bytes | None, console: Callable[[], str]) -> EngineReport:
         """Read what `check` found last; `EngineFailed` with the log when there is no report."""
+        delivered = self.delivered(found, console)
+        try:
+            return EngineReport.from_json(delivered)
+        except ValueError as error:
+            raise self.failed(str(error), console) from error
+
+    def delivered(self, found: bytes | None, console: Callable[[], str]) -> bytes:
+        """Return what `check` found last; `EngineFailed` with the log when that is nothing."""
         if not found:
             cause = self._cause or f"no report after {self._run.deadline_seconds:.0f} s"
-            raise self._failed(cause, console)
-        try:
-            return EngineReport.from_json(found)
-        except ValueError as error:
-            raise self._failed(str(error), console) from error
+            raise self.failed(cause, console)
+        return found
 
-    def _failed(self, cause: str, console: Callable[[], str]) -> EngineFailed:
+    def failed(self, cause: str, console: Callable[[], str]) -> EngineFailed:
+        """Return the error that tells the log, or the console's text where there is no log."""
         log = (self._folder.read(LOG) or b"").decode(errors="replace")
         if not log and self._machine:
             try:
@@ -147,7 +189,7 @@ class ReportWatch:
                 log = f"(no console text: {error.message})"
         disk = self._run.disk
         return EngineFailed(
-            f"Cannot {self._run.job.action} '{disk.id}': {cause}.",
+            f"Cannot {self._run.action} '{disk.id}': {cause}.",
             hint="Read the log in this error; a missing package or device shows there.",
             log=log[-TAIL_CHARACTERS:],
             instance=self._machine,

@@ -17,18 +17,30 @@ ROOT = "imageport"
 
 def prefix_of(site: str, run: str, token: str) -> str:
     """Return the folder of a job; site and run are in it so that the sweep can tell."""
-    return f"{ROOT}/{site}/{run}/{token[:20]}/"
+    return folder_below(f"{ROOT}/{site}/", run, token)
+
+
+def folder_below(root: str, run: str, token: str) -> str:
+    """Return the folder of a job below ``root``, the site's own."""
+    return f"{root}{run}/{token[:20]}/"
 
 
 def job_folders(
     listed: Iterable[tuple[str, datetime]], site: str, expires_seconds: float
 ) -> list[CloudResource]:
     """Return one resource per job folder of (name, last modified); it expires after its newest."""
+    return folders_below(f"{ROOT}/{site}/", listed, site, expires_seconds)
+
+
+def folders_below(
+    root: str, listed: Iterable[tuple[str, datetime]], site: str, expires_seconds: float
+) -> list[CloudResource]:
+    """Return one resource per folder ``root`` RUN ``/`` TOKEN ``/``; see `job_folders`."""
     newest: dict[str, datetime] = {}
     for name, modified in listed:
-        parts = name.split("/")
-        if len(parts) >= 5:  # imageport/SITE/RUN/TOKEN/NAME
-            folder = "/".join(parts[:4]) + "/"
+        parts = name.removeprefix(root).split("/")
+        if name.startswith(root) and len(parts) >= 3:  # RUN/TOKEN/NAME
+            folder = root + "/".join(parts[:2]) + "/"
             newest[folder] = max(modified, newest.get(folder, modified))
     lifetime = timedelta(seconds=expires_seconds)
     return [
@@ -37,7 +49,7 @@ def job_folders(
             folder,
             {
                 TAG_SITE: site,
-                TAG_RUN: folder.split("/")[2],
+                TAG_RUN: folder.removeprefix(root).split("/", maxsplit=1)[0],
                 TAG_ROLE: "engine-job",
                 TAG_EXPIRES: (modified + lifetime).isoformat(timespec="seconds"),
             },

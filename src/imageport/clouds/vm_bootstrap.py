@@ -19,6 +19,7 @@ import time
 import traceback
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,22 @@ PACKAGES = ("python3-guestfs", "libguestfs-tools", "linux-image-amd64")
 LOG_BYTES = 256 * 1024
 
 
-def run_job(setup_url: str, setup_sha256: str, minutes: int) -> None:
-    """Do the whole job; whatever happens, the machine ends after ``minutes``."""
+def run_job(
+    setup_url: str,
+    setup_sha256: str,
+    minutes: int,
+    task: Callable[[dict[str, Any], Path], None] | None = None,
+) -> None:
+    """Do the whole job; whatever happens, the machine ends after ``minutes``.
+
+    ``task`` is what to do instead of running an engine; its text follows this one.
+    """
     subprocess.run(["shutdown", "-h", f"+{minutes}"], check=False)
     work = Path(tempfile.mkdtemp(prefix="imageport-"))
     setup: dict[str, Any] = {}
     try:
         setup = json.loads(fetch(setup_url, setup_sha256, work / "setup.json").read_bytes())
-        carry_out(setup, work)
+        (task or carry_out)(setup, work)
     except Exception:
         # The only way to tell anyone is the log; the caller sees the machine end without a report.
         say(work, traceback.format_exc())

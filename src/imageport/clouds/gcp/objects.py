@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -39,13 +39,16 @@ NO_GENERATION: Final = 0
 """As a precondition: there is no such object."""
 BINARY: Final = "application/octet-stream"
 FIELDS: Final = (
-    "name,size,crc32c,generation,metageneration,metadata,updated,componentCount,kmsKeyName"
+    "name,size,crc32c,generation,metageneration,metadata,timeCreated,updated,componentCount,"
+    "kmsKeyName"
 )
 PAGE_OBJECTS: Final = 1000
 """The most that Google gives at a time."""
 DELETING_THREADS: Final = 16
 LARGEST_READ_BYTES: Final = 64 * MIB
 """What no object that is read in one piece comes near."""
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Found = TypeVar("Found")
 
@@ -61,7 +64,10 @@ class ObjectFacts:
     """New with every writing of the key."""
     metageneration: int = 1
     metadata: dict[str, str] = field(default_factory=dict)
-    updated: datetime | None = None
+    created: datetime = LONG_AGO
+    """When this generation was written, by the store's clock."""
+    updated: datetime = LONG_AGO
+    """When its metadata was written last."""
     components: int = 0
     """Of a composed object; 0 for one that was written in one piece."""
     kms_key: str = ""
@@ -399,7 +405,6 @@ def _resource(key: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
 def _facts(item: Mapping[str, Any]) -> ObjectFacts:
     try:
-        updated = str(item.get("updated", ""))
         return ObjectFacts(
             key=str(item["name"]),
             size_bytes=int(item["size"]),
@@ -407,7 +412,8 @@ def _facts(item: Mapping[str, Any]) -> ObjectFacts:
             generation=int(item["generation"]),
             metageneration=int(item.get("metageneration", 1)),
             metadata={str(name): str(value) for name, value in item.get("metadata", {}).items()},
-            updated=datetime.fromisoformat(updated) if updated else None,
+            created=datetime.fromisoformat(str(item["timeCreated"])),
+            updated=datetime.fromisoformat(str(item["updated"])),
             components=int(item.get("componentCount", 0)),
             kms_key=str(item.get("kmsKeyName", "")),
         )
