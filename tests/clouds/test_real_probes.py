@@ -17,9 +17,9 @@ from tests.real.removal import ROUNDS, remove_all
 
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in (TESTS / "real").glob("test_real_*.py"))
-VARIABLE = re.compile(r"IMAGEPORT_REAL_(?:AWS|AZURE)_[A-Z_]+")
+VARIABLE = re.compile(r"IMAGEPORT_REAL_(?:AWS|AZURE|GCP)_[A-Z_]+")
 NAMED = re.compile(r'(?:named\.get|named\[|needs)\(?"([a-z_]+)"|"([a-z_]+)" in \w+\.named')
-ROW = re.compile(r"`((?:aws|azure)-[a-z0-9-]+)`")
+ROW = re.compile(r"`((?:aws|azure|gcp)-[a-z0-9-]+)`")
 
 
 def functions(module: str) -> list[Callable[..., Any]]:
@@ -53,7 +53,7 @@ def test_the_page_of_what_is_unverified_and_the_table_have_the_same_ids():
 def test_every_variable_is_explained_and_every_explained_one_is_read():
     page = (TESTS / "real" / "README.md").read_text()
     explained = set(VARIABLE.findall(page))
-    for cloud in ("aws", "azure"):
+    for cloud in ("aws", "azure", "gcp"):
         sources = [(TESTS / "real" / f"real_{cloud}.py"), *(TESTS / "real").glob(f"*_{cloud}_*.py")]
         text = "".join(path.read_text() for path in sources)
         read = {one or other for one, other in NAMED.findall(text)}

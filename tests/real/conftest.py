@@ -10,6 +10,7 @@ import pytest
 
 from tests.real.real_aws import RealAws
 from tests.real.real_azure import RealAzure
+from tests.real.real_gcp import RealGcp
 
 Observed = Callable[[str], None]
 
@@ -48,6 +49,16 @@ def aws(site: str) -> Iterator[RealAws]:
 def azure(site: str) -> Iterator[RealAzure]:
     needed = ("subscription", "resource_group", "location", "subnet_id", "job_container_url")
     account = RealAzure(_named("IMAGEPORT_REAL_AZURE_", needed), site)
+    try:
+        yield account
+    finally:
+        account.remove_everything()
+
+
+@pytest.fixture
+def gcp(site: str) -> Iterator[RealGcp]:
+    named = _named("IMAGEPORT_REAL_GCP_", ("project", "region", "zone", "bucket"))
+    account = RealGcp(named, site)
     try:
         yield account
     finally:

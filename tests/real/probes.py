@@ -171,6 +171,17 @@ PROBES = (
         "The roles in `docs/policies` are enough for permission test, place, upload and sweep",
         IAM,
     ),
+    Probe(
+        "gcp-create-only-token",
+        "A token restricted to creating below one prefix reads, replaces and deletes nothing; who "
+        "asks with it that nothing be there is told 403 or 412",
+        IAM,
+    ),
+    Probe(
+        "gcp-upload-session",
+        "A resumable session skips bytes that it has, refuses a gap, and tells how far it is",
+        EMULATED,
+    ),
 )
 
 
