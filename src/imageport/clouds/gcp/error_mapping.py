@@ -73,6 +73,8 @@ _SET_UP: Final = {
 _NO_BUCKET: Final = re.compile(r"specified bucket does not exist", re.IGNORECASE)
 _DAMAGED: Final = re.compile(r"doesn't match calculated", re.IGNORECASE)
 """Bytes that arrived otherwise than they were sent."""
+_NO_OBJECT: Final = re.compile(r"No such object: \S+/")
+"""The whole answer to reading an object that is not there, without any JSON."""
 _NAMED_PERMISSION: Final = re.compile(
     r"(?:[Rr]equired '|does not have |[Pp]ermission ')([a-z]+(?:\.[A-Za-z]+){2})"
 )
@@ -215,9 +217,10 @@ def _document(error: GoogleAPICallError) -> dict[str, Any]:
         found = response.json()["error"]
     except (ValueError, KeyError, TypeError):
         # The object store answers some requests with a line of text, some with XML.
-        named = re.search(r"<Code>(\w+)</Code>", response.text[:2000])
         message = response.text.strip()[:2000]
-        return {"status": named[1] if named else "", "message": message}
+        named = re.search(r"<Code>(\w+)</Code>", message)
+        code = named[1] if named else "notFound" if _NO_OBJECT.match(message) else ""
+        return {"status": code, "message": message}
     return found if isinstance(found, dict) else {"message": str(found)}
 
 
