@@ -3,6 +3,7 @@
 from blocks.aws_target import AwsTarget
 from blocks.azure_credentials import AzureCredentials
 from blocks.azure_target import AzureTarget
+from blocks.gcp_target import GcpTarget
 from blocks.hypervisors import (
     CONNECTIONS,
     HypervisorConnection,
@@ -20,6 +21,7 @@ BLOCKS = (
     AwsTarget,
     AzureCredentials,
     AzureTarget,
+    GcpTarget,
     VsphereConnection,
     XenServerConnection,
     Site,
@@ -34,6 +36,7 @@ __all__ = [
     "AzureCredentials",
     "AzureTarget",
     "CloudTarget",
+    "GcpTarget",
     "HypervisorConnection",
     "PvsStore",
     "Site",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from blocks.aws_target import AwsTarget
 from blocks.azure_target import AzureTarget
+from blocks.gcp_target import GcpTarget
 
-CloudTarget = AwsTarget | AzureTarget
+CloudTarget = AwsTarget | AzureTarget | GcpTarget
 """What a flow's ``cloud`` may be: Prefect loads a saved block as its own class."""
 
-TARGETS: tuple[type[AwsTarget | AzureTarget], ...] = (AwsTarget, AzureTarget)
+TARGETS: tuple[type[CloudTarget], ...] = (AwsTarget, AzureTarget, GcpTarget)

@@ -161,8 +161,10 @@ def test_the_cloud_of_a_run_is_a_choice_wherever_a_run_has_one() -> None:
         schema = flow_of(deployment).parameters
         if "cloud" in schema.properties:
             choices = {str(item.get("$ref")) for item in schema.properties["cloud"]["anyOf"]}
-            assert {f"#/definitions/{name}" for name in ("AwsTarget", "AzureTarget")} <= choices
-            for name in ("AwsTarget", "AzureTarget"):
+            assert {
+                f"#/definitions/{name}" for name in ("AwsTarget", "AzureTarget", "GcpTarget")
+            } <= choices
+            for name in ("AwsTarget", "AzureTarget", "GcpTarget"):
                 assert schema.definitions[name]["block_type_slug"]
 
 

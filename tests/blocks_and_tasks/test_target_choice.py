@@ -1,16 +1,19 @@
-"""A run's ``cloud`` is a saved target of either kind: a real server and flow engine tell which."""
+"""A run's ``cloud`` is a saved target of any kind: a real server and flow engine tell which."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect_aws import AwsCredentials
+from prefect_gcp import GcpCredentials
 
-from blocks import AwsTarget, AzureCredentials, AzureTarget, CloudTarget
+from blocks import AwsTarget, AzureCredentials, AzureTarget, CloudTarget, GcpTarget
 from flows._checked import checked_flow
 from flows.pvs_to_pvs import pvs_to_pvs
 from flows.register import register_types
@@ -18,7 +21,22 @@ from tasks._places import load_target, saved_targets
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("_saved")]
 AWS_SECRET, AZURE_SECRET = "aws-Pa55-in-the-open", "azure-Pa55-in-the-open"
+GCP_SECRET = "gcp-Pa55-in-the-open"
 ID = "11111111-2222-3333-4444-555555555555"
+
+
+def service_account_key() -> dict[str, str]:
+    """Return the document of a key; its id stands for all of it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return {
+        "type": "service_account",
+        "project_id": "images-1",
+        "private_key_id": GCP_SECRET,
+        "private_key": key.private_bytes(*private, serialization.NoEncryption()).decode(),
+        "client_email": "worker@images-1.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +55,12 @@ def _saved(prefect_server: None) -> None:  # noqa: ARG001 - needed first
         location="germanywestcentral",
         credentials=principal,
     ).save("choice", overwrite=True)
+    key = GcpCredentials(service_account_info=service_account_key())
+    key.save("choice", overwrite=True)
+    GcpTarget(
+        project="images-1", region="europe-west3", zone="europe-west3-a", bucket="golden",
+        credentials=key,
+    ).save("choice", overwrite=True)  # fmt: skip
 
 
 def reference(slug: str) -> dict[str, Any]:
@@ -50,14 +74,18 @@ def by_id(slug: str) -> dict[str, Any]:
     return {"$ref": {"block_document_id": str(found.id)}}
 
 
+def secret_of(cloud: CloudTarget) -> str:
+    if isinstance(cloud, GcpTarget):
+        info = cloud.credentials.service_account_info.get_secret_value()
+        return str(info["private_key_id"])
+    if isinstance(cloud, AzureTarget):
+        return cloud.credentials.client_secret.get_secret_value()
+    return str(cloud.credentials.aws_secret_access_key.get_secret_value())
+
+
 @flow
 def shown(cloud: CloudTarget) -> str:
-    secret = (
-        cloud.credentials.client_secret
-        if isinstance(cloud, AzureTarget)
-        else cloud.credentials.aws_secret_access_key
-    )
-    return f"{type(cloud).__name__} {type(cloud.credentials).__name__} {secret.get_secret_value()}"
+    return f"{type(cloud).__name__} {type(cloud.credentials).__name__} {secret_of(cloud)}"
 
 
 @flow
@@ -66,13 +94,15 @@ def shown_all(destinations: list[CloudTarget]) -> list[str]:
 
 
 AWS, AZURE = "imageport-aws-target/choice", "imageport-azure-target/choice"
+GCP = "imageport-gcp-target/choice"
 EXPECTED = {
     AWS: f"AwsTarget AwsCredentials {AWS_SECRET}",
     AZURE: f"AzureTarget AzureCredentials {AZURE_SECRET}",
+    GCP: f"GcpTarget GcpCredentials {GCP_SECRET}",
 }
 
 
-@pytest.mark.parametrize("slug", [AWS, AZURE])
+@pytest.mark.parametrize("slug", [AWS, AZURE, GCP])
 @pytest.mark.parametrize("referred", [reference, by_id], ids=["by-name", "by-id"])
 def test_a_saved_target_arrives_as_its_own_class_with_its_credentials(
     slug: str, referred: Any
@@ -80,30 +110,33 @@ def test_a_saved_target_arrives_as_its_own_class_with_its_credentials(
     assert shown(cloud=referred(slug)) == EXPECTED[slug]
 
 
-def test_a_list_may_name_both() -> None:
-    assert shown_all(destinations=[reference(AZURE), reference(AWS)]) == [
+def test_a_list_may_name_all_kinds() -> None:
+    assert shown_all(destinations=[reference(AZURE), reference(GCP), reference(AWS)]) == [
         "AzureTarget",
+        "GcpTarget",
         "AwsTarget",
     ]
 
 
-@pytest.mark.parametrize("slug", [AWS, AZURE])
+@pytest.mark.parametrize("slug", [AWS, AZURE, GCP])
 def test_a_task_loads_the_class_that_the_slug_names(slug: str) -> None:
     target = load_target(slug)
     assert type(target).__name__ == EXPECTED[slug].split()[0]
     assert type(target.credentials).__name__ == EXPECTED[slug].split()[1]
 
 
-def test_a_saved_target_shows_no_secret_unasked() -> None:
+@pytest.mark.parametrize(
+    ("kind", "secret"),
+    [("imageport-azure-target", AZURE_SECRET), ("imageport-gcp-target", GCP_SECRET)],
+)
+def test_a_saved_target_shows_no_secret_unasked(kind: str, secret: str) -> None:
     with get_client(sync_client=True) as client:
-        document = client.read_block_document_by_name(
-            "choice", "imageport-azure-target", include_secrets=False
-        )
-    assert AZURE_SECRET not in document.model_dump_json()
+        document = client.read_block_document_by_name("choice", kind, include_secrets=False)
+    assert secret not in document.model_dump_json()
 
 
 def test_every_saved_target_is_found_whatever_its_cloud() -> None:
-    assert {AWS, AZURE} <= set(saved_targets())
+    assert {AWS, AZURE, GCP} <= set(saved_targets())
 
 
 @pytest.mark.parametrize(
@@ -136,8 +169,8 @@ def test_a_wrong_target_is_named_and_nothing_runs(cloud: dict[str, Any], found: 
     assert ran == []
 
 
-@pytest.mark.parametrize("cloud", [AWS, AZURE])
-def test_the_server_takes_either_target_for_a_deployment(cloud: str) -> None:
+@pytest.mark.parametrize("cloud", [AWS, AZURE, GCP])
+def test_the_server_takes_every_target_for_a_deployment(cloud: str) -> None:
     schema = pvs_to_pvs.parameters.model_dump_for_openapi()
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow(pvs_to_pvs)

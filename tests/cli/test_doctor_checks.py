@@ -14,9 +14,10 @@ import pytest
 from imageport.cli.main import main
 from imageport.cloud import PermissionGap, PlaceProblem
 from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.memory import MemoryCloud
 from imageport.doctor.check import all_well
-from imageport.doctor.grants import azure_grant
+from imageport.doctor.grants import azure_grant, gcp_grant
 from imageport.doctor.places import cloud_checks, folder_checks, payload_checks, state_checks
 from imageport.errors import CloudUnavailable, InputError, ShareUnreachable
 from imageport.state.store import StateStore
@@ -147,6 +148,32 @@ def test_an_azure_action_is_granted_where_its_resource_lies(action: str, scope: 
     assert azure_grant(settings, action) == f"the worker's identity at {scope}"
 
 
+GCP_SUBNET = "projects/network-1/regions/europe-west3/subnetworks/machines"
+
+
+@pytest.mark.parametrize(
+    ("permission", "place"),
+    [
+        ("compute.images.create", "the worker's identity at project 'images-1'"),
+        ("storage.objects.create", "the worker's identity at bucket 'golden'"),
+        ("compute.subnetworks.use", f"the worker's identity at {GCP_SUBNET}"),
+        (
+            "iam.serviceAccounts.signBlob",
+            "the worker's identity at service account 'of the worker'",
+        ),
+        ("cloudresourcemanager.googleapis.com", "project 'images-1' by enabling that API"),
+    ],
+)
+def test_a_google_cloud_permission_is_granted_where_its_resource_lies(
+    permission: str, place: str
+) -> None:
+    settings = GcpSettings(
+        project="images-1", region="europe-west3", zone="europe-west3-a", bucket="golden",
+        subnet=GCP_SUBNET,
+    )  # fmt: skip
+    assert gcp_grant(settings, permission) == place
+
+
 def arguments(*words: str) -> list[str]:
     return ["sweep", "--state", "/nowhere", "--site", "cloud", *words]
 
@@ -157,12 +184,15 @@ def arguments(*words: str) -> list[str]:
         (["--cloud", "azure"], "subscription_id is missing; resource_group is missing"),
         (["--cloud", "azure", "--region", "eu-central-1"], "--region, which mean nothing at azure"),
         (["--cloud", "aws", "--location", "westeurope"], "--location, which mean nothing at aws"),
+        (["--cloud", "aws", "--project", "images-1"], "--project, which mean nothing at aws"),
+        (["--cloud", "gcp"], "project is missing; region is missing; zone is missing; bucket is"),
+        (["--cloud", "gcp", "--environment", "china"], "--environment, which mean nothing at gcp"),
         (
             ["--cloud", "azure", "--subscription", "mine", "--resource-group", "vdi"],
             "subscription_id 'mine' is no GUID",
         ),
     ],
-    ids=["nothing", "region", "location", "guid"],
+    ids=["nothing", "region", "location", "project", "gcp", "environment", "guid"],
 )
 def test_a_cloud_that_is_named_wrongly_is_wrong_usage(
     words: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

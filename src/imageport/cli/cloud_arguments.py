@@ -1,7 +1,8 @@
 """The arguments that name a cloud account and a state store, for doctor and sweep.
 
 Credentials are never arguments: the cloud's own chain finds them. AWS: environment, profile,
-instance role. Azure: environment, federated token, managed identity.
+instance role. Azure: environment, federated token, managed identity. Google Cloud: the file that
+GOOGLE_APPLICATION_CREDENTIALS names (federation or a key), gcloud's login, the machine's account.
 """
 
 from __future__ import annotations
@@ -16,19 +17,27 @@ from imageport.cloud import Cloud
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.azure.settings import ENVIRONMENTS, AzureSettings
 from imageport.clouds.azure.worker_login import worker_credential
+from imageport.clouds.gcp.credentials import credentials_from_worker
+from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.registry import CLOUDS, cloud_class
-from imageport.doctor.grants import aws_grant, azure_grant
+from imageport.doctor.grants import aws_grant, azure_grant, gcp_grant
 from imageport.errors import InputError
 from imageport.state.store import StateStore
 from imageport.storage.locate import credentials_from_environment, open_folder
 from imageport.storage.memory import MemoryFolder
 
 REAL_CLOUDS = sorted(name for name in CLOUDS if name != "memory")
-_ONLY = {
-    "aws": ("region", "bucket"),
-    "azure": ("subscription", "resource_group", "location", "job_container", "environment"),
+_MEANT_BY = {
+    "region": ("aws", "gcp"),
+    "bucket": ("aws", "gcp"),
+    "subscription": ("azure",),
+    "resource_group": ("azure",),
+    "location": ("azure",),
+    "job_container": ("azure",),
+    "environment": ("azure",),
+    "project": ("gcp",),
 }
-"""Arguments that mean something at one cloud only."""
+"""Arguments that do not mean something at every cloud, and where they do."""
 
 
 def add_state_argument(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -47,12 +56,17 @@ def add_cloud_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
     parser.add_argument("--zone", default="", help="the availability zone")
     parser.add_argument(
         "--subnet", default="",
-        help="the subnet for engine and boot machines; in Azure its full resource id",
+        help="the subnet for engine and boot machines; in Azure its full resource id, in Google "
+        "Cloud projects/P/regions/R/subnetworks/S",
     )  # fmt: skip
     parser.add_argument("--endpoint-url", default="", help="another endpoint (embedded site)")
-    aws = parser.add_argument_group("AWS")
-    aws.add_argument("--region", default="", help="the region, eu-central-1")
-    aws.add_argument("--bucket", default="", help="the bucket for engine jobs")
+    aws = parser.add_argument_group("AWS and Google Cloud")
+    aws.add_argument("--region", default="", help="the region, eu-central-1 or europe-west3")
+    aws.add_argument(
+        "--bucket", default="", help="the bucket for engine jobs; in Google Cloud for images too"
+    )
+    gcp = parser.add_argument_group("Google Cloud")
+    gcp.add_argument("--project", default="", help="the project's id")
     azure = parser.add_argument_group("Azure")
     azure.add_argument("--subscription", default="", help="the subscription's id")
     azure.add_argument("--resource-group", default="", help="the resource group")
@@ -80,6 +94,9 @@ def cloud_from(args: argparse.Namespace, state: StateStore, *, run: str) -> Clou
     if args.cloud == "azure":
         azure = _azure_settings(args)
         return make(azure, worker_credential(azure), state.ledger, run)
+    if args.cloud == "gcp":
+        gcp = _gcp_settings(args)
+        return make(gcp, credentials_from_worker(gcp), state.ledger, run)
     return make(_aws_settings(args), boto3.Session(region_name=args.region), state.ledger, run)
 
 
@@ -87,15 +104,16 @@ def grant_at(args: argparse.Namespace, action: str) -> str:
     """Return where a missing action has to be granted."""
     if args.cloud == "azure":
         return azure_grant(_azure_settings(args), action)
+    if args.cloud == "gcp":
+        return gcp_grant(_gcp_settings(args), action)
     return aws_grant(action)
 
 
 def _refuse_foreign(args: argparse.Namespace) -> None:
     foreign = [
         f"--{name.replace('_', '-')}"
-        for cloud, names in _ONLY.items()
-        for name in names
-        if cloud != args.cloud and getattr(args, name)
+        for name, clouds in _MEANT_BY.items()
+        if args.cloud not in clouds and getattr(args, name)
     ]
     if foreign:
         raise InputError(
@@ -123,6 +141,18 @@ def _azure_settings(args: argparse.Namespace) -> AzureSettings:
         environment=args.environment or "public",
         job_container_url=args.job_container,
         subnet_id=args.subnet,
+        site=args.site,
+        endpoint_url=args.endpoint_url,
+    )
+
+
+def _gcp_settings(args: argparse.Namespace) -> GcpSettings:
+    return GcpSettings(
+        project=args.project,
+        region=args.region,
+        zone=args.zone,
+        bucket=args.bucket,
+        subnet=args.subnet,
         site=args.site,
         endpoint_url=args.endpoint_url,
     )
