@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.cloud import compute_v1
-from google.oauth2 import service_account
 
 from imageport.cloud import PermissionGap
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.signing import account_at_google
 from imageport.clouds.waiting import retried
-from imageport.errors import CloudRefused, PermissionMissing, ResourceGone
+from imageport.errors import CloudRefused, InputError, PermissionMissing, ResourceGone
 
 PROJECT, BUCKET, SUBNETS, ENGINE_IMAGE, SIGNER = (
     "project", "bucket", "subnets", "engine image", "signing account",
@@ -31,6 +31,7 @@ PREFLIGHT: Final = "preflight"
 """What is needed for nothing else is optional: a run works without it and looks at less."""
 SELF_TEST: Final = "cloudresourcemanager.googleapis.com"
 """Not a permission but an API: it has to be on in the project for the project to be asked."""
+API_OFF: Final = frozenset({"accessNotConfigured", "SERVICE_DISABLED"})
 MOST_AT_ONCE: Final = 100
 """Permissions of one testIamPermissions request."""
 _SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
@@ -147,17 +148,11 @@ def _named_image(settings: GcpSettings) -> list[str]:
 
 
 def _signer(account: GcpAccount) -> list[str]:
-    signer = signing_account(account)
-    return [signer] if signer else []
-
-
-def signing_account(account: GcpAccount) -> str:
-    """Return the account whose signBlob signs URLs; empty where the credentials have a key."""
-    credentials: Any = account.clients.credentials
-    if isinstance(credentials, service_account.Credentials):
-        return ""
-    named = account.settings.signing_account or getattr(credentials, "service_account_email", "")
-    return "" if named in {None, "default"} else str(named)
+    """Return the account at Google that signs; that there is none is a problem of the place."""
+    try:
+        return [name for name in (account_at_google(account),) if name]
+    except InputError:
+        return []
 
 
 def _gaps(
@@ -172,6 +167,12 @@ def _gaps(
         return [PermissionGap(SELF_TEST, PREFLIGHT, _why(scope, resource, error), optional=True)]
     except ResourceGone:
         return []  # it is not as named, which is a problem of the place
+    except CloudRefused as error:
+        if error.fields.get("status") == 404:
+            return []
+        if error.fields.get("gcp_code") in API_OFF:
+            return [PermissionGap(SELF_TEST, PREFLIGHT, "not enabled", optional=True)]
+        raise
     return [
         PermissionGap(
             item.permission,

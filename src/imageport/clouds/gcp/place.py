@@ -17,7 +17,8 @@ from imageport.clouds.gcp.network import isolation_gaps
 from imageport.clouds.gcp.place_bucket import check_bucket, covers
 from imageport.clouds.gcp.place_machines import check_disk_type, check_machines
 from imageport.clouds.gcp.quotas import check_quotas
-from imageport.errors import PermissionMissing
+from imageport.clouds.gcp.signing import account_at_google
+from imageport.errors import InputError, PermissionMissing
 from imageport.model import GIB
 
 LARGEST_DISK_GIB: Final = 64 * 1024
@@ -60,6 +61,7 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
         lambda: _engine_image(account),
         lambda: check_bucket(account),
         lambda: _key(account),
+        lambda: _signer(account),
     )
     return [problem for check in checks for problem in _allowed(check)]
 
@@ -215,3 +217,13 @@ def _key(account: GcpAccount) -> Problems:
         yield PlaceProblem("kms_key", f"a key of purpose {purpose}", "ENCRYPT_DECRYPT")
     elif state != "ENABLED":
         yield PlaceProblem("kms_key", f"a key whose primary version is {state}", "ENABLED")
+
+
+def _signer(account: GcpAccount) -> Problems:
+    """Engine machines get signed URLs, and a person's or a plain federation's login signs none."""
+    try:
+        account_at_google(account)
+    except InputError as error:
+        yield PlaceProblem(
+            "signing_account", "none", "a service account that signs URLs", error.hint
+        )

@@ -62,6 +62,16 @@ class UrlSigner:
         return url
 
 
+def account_at_google(account: GcpAccount) -> str:
+    """Return the service account whose key Google keeps and signs with; empty for a key at hand.
+
+    Raises:
+        InputError: nobody can sign.
+    """
+    signing = _signing_of(account)
+    return signing.signer_email if isinstance(signing, _SigningByIam) else ""
+
+
 def _signing_of(account: GcpAccount) -> Signing:
     credentials: Any = account.clients.credentials
     named = account.settings.signing_account
