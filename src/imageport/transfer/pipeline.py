@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from heapq import merge
 from operator import attrgetter
 
@@ -23,6 +24,7 @@ from imageport.transfer.plan import make_plan
 from imageport.transfer.reader import BlockReader
 from imageport.transfer.request import NO_DOUBT, Doubt, TransferRequest, TransferResult
 from imageport.transfer.running import Origin, RunningTransfer
+from imageport.transfer.shared_reading import SharedView
 from imageport.transfer.verify import VerifyLevel
 
 
@@ -41,7 +43,7 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
         source.location, source.size_bytes, source.content_key(), source.check_unchanged
     )
     running = RunningTransfer(origin, target, request)
-    with running.cleaned_up():
+    with running.cleaned_up(), _used(source, running):
         check_known(request.known, source.size_bytes, source.location)
         source.check_unchanged()
         parent = running.request.parent
@@ -49,6 +51,13 @@ def transfer(source: VirtualDisk, target: BlockTarget, request: TransferRequest)
         running.open(plan, len(plan.data_blocks) + len(plan.zero_blocks))
         bytes_read = _Reading(source, running, plan).run()
         return running.seal(plan, bytes_read, partitions)
+
+
+def _used(source: VirtualDisk, running: RunningTransfer) -> AbstractContextManager[None]:
+    """Let a source that waits for other transfers ask this one whether it still wants to."""
+    if isinstance(source, SharedView):
+        return source.in_use(running.poll, running.note)
+    return nullcontext()
 
 
 class _Reading:

@@ -29,7 +29,8 @@ class BlockReader:
                     yield current, bytes(buffer)
                     current = -1
                 if count == BLOCK_BYTES:
-                    yield index, bytes(view[:count])
+                    # A piece that is one block stays what it is: shared, and its digest with it.
+                    yield index, piece if len(piece) == count else bytes(view[:count])
                 else:
                     if current < 0:
                         current, buffer = index, bytearray(BLOCK_BYTES)

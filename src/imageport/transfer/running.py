@@ -144,6 +144,10 @@ class RunningTransfer:
             self._checked = now
             self.origin.check_unchanged()
 
+    def note(self, sentence: str) -> None:
+        """Say one sentence, once it is open."""
+        self.progress.note(sentence)
+
     def journal_seal(self) -> str:
         """Return which target the journal is of, and how many blocks it says were put there."""
         journal = self.request.journal

@@ -12,6 +12,7 @@ from imageport.errors import CloudThrottled, ImageportError, LeaseLost, Transfer
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK, ZERO_DIGEST
 from imageport.transfer.block_groups import Block, Group
 from imageport.transfer.block_target import BlockTarget
+from imageport.transfer.hashed_once import HashedOnce
 from imageport.transfer.journal import Journal
 from imageport.transfer.needs import Need, Needs
 from imageport.transfer.pacing import Pacer
@@ -180,6 +181,9 @@ def _content(block: Block) -> tuple[bytes | None, bytes]:
         return (ZERO_BLOCK if block.digest == ZERO_DIGEST else None), block.digest
     if block.digest is not None:
         return block.data, block.digest
+    if isinstance(block.data, HashedOnce):
+        digest = block.data.digest()
+        return (ZERO_BLOCK if digest == ZERO_DIGEST else block.data), digest
     # Comparing costs a fiftieth of hashing, and much of every disk is zeros.
     if block.data == ZERO_BLOCK:
         return ZERO_BLOCK, ZERO_DIGEST
