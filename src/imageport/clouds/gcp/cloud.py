@@ -28,7 +28,6 @@ from imageport.clouds.gcp.segment_disk import SegmentDisk
 from imageport.clouds.gcp.segment_index import has_index, has_segments
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.settings import GcpSettings
-from imageport.clouds.gcp.streamed_archive_target import StreamedArchiveTarget
 from imageport.compose.contract import EngineJob, EngineReport
 from imageport.errors import ResourceGone
 from imageport.formats.virtual_disk import VirtualDisk
@@ -65,6 +64,11 @@ class GcpCloud(Cloud):
     def upload_target(self, image: str, *, parent: str = "", description: str = "") -> BlockTarget:
         """Return a place for blocks in the bucket, which become an image."""
         if self.settings.archive == "stream":
+            # Not at the top: hardly any target needs the fallback.
+            from imageport.clouds.gcp.streamed_archive_target import (  # noqa: PLC0415
+                StreamedArchiveTarget,
+            )
+
             return StreamedArchiveTarget(self._account, image, description=description)
         return SegmentTarget(self._account, image, parent=parent, description=description)
 
