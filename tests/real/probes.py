@@ -182,6 +182,22 @@ PROBES = (
         "A resumable session skips bytes that it has, refuses a gap, and tells how far it is",
         EMULATED,
     ),
+    Probe(
+        "gcp-guest-shutdown",
+        "A disk made from an uploaded image boots by UEFI, writes to serial port 1, and its own "
+        "shutdown shows as `TERMINATED` without any operation that stops it",
+        HARDWARE,
+    ),
+    Probe(
+        "gcp-swapped-boot-disk",
+        "A machine starts from an empty disk, can be stopped, and gets another boot disk then",
+        HARDWARE,
+    ),
+    Probe(
+        "gcp-stop-operation",
+        "Operations are found by `targetId`, and a stop from outside is one of type `stop`",
+        EMULATED,
+    ),
 )
 
 

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import requests
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import TIMEOUT, GcpClients
+from imageport.clouds.gcp.cloud import GcpCloud
 from imageport.clouds.gcp.credentials import credentials_from_worker
 from imageport.clouds.gcp.names import site_folder
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
+from tests.real.removal import remove_all
 
 
 class RealGcp:
@@ -29,6 +32,7 @@ class RealGcp:
         self.state = StateStore(MemoryFolder())
         self.account = GcpAccount(settings, self.clients, self.state.ledger, "probe")
         self.objects = Objects(self.account)
+        self._open: list[GcpCloud] = []
 
     def settings(self, **changes: Any) -> GcpSettings:
         known: dict[str, Any] = {
@@ -40,6 +44,24 @@ class RealGcp:
             "site": self.site,
         }
         return GcpSettings(**(known | changes))
+
+    def needs(self, name: str) -> str:
+        """Return an optional variable, or skip with the reason."""
+        if name not in self.named:
+            pytest.skip(f"needs IMAGEPORT_REAL_GCP_{name.upper()} (tests/real/README.md)")
+        return self.named[name]
+
+    def cloud(self, **changes: Any) -> GcpCloud:
+        """Return a cloud that may make machines."""
+        settings = self.settings(subnet=self.needs("subnet"), **changes)
+        made = GcpCloud(settings, self.clients.credentials, self.state.ledger, "probe")
+        self._open.append(made)
+        return made
+
+    def account_with_subnet(self) -> GcpAccount:
+        """Return an account that may make machines."""
+        settings = self.settings(subnet=self.needs("subnet"))
+        return GcpAccount(settings, self.clients, self.state.ledger, "probe")
 
     @property
     def folder(self) -> str:
@@ -76,8 +98,12 @@ class RealGcp:
         return requests.put(url, data=body, headers=headers, timeout=TIMEOUT)
 
     def remove_everything(self) -> None:
-        """Delete all below the probe's folder."""
+        """Delete what carries this probe's site, and all below its folder."""
         try:
+            for cloud in self._open:
+                remove_all(cloud, self.site)
             self.objects.delete_many([found.key for found in self.objects.list(self.folder)])
         finally:
+            for cloud in self._open:
+                cloud.close()
             self.clients.close()
