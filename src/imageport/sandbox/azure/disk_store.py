@@ -16,11 +16,11 @@ from pathlib import Path
 
 from imageport.model import GIB, MIB
 from imageport.sandbox.azure.disk_errors import DiskError, unknown, wrong_state
-from imageport.sandbox.azure.disk_files import copy_sparse
 from imageport.sandbox.azure.disk_footer import FOOTER_BYTES, check_footer
 from imageport.sandbox.azure.disk_knobs import DataKnobs
 from imageport.sandbox.azure.disk_stored import DiskFacts, StoredDisk, facts_of
 from imageport.sandbox.azure.sas_policy import Policy, signed_url
+from imageport.sandbox.machines.file_extents import copy_sparse
 
 SMALLEST_UPLOAD_BYTES = 20 * MIB + FOOTER_BYTES
 LARGEST_UPLOAD_BYTES = 32767 * GIB + FOOTER_BYTES

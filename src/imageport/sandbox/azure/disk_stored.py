@@ -13,11 +13,11 @@ from typing import Any
 
 from imageport.model import MIB
 from imageport.sandbox.azure.disk_errors import wrong_state
-from imageport.sandbox.azure.disk_files import clear_at, data_extents, write_at
 from imageport.sandbox.azure.disk_footer import FOOTER_BYTES, export_footer
 from imageport.sandbox.azure.disk_knobs import ByteRate
 from imageport.sandbox.azure.disk_pages import KeptPageMap
 from imageport.sandbox.azure.sas_policy import Policy
+from imageport.sandbox.machines.file_extents import clear_at, data_extents, write_at
 
 UPLOADING = ("ReadyToUpload", "ActiveUpload")
 _ZEROS = bytes(4 * MIB)  # as long as a page write may be
