@@ -106,8 +106,11 @@ class SegmentTarget(BlockTarget):
             raise ResourceGone(f"Cannot take from '{self._parent}': its blocks are not known.")
         self._account.live()
         digests = self._parent_index.manifest.digests
-        for index in range(first_index, first_index + count):
-            self._put.set(index, digests.get(index, ZERO_DIGEST))
+        taken = range(first_index, first_index + count)
+        if not all(index in digests for index in taken):
+            raise ResourceGone(f"Cannot take from '{self._parent}': it holds nothing there.")
+        for index in taken:
+            self._put.set(index, digests[index])
 
     def lost(self, indexes: Collection[int]) -> set[int]:
         """Return the blocks whose segments the bucket does not hold; asked for by digest."""
