@@ -246,7 +246,7 @@ class SharedView(VirtualDisk):
         self.bytes_read_alone = 0
         """What was read of the source for this view only."""
         self._reading = reading
-        self._source = source
+        self.source = source
         self._reader = reader
         self._asked = False
         self._poll: Callable[[], None] = _do_nothing
@@ -255,15 +255,15 @@ class SharedView(VirtualDisk):
     @property
     def size_bytes(self) -> int:
         """Return the size of the source."""
-        return self._source.size_bytes
+        return self.source.size_bytes
 
     def extents(self) -> Iterator[Extent]:
         """Yield those of the source."""
-        return self._source.extents()
+        return self.source.extents()
 
     def content_key(self) -> str:
         """Return that of the source."""
-        return self._source.content_key()
+        return self.source.content_key()
 
     def check_unchanged(self) -> None:
         """Raise `SourceChanged` if the source is no longer what was opened."""
@@ -271,7 +271,7 @@ class SharedView(VirtualDisk):
 
     def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Return what the source returns."""
-        data = self._source.read_at(offset_bytes, length_bytes)
+        data = self.source.read_at(offset_bytes, length_bytes)
         self._count(len(data))
         return data
 
@@ -346,7 +346,7 @@ class SharedView(VirtualDisk):
                     piece = next(found, None)
 
     def _alone(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-        for offset, data in self._source.read_many(ranges):
+        for offset, data in self.source.read_many(ranges):
             self._count(len(data))
             yield offset, data
 

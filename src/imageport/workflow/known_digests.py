@@ -6,6 +6,7 @@ vDisk has only what changed; all else is what the version below holds, wherever 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
 from imageport.formats.linked_disk import LinkedDisk
@@ -13,6 +14,7 @@ from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import BLOCK_BYTES, GenerationRole
 from imageport.state.store import StateStore
 from imageport.transfer.manifest import Manifest
+from imageport.transfer.shared_reading import SharedView
 from imageport.workflow.facts import source_key_of
 
 ROLES = (GenerationRole.SOURCE, GenerationRole.UPLOADED)
@@ -25,6 +27,8 @@ def known_digests(state: StateStore, disk: VirtualDisk) -> Manifest | None:
 
     From the disk's own entry in the catalogue, else from that of the nearest disk below it.
     """
+    if isinstance(disk, SharedView):
+        disk = disk.source
     listed = [item for item in state.catalogue.list() if item.role in ROLES]
     for held in _held_by(disk):
         content_key = held.content_key()
@@ -37,6 +41,24 @@ def known_digests(state: StateStore, disk: VirtualDisk) -> Manifest | None:
                 continue
             return manifest if held is disk else _carried_up(manifest, disk, content_key)
     return None
+
+
+class KnownOnce:
+    """`known_digests` of one disk for several uploads at once: held once, not once for each.
+
+    What any of their state stores knows of a content is true for all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: Manifest | None = None
+
+    def __call__(self, state: StateStore, disk: VirtualDisk) -> Manifest | None:
+        """Return what `known_digests` does, or did for another of the uploads."""
+        with self._lock:
+            if self._found is None:
+                self._found = known_digests(state, disk)
+            return self._found
 
 
 def outside_of(known: Manifest, changed: Iterable[tuple[int, int]], size_bytes: int) -> Manifest:

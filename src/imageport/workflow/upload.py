@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import GenerationRole, TransferStats
 from imageport.progress import Stage
 from imageport.state.records import Generation
+from imageport.state.store import StateStore
 from imageport.transfer.manifest import Manifest
 from imageport.transfer.pipeline import NO_DOUBT, Doubt, TransferRequest, transfer
-from imageport.workflow.facts import opened_source
+from imageport.workflow.facts import SourceFacts, opened_source
 from imageport.workflow.generations import (
     generation_id,
     hand_to_catalogue,
@@ -27,6 +29,8 @@ from imageport.workflow.known_digests import known_digests
 from imageport.workflow.place import Workplace, may_go_on
 
 STAGE = "upload"
+KnownOf = Callable[[StateStore, VirtualDisk], Manifest | None]
+"""Tells the digests of a disk's blocks as far as they are known before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +76,34 @@ def upload(
         LeaseHeld: another run works on this image and target.
     """
     with opened_source(store, vdisk, accept_lock=accept_lock) as (facts, disk):
-        if facts.source_key != source_key:
-            raise SourceChanged(
-                f"Cannot upload '{vdisk}': its content is not the one that preflight saw."
-            )
-        with place.holding(facts.image) as lease:
-            content = Content(facts.image, source_key, keep_parent)
-            found = current_upload(place, content)
-            if found is not None:
-                return found
-            held = replace(place, cancelled=place.asked_under(lease))
-            return bring_up(held, disk, replace(content, known=known_digests(place.state, disk)))
+        return upload_opened(place, facts, disk, source_key=source_key, keep_parent=keep_parent)
+
+
+def upload_opened(
+    place: Workplace,
+    facts: SourceFacts,
+    disk: VirtualDisk,
+    *,
+    source_key: str,
+    keep_parent: bool = True,
+    known_of: KnownOf = known_digests,
+) -> Generation:
+    """Return generation U as `upload` does, of a vDisk that the caller opened and closes.
+
+    ``disk`` may be a view of one that is read for several targets; ``known_of`` then tells what is
+    known of it once for all.
+    """
+    if facts.source_key != source_key:
+        raise SourceChanged(
+            f"Cannot upload '{disk.location}': its content is not the one that preflight saw."
+        )
+    with place.holding(facts.image) as lease:
+        content = Content(facts.image, source_key, keep_parent)
+        found = current_upload(place, content)
+        if found is not None:
+            return found
+        held = replace(place, cancelled=place.asked_under(lease))
+        return bring_up(held, disk, replace(content, known=known_of(place.state, disk)))
 
 
 def find_uploaded(place: Workplace, image: str, source_key: str) -> Generation | None:
