@@ -1,0 +1,261 @@
+"""Every way to sign in at Google Cloud makes its credentials, and none shows its secret."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.auth import aws, compute_engine, identity_pool, impersonated_credentials
+from google.oauth2 import credentials as user_credentials
+from google.oauth2 import service_account
+
+from imageport.clouds.gcp import credentials as module
+from imageport.clouds.gcp.clients import GcpClients
+from imageport.clouds.gcp.credentials import (
+    FILE_VARIABLE,
+    credentials_from_file,
+    credentials_from_info,
+    credentials_from_worker,
+)
+from imageport.clouds.gcp.objects import Objects
+from imageport.clouds.gcp.settings import GcpSettings
+from imageport.errors import CloudRefused, CloudUnavailable, InputError
+from tests.clouds.gcp_laboratory import GcpLab
+
+FEDERATION: dict[str, Any] = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "token_url": "https://sts.googleapis.com/v1/token",
+    "credential_source": {"file": "/run/token"},
+}
+BROKEN_KEY: dict[str, Any] = {
+    "type": "service_account",
+    "private_key": "5ecre7",
+    "client_email": "a@b",
+    "token_uri": "https://oauth2.googleapis.com/token",
+}
+USER: dict[str, Any] = {
+    "type": "authorized_user",
+    "client_id": "c",
+    "client_secret": "5ecre7",
+    "refresh_token": "5ecre7",
+}
+
+
+def settings(**changes: Any) -> GcpSettings:
+    known: dict[str, Any] = {
+        "project": "some-project",
+        "region": "europe-west3",
+        "zone": "europe-west3-a",
+        "bucket": "images",
+    }
+    return GcpSettings(**(known | changes))
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A worker with nothing: no variable, no gcloud, no metadata server."""
+    monkeypatch.delenv(FILE_VARIABLE, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+    monkeypatch.setattr(module, "METADATA_SECONDS", 0.5)
+    return tmp_path
+
+
+def written(folder: Path, document: dict[str, Any]) -> Path:
+    path = folder / "credentials.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_key_and_a_federation_open_the_bucket(gcp_lab: GcpLab):
+    service = gcp_lab.service
+    for path in (service.credentials_file, service.federation_file):
+        credentials = credentials_from_file(path, gcp_lab.settings())
+        clients = GcpClients(gcp_lab.settings(), credentials)
+        account = gcp_lab.account("run-1")
+        account.clients = clients
+        Objects(account).put("t/a", b"x")
+        assert Objects(account).get("t/a") == b"x"
+        clients.close()
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        (FEDERATION, identity_pool.Credentials),
+        (
+            FEDERATION
+            | {
+                "subject_token_type": "urn:ietf:params:aws:token-type:aws4_request",
+                "credential_source": {
+                    "environment_id": "aws1",
+                    "regional_cred_verification_url": "https://sts.{region}.amazonaws.com",
+                },
+            },
+            aws.Credentials,
+        ),
+        (USER, user_credentials.Credentials),
+        (
+            {
+                "type": "impersonated_service_account",
+                "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/"
+                "projects/-/serviceAccounts/a@b.iam.gserviceaccount.com:generateAccessToken",
+                "source_credentials": USER,
+            },
+            impersonated_credentials.Credentials,
+        ),
+    ],
+)
+def test_each_kind_of_file_has_its_credentials(
+    tmp_path: Path, document: dict[str, Any], kind: type
+):
+    assert isinstance(credentials_from_file(written(tmp_path, document), settings()), kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{", "found no JSON"),
+        ("[]", "found type 'None'"),
+        ('{"type": "gdch_service_account"}', "found type 'gdch_service_account'"),
+        (
+            json.dumps(BROKEN_KEY),
+            "found an incomplete document, needed a whole service_account",
+        ),
+        ('{"type": "authorized_user", "refresh_token": "5ecre7"}', "incomplete"),
+        (json.dumps(FEDERATION | {"token_url": "http://sts.example.com"}), "without https"),
+    ],
+)
+def test_a_file_that_is_none_says_what_it_is_and_shows_nothing_of_it(
+    tmp_path: Path, text: str, found: str
+):
+    path = tmp_path / "key.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=found) as caught:
+        credentials_from_file(path, settings())
+    assert "key.json" in caught.value.message
+    assert "5ecre7" not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.as_dict()}"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"nothing\.json': found No such file"):
+        credentials_from_file(tmp_path / "nothing.json", settings())
+
+
+def test_token_services_are_asked_at_the_private_endpoint():
+    credentials: Any = credentials_from_info(
+        FEDERATION, settings(private_service_connect="workers")
+    )
+    assert credentials._token_url == "https://sts-workers.p.googleapis.com/v1/token"
+
+
+def test_the_worker_is_looked_at_in_googles_order(bare: Path, monkeypatch: pytest.MonkeyPatch):
+    left = bare / "gcloud/application_default_credentials.json"
+    left.parent.mkdir()
+    left.write_text(json.dumps(USER))
+    assert isinstance(credentials_from_worker(settings()), user_credentials.Credentials)
+    monkeypatch.setenv(FILE_VARIABLE, str(written(bare, FEDERATION)))
+    assert isinstance(credentials_from_worker(settings()), identity_pool.Credentials)
+
+
+def test_a_worker_without_any_says_at_once_what_was_looked_for(bare: Path):
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        credentials_from_worker(settings())
+    assert time.monotonic() - began < 3
+    message = caught.value.message
+    assert FILE_VARIABLE in message
+    assert str(bare / "gcloud") in message
+    assert "no metadata server at 127.0.0.1:9" in message
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """A machine's own metadata server."""
+
+    email = "worker@lab.iam.gserviceaccount.com"
+
+    def do_GET(self) -> None:
+        assert self.headers["Metadata-Flavor"] == "Google"
+        self.send_response(200 if self.email else 404)
+        self.send_header("Content-Length", str(len(self.email)))
+        self.end_headers()
+        self.wfile.write(self.email.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("email", [Metadata.email, ""])
+def test_an_attached_account_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, email: str):
+    monkeypatch.setattr(Metadata, "email", email)
+    with HTTPServer(("127.0.0.1", 0), Metadata) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.server_port}")
+        try:
+            if email:
+                found = credentials_from_worker(settings())
+                assert isinstance(found, compute_engine.Credentials)
+            else:
+                with pytest.raises(InputError, match="no service account attached"):
+                    credentials_from_worker(settings())
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_token_that_ran_out_is_renewed_within_the_call(gcp_lab: GcpLab):
+    gcp_lab.service.turn(token_seconds=1.0)
+    credentials = credentials_from_file(gcp_lab.service.credentials_file, gcp_lab.settings())
+    account = gcp_lab.account("run-1")
+    account.clients = GcpClients(gcp_lab.settings(), credentials)
+    Objects(account).put("t/a", b"x")
+    time.sleep(1.1)
+    # As one that lives on by the worker's clock: the answer alone says that it is over.
+    credentials.expiry = None
+    gcp_lab.service.turn(token_seconds=3600.0)
+    assert Objects(account).get("t/a") == b"x"
+    account.clients.close()
+
+
+def test_many_threads_ask_for_one_new_token(gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch):
+    credentials = credentials_from_file(gcp_lab.service.credentials_file, gcp_lab.settings())
+    asked: list[float] = []
+    refresh = type(credentials).refresh
+    monkeypatch.setattr(
+        type(credentials),
+        "refresh",
+        lambda self, request: (asked.append(time.monotonic()), refresh(self, request))[1],
+    )
+    account = gcp_lab.account("run-1")
+    account.clients = GcpClients(gcp_lab.settings(), credentials)
+    threads = [threading.Thread(target=lambda: Objects(account).stat("t/a")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) == 1
+    account.clients.close()
+
+
+def test_a_key_that_google_refuses_is_told_from_a_service_that_is_silent(gcp_lab: GcpLab):
+    document = json.loads(gcp_lab.service.credentials_file.read_text())
+    refused = {"client_email": "nobody@lab.iam.gserviceaccount.com"}
+    silent = {"token_uri": "http://127.0.0.1:9/token"}
+    for change, kind in ((refused, CloudRefused), (silent, CloudUnavailable)):
+        credentials: Any = credentials_from_info(document | change, gcp_lab.settings())
+        assert isinstance(credentials, service_account.Credentials)
+        account = gcp_lab.account("run-1")
+        account.clients = GcpClients(gcp_lab.settings(), credentials)
+        with pytest.raises(kind) as caught:
+            Objects(account).stat("t/a")
+        assert "credentials of the worker" in caught.value.hint
+        account.clients.close()
