@@ -18,6 +18,7 @@ from imageport.clouds.gcp.segment_index import (
 from imageport.clouds.gcp.segments import (
     METADATA_CRC32,
     HeldSegments,
+    listed,
     put_segment,
     read_block,
     segment_key,
@@ -213,3 +214,22 @@ def test_a_damaged_index_is_never_read_as_another(gcp_lab: GcpLab):
 def test_a_handle_of_elsewhere_is_no_upload(gcp_lab: GcpLab, handle: str):
     with pytest.raises(ResourceGone):
         marker_name(gcp_lab.settings(), handle)
+
+
+def test_what_is_no_segment_is_not_taken_for_one(gcp_lab: GcpLab):
+    account, folder = gcp_lab.account("run-1"), "imageport/frankfurt/seg/"
+    stray = [
+        f"{folder}readme",
+        f"{folder}{'z' * 64}",
+        f"{folder}{'a' * 63}",
+        f"{folder}0/{'a' * 62}",
+    ]
+    for key in stray:
+        Objects(account).put(key, b"x")
+    put(gcp_lab, block(1))
+    assert [len(shard) for shard in listed(account, lambda digest, _: digest) if shard] == [1]
+    # A stray object under the name of a block, far too long for one, gives way.
+    Objects(account).put(key_of(gcp_lab, block(2)), bytes(2 * BLOCK_BYTES))
+    with pytest.raises(CloudUnavailable, match="damaged"):
+        put(gcp_lab, block(2))
+    assert put(gcp_lab, block(2))

@@ -138,9 +138,8 @@ def _collect(account: GcpAccount, deadline: float) -> Collected:
 def _needed(account: GcpAccount) -> set[bytes]:
     """Return the digests of all indexes of the site."""
     folder = index_folder(account.settings)
-    indexes = retried(lambda: list(Objects(account).list(folder)))
     needed: set[bytes] = set()
-    for facts in indexes:
+    for facts in Objects(account).list(folder):
         index = read_index(account, facts.key.removeprefix(folder))
         if index is not None:
             needed.update(digest for _index, digest in index.blocks())
@@ -162,5 +161,4 @@ def _turn(account: GcpAccount) -> Iterator[float]:
 
 def _delete_folder(account: GcpAccount, folder: str) -> None:
     objects = Objects(account)
-    keys = retried(lambda: [facts.key for facts in objects.list(folder)])
-    objects.delete_many(keys)
+    objects.delete_many([facts.key for facts in objects.list(folder)])

@@ -16,7 +16,6 @@ from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.segment_index import ImageIndex, index_of
 from imageport.clouds.gcp.segments import prepared_folder, read_block, segment_key
 from imageport.clouds.reading_ahead import ReadAhead
-from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import ZERO_DIGEST
 
@@ -91,8 +90,7 @@ class IndexedBlocks:
         self._objects = Objects(account)
         self._own_folder = prepared_folder(account.settings, index.image)
         self._own = frozenset(
-            facts.key.rsplit("/", maxsplit=1)[-1]
-            for facts in retried(lambda: list(self._objects.list(self._own_folder)))
+            facts.key.rsplit("/", maxsplit=1)[-1] for facts in self._objects.list(self._own_folder)
         )
         """Names of blocks that the machine wrote which read the prepared disk."""
         self._ahead = ReadAhead("gcs-read", WORKERS, AHEAD)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
@@ -29,7 +30,7 @@ METADATA_CRC32: Final = "crc32"
 SHARDS: Final = tuple("0123456789abcdef")
 """A listing answers page after page; by first digit of the digest, sixteen go on at once."""
 LISTING_THREADS: Final = 8
-DIGEST_CHARACTERS: Final = 64
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
 
 Kept = TypeVar("Kept")
 
@@ -117,7 +118,7 @@ def listed(
         found = []
         for facts in objects.list(f"{folder}{digit}"):
             name = facts.key.removeprefix(folder)
-            if len(name) == DIGEST_CHARACTERS:
+            if _NAME.fullmatch(name):
                 kept = keep(bytes.fromhex(name), facts)
                 if kept is not None:
                     found.append(kept)
@@ -125,7 +126,7 @@ def listed(
         return found
 
     with ThreadPoolExecutor(LISTING_THREADS, thread_name_prefix="gcs-list") as pool:
-        yield from pool.map(lambda digit: retried(lambda: shard(digit)), SHARDS)
+        yield from pool.map(shard, SHARDS)
 
 
 def stored_among(account: GcpAccount, wanted: Collection[bytes]) -> dict[bytes, StoredSegment]:
@@ -135,7 +136,10 @@ def stored_among(account: GcpAccount, wanted: Collection[bytes]) -> dict[bytes, 
     def facts(digest: bytes, held: ObjectFacts) -> tuple[bytes, StoredSegment] | None:
         if digest not in wanted:
             return None
-        block = DeflatedBlock(_crc32_of(objects, held, digest), held.size_bytes, held.crc32c)
+        crc32 = _crc32_of(objects, held, digest)
+        if crc32 is None:
+            return None
+        block = DeflatedBlock(crc32, held.size_bytes, held.crc32c)
         return digest, StoredSegment(block, held.generation)
 
     return {digest: block for shard in listed(account, facts) for digest, block in shard}
@@ -170,16 +174,26 @@ def _short(digest: bytes) -> int:
 
 def _holds(objects: Objects, held: ObjectFacts, digest: bytes) -> bool:
     """Tell whether a segment is sound although other bytes than ours: of another compressor."""
-    try:
-        read_block(objects, held.key, digest, "block")
-    except (ResourceGone, VerificationFailed):
-        return False
-    return True
+    return _plain(objects, held, digest) is not None
 
 
-def _crc32_of(objects: Objects, held: ObjectFacts, digest: bytes) -> int:
-    """Return the CRC32 of the block; read it where somebody copied objects without metadata."""
+def _crc32_of(objects: Objects, held: ObjectFacts, digest: bytes) -> int | None:
+    """Return the CRC32 of the block; what has no metadata is read for it, None if it is no block.
+
+    Somebody may have copied objects without their metadata.
+    """
     try:
         return int(held.metadata.get(METADATA_CRC32, ""), 16)
     except ValueError:
-        return isal_zlib.crc32(read_block(objects, held.key, digest, "block"))
+        data = _plain(objects, held, digest)
+        return None if data is None else isal_zlib.crc32(data)
+
+
+def _plain(objects: Objects, held: ObjectFacts, digest: bytes) -> bytes | None:
+    """Return the block in an object, None if it holds something else or is gone."""
+    if held.size_bytes > MOST_BYTES:
+        return None
+    try:
+        return read_block(objects, held.key, digest, "block")
+    except (ResourceGone, VerificationFailed):
+        return None

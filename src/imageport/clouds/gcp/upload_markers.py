@@ -121,7 +121,7 @@ def delete_marker(account: GcpAccount, name: str) -> None:
 def marker_names(account: GcpAccount) -> list[str]:
     """Return the names of all markers of the site."""
     folder = marker_folder(account.settings)
-    found = retried(lambda: list(Objects(account).list(folder)))
+    found = Objects(account).list(folder)
     return [facts.key.removeprefix(folder) for facts in found]
 
 
