@@ -13,7 +13,7 @@ from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import SourceChanged
 from imageport.workflow.choices import EnginePlace
 from tasks.catalogue import still_there
-from tasks.models import GenerationResult, Route
+from tasks.models import GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 from tasks.preflight import identify, preflight
 from tasks.prepare import prepare
@@ -34,18 +34,37 @@ class Bringing:
     """The content that this run exported; empty where the image just lies there."""
 
 
-def bring(
-    route: Route, target: Site, cloud: CloudTarget, image: str, chosen: Bringing
-) -> tuple[HandedOver, bool]:
-    """Preflight, upload, prepare, publish; returns the publication and whether anything moved.
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What was done for one target."""
 
-    What the target already has is left alone.
+    published: HandedOver
+    uploaded: GenerationResult | None = None
+    """None when the target had the image prepared already."""
+
+    @property
+    def moved(self) -> bool:
+        """Tell whether anything had to move."""
+        return self.uploaded is not None or not self.published.already_there
+
+
+def bring(route: Route, target: Site, cloud: CloudTarget, image: str, chosen: Bringing) -> Brought:
+    """Preflight, upload, prepare, publish; what the target already has is left alone.
 
     Raises:
         SourceChanged: the folder gives another content than was exported.
     """
-    options, accept_lock, keep_parent = chosen.options, chosen.accept_lock, chosen.keep_parent
-    identity = identify(route, image, options, accept_lock)
+    identity = looked_at(route, image, chosen)
+    return carried_out(route, target, cloud, identity, image, chosen)
+
+
+def looked_at(route: Route, image: str, chosen: Bringing) -> SourceIdentity:
+    """Tell what the target has of the image, and refuse now what would fail later.
+
+    Raises:
+        SourceChanged: the folder gives another content than was exported.
+    """
+    identity = identify(route, image, chosen.options, chosen.accept_lock)
     if chosen.source_key not in {"", identity.source_key}:
         raise SourceChanged(
             f"Cannot bring '{image}': the export folder gives another content than this run "
@@ -53,22 +72,41 @@ def bring(
             hint="Another run exported it meanwhile. Start this one again if its snapshot is still "
             "wanted.",
         )
-    prepared_id, moved = identity.prepared_id, False
+    if not identity.prepared_id:
+        preflight(route, image, identity, chosen.options, chosen.accept_lock)
+    return identity
+
+
+def carried_out(
+    route: Route,
+    target: Site,
+    cloud: CloudTarget,
+    identity: SourceIdentity,
+    image: str,
+    chosen: Bringing,
+) -> Brought:
+    """Upload, prepare and publish what was looked at."""
+    prepared_id, uploaded = identity.prepared_id, None
     if not prepared_id:
-        preflight(route, image, identity, options, accept_lock)
-        if chosen.engine is EnginePlace.SITE:
-            wanted = (identity, options, accept_lock, keep_parent)
-            uploaded = _made(route, compose_and_upload, image, *wanted)
-        else:
-            uploaded = _made(route, upload, image, identity.source_key, accept_lock, keep_parent)
-        prepared_id, moved = _made(route, prepare, uploaded.id, identity, options).id, True
+        uploaded = _uploaded(route, identity, image, chosen)
+        prepared_id = _made(route, prepare, uploaded.id, identity, chosen.options).id
     published = publish_at_target(
         target, cloud,
         prepared_id=prepared_id,
         name=chosen.publish_name or identity.image,
         if_exists=chosen.if_exists,
     )  # fmt: skip
-    return published, moved
+    return Brought(published, uploaded)
+
+
+def _uploaded(
+    route: Route, identity: SourceIdentity, image: str, chosen: Bringing
+) -> GenerationResult:
+    accept_lock, keep_parent = chosen.accept_lock, chosen.keep_parent
+    if chosen.engine is EnginePlace.SITE:
+        wanted = (identity, chosen.options, accept_lock, keep_parent)
+        return _made(route, compose_and_upload, image, *wanted)
+    return _made(route, upload, image, identity.source_key, accept_lock, keep_parent)
 
 
 def _made(route: Route, step: Task[..., GenerationResult], *arguments: Any) -> GenerationResult:

@@ -6,10 +6,12 @@ that was killed and started again find the run that it had started.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
@@ -18,13 +20,14 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from blocks import CloudTarget, Site
 from blocks._block import ImageportBlock
 from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import TransferError
+from imageport.errors import TransferCancelled, TransferError
+from tasks._branch import current_branch
 
 POLL_SECONDS = 2.0
 ALREADY_THERE = "AlreadyThere"
 """Name of the final state of a run that found nothing to move."""
 
-IMAGE_PARAMETER = {"pvs-to-pvs": "image", "mcs-to-pvs": "vm"}
+IMAGE_PARAMETER = {"pvs-to-pvs": "image", "mcs-to-pvs": "vm", "fan-out": "image"}
 """The workflows that bring an image to a cloud, and what each calls the image."""
 
 _MOST_ATTEMPTS = 5
@@ -73,16 +76,24 @@ async def run_elsewhere(deployment: str, parameters: dict[str, Any], key: str) -
     """
     began = datetime.now(UTC)
     for attempt in range(1, _MOST_ATTEMPTS + 1):
-        run = await arun_deployment(
-            deployment,
-            parameters=parameters,
-            idempotency_key=f"{key}:{attempt}",
-            timeout=None,
-            poll_interval=POLL_SECONDS,
+        started = await arun_deployment(
+            deployment, parameters=parameters, idempotency_key=f"{key}:{attempt}", timeout=0
         )
+        run = await _ended(started)
         ended_before = run.end_time is not None and run.end_time < began
         if not ended_before or (run.state is not None and run.state.is_completed()):
             return run
+    return run
+
+
+async def _ended(run: FlowRun) -> FlowRun:
+    """Wait for the end of a run; `TransferCancelled` when this one ends before it."""
+    async with get_client() as client:
+        while run.state is None or not run.state.is_final():
+            if current_branch().ended():
+                raise TransferCancelled(f"Cannot wait for '{run.name}': this run was ended.")
+            await asyncio.sleep(POLL_SECONDS)
+            run = await client.read_flow_run(run.id)
     return run
 
 

@@ -9,10 +9,10 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import BaseModel, ConfigDict, Field
 
-from blocks import CloudTarget, HypervisorConnection, Site
+from blocks import HypervisorConnection, Site
 from flows._checked import checked_flow
+from flows._destinations import Destination
 from flows._hand_over import (
     IMAGE_PARAMETER,
     completed,
@@ -22,18 +22,10 @@ from flows._hand_over import (
 )
 from imageport.errors import ImageportError
 from imageport.workflow.choices import EnginePlace
+from imageport.workflow.facts import image_name
 from tasks._places import route_between
 from tasks.catalogue import images_at
 from tasks.options import PrepareOptions
-
-
-class Destination(BaseModel):
-    """One place that images are brought to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    site: Site = Field(title="Target site", description="Site whose vDisk store is published to.")
-    cloud: CloudTarget = Field(title="Cloud", description="Account and region to prepare in.")
 
 
 @checked_flow(name="dr-prestage")
@@ -60,11 +52,9 @@ async def dr_prestage(  # noqa: PLR0913, PLR0917 - the run form
     """
     if hypervisor is not None and not images:
         return Failed(message="Bad images: found none, needed machines of the hypervisor.")
-    wanted = [
-        (image, destination)
-        for destination in destinations
-        for image in images or images_at(route_between(source, destination.site, destination.cloud))
-    ]
+    # Composing at the site makes another disk for each cloud: nothing that could be read once.
+    apart = engine is EnginePlace.SITE
+    wanted = _wanted(source, destinations, images, apart=apart)
     if not wanted:
         return Completed(message="No images are named, and no destination has any yet.")
     shared = {"options": options.model_dump(mode="json"), "engine": engine.value}
@@ -72,7 +62,7 @@ async def dr_prestage(  # noqa: PLR0913, PLR0917 - the run form
         shared["hypervisor"] = reference(hypervisor)
     places = asyncio.Semaphore(max(1, at_once))
     outcomes = await asyncio.gather(
-        *(_bring(source, destination, image, shared, places) for image, destination in wanted)
+        *(_bring(source, places_of_it, image, shared, places) for image, places_of_it in wanted)
     )
     failed = [text for text, ok in outcomes if not ok]
     message = "\n".join(text for text, _ in outcomes)
@@ -81,25 +71,33 @@ async def dr_prestage(  # noqa: PLR0913, PLR0917 - the run form
     return Completed(name="PartiallyStaged" if failed else None, message=message)
 
 
+def _wanted(
+    source: Site, destinations: list[Destination], images: list[str] | None, *, apart: bool
+) -> list[tuple[str, list[Destination]]]:
+    """Return each image with all its destinations, for which it is read once; or with each."""
+    wanted: dict[str, list[Destination]] = {}
+    for one in destinations:
+        for image in images or images_at(route_between(source, one.site, one.cloud)):
+            wanted.setdefault(image, []).append(one)
+    if apart:
+        return [(image, [one]) for image, places in wanted.items() for one in places]
+    return list(wanted.items())
+
+
 async def _bring(
     source: Site,
-    destination: Destination,
+    destinations: list[Destination],
     image: str,
     shared: dict[str, Any],
     places: asyncio.Semaphore,
 ) -> tuple[str, bool]:
-    """Run one image to one destination; a failure is an outcome, the others go on."""
-    flow = workflow_of(shared)
-    parameters = {
-        "source": reference(source),
-        "target": reference(destination.site),
-        "cloud": reference(destination.cloud),
-        IMAGE_PARAMETER[flow]: image,
-        **shared,
-    }
-    what = f"{image} to {destination.site.name}"
+    """Run one image to its destinations; a failure is an outcome, other images go on."""
+    flow, parameters = _asked(destinations, image, shared)
+    parameters["source"] = reference(source)
+    what = f"{image} to {', '.join(one.site.name for one in destinations)}"
     # Blocks of two clouds may have one name.
-    key = f"{flow_run.get_id()}:{what}:{parameters['cloud']['$ref']['block_document_slug']}"
+    clouds = [reference(one.cloud)["$ref"]["block_document_slug"] for one in destinations]
+    key = f"{flow_run.get_id()}:{what}:{','.join(clouds)}"
     try:
         async with places:
             run = await run_elsewhere(f"{flow}/{source.work_pool}", parameters, key)
@@ -108,3 +106,27 @@ async def _bring(
         return f"{what}: there is no deployment {flow}/{source.work_pool}", False
     except ImageportError as error:
         return f"{what}: {error.message}", False
+
+
+def _asked(
+    destinations: list[Destination], image: str, shared: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the flow that brings the image to so many places, and its parameters."""
+    if len(destinations) > 1:
+        listed = [
+            {"site": reference(one.site), "cloud": reference(one.cloud), "suffix": one.suffix}
+            for one in destinations
+        ]
+        kept = {name: value for name, value in shared.items() if name != "engine"}
+        return "fan-out", {"destinations": listed, "image": image, **kept}
+    (one,) = destinations
+    flow = workflow_of(shared)
+    parameters = {
+        "target": reference(one.site),
+        "cloud": reference(one.cloud),
+        IMAGE_PARAMETER[flow]: image,
+        **shared,
+    }
+    if one.suffix:
+        parameters["publish_name"] = f"{image_name(image)}{one.suffix}"
+    return flow, parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -42,11 +43,12 @@ def janitor(
         named = _blocks_of(run)
         if named is None:
             return Completed(message=f"Run {ended_run} names no target; nothing to clean up.")
-        target, cloud = named
-    if target is None:
+    elif target is None:
         raise InputError("Cannot clean up: found no target site, needed one or an ended run.")
-    clouds = [cloud] if cloud else [load_target(name) for name in targets_of(target.saved_name)]
-    outcomes = [_cleaned(target, place, ended_run) for place in clouds]
+    else:
+        clouds = [cloud] if cloud else [load_target(name) for name in targets_of(target.saved_name)]
+        named = [(target, place) for place in clouds]
+    outcomes = [_cleaned(site, place, ended_run) for site, place in named]
     return _outcome([*outcomes, ([], unreleased)])
 
 
@@ -59,6 +61,11 @@ def _release_export(run: FlowRun) -> str:
         return ""
     names = ("source", "hypervisor", "vm", "image", "disk")
     parameters = {name: run.parameters[name] for name in names if name in run.parameters}
+    if "vm" not in parameters:
+        # Where a form takes vDisks and machines alike, its image is the machine.
+        parameters["vm"] = parameters.pop("image", "")
+    if not parameters["vm"]:
+        return ""  # a run for many images exports none itself
     try:
         source = load_site(_slug(run.parameters["source"]["$ref"]).partition("/")[2])
     except ImageportError as error:
@@ -107,17 +114,25 @@ def _has_ended(run: FlowRun) -> bool:
     return not resumed
 
 
-def _blocks_of(run: FlowRun) -> tuple[Site, CloudTarget] | None:
-    """Return the blocks that the run was started with."""
-    slugs = []
-    for name in ("target", "cloud"):
-        value = run.parameters.get(name)
-        found = value.get("$ref") if isinstance(value, dict) else None
-        if not isinstance(found, dict):
+def _blocks_of(run: FlowRun) -> list[tuple[Site, CloudTarget]] | None:
+    """Return site and cloud of each target that the run was started with; None if it has none."""
+    given = run.parameters.get("destinations") or [
+        {"site": run.parameters.get("target"), "cloud": run.parameters.get("cloud")}
+    ]
+    named = []
+    for one in given:
+        slugs = [_reference(one.get(name)) for name in ("site", "cloud")]
+        if not all(slugs):
             return None
-        slugs.append(_slug(found))
-    site, cloud = slugs
-    return load_site(site.partition("/")[2]), load_target(cloud)
+        site, cloud = slugs
+        named.append((load_site(site.partition("/")[2]), load_target(cloud)))
+    return named
+
+
+def _reference(value: Any) -> str:
+    """Return ``slug/name`` of the block that a parameter refers to; empty if it is no reference."""
+    found = value.get("$ref") if isinstance(value, dict) else None
+    return _slug(found) if isinstance(found, dict) else ""
 
 
 def _slug(found: dict[str, str]) -> str:

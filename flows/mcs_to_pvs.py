@@ -70,7 +70,8 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
     chosen = Bringing(
         publish_name, if_exists, options, keep_parent, engine, source_key=found.source_key
     )
-    published, moved = bring(route, target, cloud, found.image, chosen)
-    if not (exported_now or moved) and published.already_there:
-        return Completed(name=ALREADY_THERE, message=f"Nothing had to move: {published.text}")
-    return Completed(message=f"Published {published.text}")
+    brought = bring(route, target, cloud, found.image, chosen)
+    if not (exported_now or brought.moved):
+        text = f"Nothing had to move: {brought.published.text}"
+        return Completed(name=ALREADY_THERE, message=text)
+    return Completed(message=f"Published {brought.published.text}")

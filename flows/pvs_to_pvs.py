@@ -51,7 +51,8 @@ def pvs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
     route = route_between(source, target, cloud)
     chosen = Bringing(publish_name, if_exists, options, keep_parent, engine, accept_lock)
-    published, moved = bring(route, target, cloud, image, chosen)
-    if not moved and published.already_there:
-        return Completed(name=ALREADY_THERE, message=f"Nothing had to move: {published.text}")
-    return Completed(message=f"Published {published.text}")
+    brought = bring(route, target, cloud, image, chosen)
+    if not brought.moved:
+        text = f"Nothing had to move: {brought.published.text}"
+        return Completed(name=ALREADY_THERE, message=text)
+    return Completed(message=f"Published {brought.published.text}")

@@ -18,6 +18,8 @@ from imageport.errors import InputError
 from imageport.progress import EventSink, silent
 from imageport.workflow.master import ExportPlace, export_target
 from imageport.workflow.place import Workplace
+from imageport.workflow.shared_source import SharedSource
+from tasks._branch import current_branch
 from tasks.models import MasterRef, Route
 from tasks.options import PrepareOptions
 
@@ -35,7 +37,7 @@ def workplace(route: Route, here: Site, events: EventSink = silent) -> Iterator[
         with closing(opened):
             yield Workplace(
                 site=target.name, target=route.place, run=run, state=state, cloud=opened,
-                events=events,
+                events=events, cancelled=current_branch().ended,
             )  # fmt: skip
 
 
@@ -44,6 +46,18 @@ def source_store(route: Route, here: Site) -> Iterator[VdiskStore]:
     """Open where the image of a route lies: the site's vDisk store, or its export folder."""
     with here.open_source(exports=route.exports) as store:
         yield store
+
+
+@contextmanager
+def shared_source(
+    route: Route, image: str, readers: int, accept_lock: bool
+) -> Iterator[SharedSource]:
+    """Open where the image lies, once for several targets."""
+    here = load_site(route.source)
+    with SharedSource(
+        lambda: source_store(route, here), image, readers, accept_lock=accept_lock
+    ) as shared:
+        yield shared
 
 
 @contextmanager

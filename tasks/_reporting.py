@@ -31,6 +31,7 @@ from imageport.progress import Event, EventKind, EventSink
 from imageport.progress_text import amount, percent
 from imageport.state.records import Generation
 from imageport.workflow.generations import engine_place
+from tasks._branch import current_branch
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -43,6 +44,11 @@ _LOOK_SECONDS = 0.25
 def artifact_key(*words: str) -> str:
     """Return a key as Prefect takes it: lowercase, digits and single dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def report_key(*words: str) -> str:
+    """Return the key of a report about one image; several targets of one run have one each."""
+    return artifact_key(*words, current_branch().name)
 
 
 def publish_markdown(key: str, text: str, description: str) -> None:
@@ -58,7 +64,7 @@ def publish_report(generation: Generation) -> None:
     reports = [generation.details[name] for name in names if name in generation.details]
     pages = [report_markdown(EngineReport.from_json(text)) for text in reports]
     publish_markdown(
-        artifact_key("changes", generation.image),
+        report_key("changes", generation.image),
         "\n".join(pages),
         f"What was changed in {generation.image}, at the {engine_place(generation)}.",
     )
@@ -83,6 +89,7 @@ class _StageArtifacts:
     def __init__(self, image: str, logger: RunLogger) -> None:
         self._image = image
         self._logger = logger
+        self._branch = current_branch().name
         self._stages: dict[str, _Shown] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -132,7 +139,7 @@ class _StageArtifacts:
         if shown.artifact is not None and (reached, text) == (shown.percent, shown.text):
             return
         if shown.artifact is None:
-            key = artifact_key(shown.event.stage, self._image)
+            key = report_key(shown.event.stage, self._image)
             made = create_progress_artifact(reached, key=key, description=text)
             shown.artifact = cast("UUID", made)
         else:
@@ -151,7 +158,8 @@ class _StageArtifacts:
             words.append(event.note)
         if event.kind is EventKind.FINISHED:
             words.append(f"finished in {seconds:.0f} s")
-        return f"{event.stage}: " + "; ".join(words or ["started"])
+        name = f"{event.stage} to {self._branch}" if self._branch else event.stage
+        return f"{name}: " + "; ".join(words or ["started"])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from imageport.workflow.preflight import preflight as run_preflight
 from imageport.workflow.prepare import find_current
 from tasks._places import load_site, payload_for, source_store, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
-from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks._reporting import publish_markdown, report_key, shown_progress
 from tasks.models import PreflightResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
@@ -84,7 +84,7 @@ def preflight(
 def publish_preflight(report: Preflight) -> None:
     """Store what was found in the image, and what would be changed, beside the run."""
     page = f"{_page(PreflightResult.of(report))}\n\n{report_sections(report.plan)}"
-    key = artifact_key("preflight", report.image)
+    key = report_key("preflight", report.image)
     publish_markdown(key, page, "What was found in the image, and what would be changed.")
 
 

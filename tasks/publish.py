@@ -11,7 +11,7 @@ from imageport.workflow.publish import publish as run_publish
 from imageport.workflow.publish import published_as
 from tasks._places import load_site, workplace
 from tasks._policies import RETRYING
-from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks._reporting import artifact_key, publish_markdown, report_key, shown_progress
 from tasks.models import PublicationResult, Route
 
 
@@ -30,7 +30,7 @@ def publish(route: Route, prepared_id: str, name: str, if_exists: IfExists) -> P
         before = published_as(place, prepared_id, store, name)
         publication = run_publish(place, prepared_id, store, name, if_exists=if_exists)
     result = PublicationResult.of(publication, already_there=publication == before)
-    publish_markdown(artifact_key("published", name), _page(result), "Where the vDisk is.")
+    publish_markdown(report_key("published", name), _page(result), "Where the vDisk is.")
     if not result.already_there:
         emit_event(
             "imageport.image.published",

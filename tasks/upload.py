@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 
 from imageport.workflow.compose_at_site import SiteComposing
 from imageport.workflow.compose_at_site import compose_and_upload as run_compose_and_upload
 from imageport.workflow.facts import image_name
 from imageport.workflow.upload import upload as run_upload
+from imageport.workflow.upload import upload_opened
+from tasks._branch import current_branch
 from tasks._places import load_site, payload_for, source_store, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
 from tasks._reporting import publish_report, shown_progress
@@ -31,15 +35,18 @@ def upload(
 ) -> GenerationResult:
     """Upload what the target does not have; a task that was killed goes on from its journal."""
     here = load_site(route.source)
+    wanted: dict[str, Any] = {"source_key": source_key, "keep_parent": keep_parent}
+    reader = current_branch().source
     with (
         shown_progress(image_name(image)) as events,
         workplace(route, here, events) as place,
-        source_store(route, here) as store,
     ):
-        generation = run_upload(
-            place, store, image,
-            source_key=source_key, accept_lock=accept_lock, keep_parent=keep_parent,
-        )  # fmt: skip
+        if reader is not None:
+            with reader.opened() as (facts, disk):
+                generation = upload_opened(place, facts, disk, known_of=reader.known_of, **wanted)
+        else:
+            with source_store(route, here) as store:
+                generation = run_upload(place, store, image, accept_lock=accept_lock, **wanted)
     return GenerationResult.of(generation)
 
 

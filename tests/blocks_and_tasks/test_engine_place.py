@@ -121,10 +121,11 @@ def test_targets_of_two_clouds_that_share_a_name_are_two_runs(
     monkeypatch.setattr(dr_prestage, "completed", lambda *_: outcome)
     site = SimpleNamespace(kind="site", name="cloud", work_pool="onprem")
     destinations = [
-        SimpleNamespace(site=site, cloud=SimpleNamespace(kind=kind, name="prod"))
+        SimpleNamespace(site=site, cloud=SimpleNamespace(kind=kind, name="prod"), suffix="")
         for kind in ("aws", "azure")
     ]
-    asyncio.run(dr_prestage.dr_prestage.fn(site, destinations, ["gold"]))
+    apart = EnginePlace.SITE  # otherwise one run brings the image to both
+    asyncio.run(dr_prestage.dr_prestage.fn(site, destinations, ["gold"], engine=apart))
     assert len(set(keys)) == len(keys) == 2
 
 

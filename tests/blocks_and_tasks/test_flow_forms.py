@@ -71,12 +71,12 @@ def test_only_runs_that_are_fenced_by_a_lease_are_resumed() -> None:
     resumed = {
         item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if AUTO_RESUME in item["tags"]
     }
-    assert resumed == {"pvs_to_pvs", "mcs_to_pvs", "publish_to_store"}
+    assert resumed == {"pvs_to_pvs", "mcs_to_pvs", "fan_out", "publish_to_store"}
 
 
 def test_a_failing_janitor_starts_no_janitor() -> None:
     tagged = {item["entrypoint"].split(".")[1] for item in DEPLOYMENTS if TAG in item["tags"]}
-    brings = {"pvs_to_pvs", "mcs_to_pvs", "dr_prestage", "cloud_burst"}
+    brings = {"pvs_to_pvs", "mcs_to_pvs", "fan_out", "dr_prestage", "cloud_burst"}
     assert tagged == {*brings, "publish_to_store"}
 
 

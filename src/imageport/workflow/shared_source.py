@@ -1,0 +1,114 @@
+"""A vDisk opened once for several uploads of one run, and read once for all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Final
+
+from imageport.citrix.vdisk_store import VdiskStore
+from imageport.closable import Closable
+from imageport.errors import InputError
+from imageport.transfer.shared_reading import SharedReading, SharedView
+from imageport.workflow.facts import SourceFacts, opened_source
+from imageport.workflow.known_digests import KnownOnce
+from imageport.workflow.upload import KnownOf
+
+OpenStore = Callable[[], AbstractContextManager[VdiskStore]]
+Opened = AbstractContextManager[tuple[SourceFacts, SharedView]]
+
+
+class SourceReader:
+    """What one upload sees of a shared source; the others wait for it until it has left.
+
+    An upload that is tried again opens a second time, and reads by itself then.
+    """
+
+    def __init__(self, source: SharedSource, number: int) -> None:
+        self._source = source
+        self._number = number
+        self.has_left = False
+
+    @property
+    def known_of(self) -> KnownOf:
+        """Return what tells the digests that are known of the vDisk, once for all."""
+        return self._source.known
+
+    def opened(self) -> Opened:
+        """Open the vDisk, the first time for all."""
+        return self._source.opened(self._number)
+
+    def leave(self) -> None:
+        """Let no other upload wait for this one any more; may be called twice."""
+        self.has_left = True
+        self._source.left(self._number)
+
+
+class SharedSource(Closable):
+    """Opens a vDisk when the first of its readers wants it, and closes it after the last.
+
+    Args:
+        open_store: Opens the store; called once, if at all.
+        vdisk: Name of the vDisk in the store.
+        readers: How many uploads there will be.
+        accept_lock: See `opened_source`.
+    """
+
+    def __init__(
+        self, open_store: OpenStore, vdisk: str, readers: int, *, accept_lock: bool = False
+    ) -> None:
+        self._open_store = open_store
+        self._vdisk = vdisk
+        self._accept_lock = accept_lock
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._found: tuple[SourceFacts, SharedReading] | None = None
+        self._bytes_read = 0
+        self.known: Final = KnownOnce()
+        self.readers: Final = tuple(SourceReader(self, number) for number in range(readers))
+
+    @property
+    def bytes_read(self) -> int:
+        """Return the bytes that were read of the vDisk, by whomever."""
+        with self._lock:
+            return self._found[1].bytes_read if self._found else self._bytes_read
+
+    @contextmanager
+    def opened(self, number: int) -> Iterator[tuple[SourceFacts, SharedView]]:
+        """Yield facts and view of a reader; a view that was used already reads by itself."""
+        facts, reading = self._open()
+        yield facts, reading.views[number]
+
+    def left(self, number: int) -> None:
+        """Take a reader out; for `SourceReader.leave`."""
+        with self._lock:
+            if self._found is not None:
+                self._found[1].views[number].leave()
+
+    def close(self) -> None:
+        """Close the vDisk; nobody may be reading any more."""
+        with self._lock:
+            if self._found is not None:
+                self._bytes_read = self._found[1].bytes_read
+            self._found = None
+            self._stack.close()
+
+    def _open(self) -> tuple[SourceFacts, SharedReading]:
+        with self._lock:
+            if self._found is not None:
+                return self._found
+            if not self.readers:
+                raise InputError(f"Cannot share '{self._vdisk}': found no readers, needed one.")
+            with ExitStack() as opening:
+                store = opening.enter_context(self._open_store())
+                facts, disk = opening.enter_context(
+                    opened_source(store, self._vdisk, accept_lock=self._accept_lock)
+                )
+                reading = opening.enter_context(SharedReading(disk, len(self.readers)))
+                for reader, view in zip(self.readers, reading.views, strict=True):
+                    if reader.has_left:
+                        view.leave()
+                self._stack = opening.pop_all()
+            self._found = facts, reading
+            return self._found
