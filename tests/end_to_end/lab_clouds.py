@@ -16,6 +16,9 @@ from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.azure.cloud import AzureCloud
 from imageport.clouds.azure.credentials import laboratory_credential
 from imageport.clouds.azure.settings import AzureSettings
+from imageport.clouds.gcp.cloud import GcpCloud
+from imageport.clouds.gcp.credentials import credentials_from_file
+from imageport.clouds.gcp.settings import GcpSettings
 from imageport.sandbox.aws.service import AwsService
 from imageport.sandbox.azure.account import (
     LOCATION,
@@ -25,6 +28,8 @@ from imageport.sandbox.azure.account import (
     job_container_url,
 )
 from imageport.sandbox.azure.service import AzureService
+from imageport.sandbox.gcp import account as gcp
+from imageport.sandbox.gcp.service import GcpService
 from imageport.sandbox.site import BUCKET, REGION, ZONE, prepare_account
 from imageport.state.ledger import Ledger
 
@@ -41,8 +46,10 @@ class LabCloud(ABC):
     boot_drivers: tuple[str, ...]
     """Services that Windows must start at boot there."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, folder: Path) -> None:
         self.endpoint = endpoint
+        self.folder = folder
+        """Of the emulator; some clouds' credentials lie there."""
 
     @abstractmethod
     def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
@@ -83,8 +90,26 @@ class LabAzure(LabCloud):
         return AzureCloud(AzureSettings(**(known | changes)), credential, ledger, run)
 
 
-LAB_CLOUDS: dict[str, type[LabCloud]] = {"aws": LabAws, "azure": LabAzure}
-SERVICES: dict[str, Any] = {"aws": AwsService, "azure": AzureService}
+class LabGcp(LabCloud):
+    name, region, drivers = "gcp", gcp.REGION, ("gcp",)
+    boot_drivers = ("vioscsi",)
+
+    def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
+        known: dict[str, Any] = {
+            "project": gcp.PROJECT,
+            "region": gcp.REGION,
+            "zone": gcp.ZONE,
+            "bucket": gcp.BUCKET,
+            "subnet": gcp.SUBNET,
+            "site": SITE,
+            "endpoint_url": self.endpoint,
+        }
+        credentials = credentials_from_file(self.folder / gcp.KEY_FILE)
+        return GcpCloud(GcpSettings(**(known | changes)), credentials, ledger, run)
+
+
+LAB_CLOUDS: dict[str, type[LabCloud]] = {"aws": LabAws, "azure": LabAzure, "gcp": LabGcp}
+SERVICES: dict[str, Any] = {"aws": AwsService, "azure": AzureService, "gcp": GcpService}
 
 
 @contextmanager
@@ -93,6 +118,6 @@ def running(name: str, root: Path) -> Iterator[tuple[LabCloud, Any]]:
     service = SERVICES[name](root / name)
     try:
         service.start()
-        yield LAB_CLOUDS[name](service.endpoint), service
+        yield LAB_CLOUDS[name](service.endpoint, root / name), service
     finally:
         service.stop()

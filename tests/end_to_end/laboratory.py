@@ -11,7 +11,7 @@ from imageport.citrix.vdisk_store import VdiskStore
 from imageport.compose.contract import EngineOptions
 from imageport.progress import Event
 from imageport.sandbox.samba import SambaServer
-from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.driver_package import write_cloud_packages, write_ena_package
 from imageport.state.store import StateStore
 from imageport.storage.folder import Folder
 from imageport.storage.locate import open_folder
@@ -93,6 +93,7 @@ class Laboratory:
     def fill_payload(self, folder: Path) -> None:
         """Write what the operator of this laboratory has."""
         write_ena_package(folder / "ena")
+        write_cloud_packages("gcp", folder / "gcp")
 
     def choices(self) -> PrepareChoices:
         engine = EngineOptions(
@@ -105,7 +106,7 @@ class Laboratory:
 
 def reopened(root: str, smb_port: str, cloud: str, endpoint: str) -> Laboratory:
     """The laboratory of another process, by its `Laboratory.facts`."""
-    return Laboratory(Path(root), int(smb_port), LAB_CLOUDS[cloud](endpoint))
+    return Laboratory(Path(root), int(smb_port), LAB_CLOUDS[cloud](endpoint, Path(root, cloud)))
 
 
 @contextmanager

@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imageport.cli.demo_workflow import OPTIONS, PVS_TO_PVS, WORKFLOWS, DemoWorkflow, saved_block
+from imageport.cli.demo_workflow import (
+    FAN_OUT,
+    OPTIONS,
+    PVS_TO_PVS,
+    WORKFLOWS,
+    DemoWorkflow,
+    saved_block,
+)
 from imageport.cli.progress_lines import ProgressLines
 from imageport.cli.run_summary import RunSummary, summarise, write_report
 from imageport.cli.run_watch import RunWatch, error_of
@@ -29,6 +36,7 @@ from imageport.state.store import StateStore
 from imageport.storage.local import LocalFolder
 from imageport.workflow.facts import image_name
 
+ALL = "all"
 LONGEST_SECONDS = 4 * 3600.0
 """A large image of the user's own under emulation; the sample takes minutes."""
 
@@ -49,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "share set IMAGEPORT_SMB_USER and IMAGEPORT_SMB_PASSWORD",
     )  # fmt: skip
     parser.add_argument(
-        "--cloud", choices=list(TARGET_BLOCKS), default="aws",
-        help="the target cloud (default: %(default)s)",
+        "--cloud", choices=[*TARGET_BLOCKS, ALL], default="aws",
+        help="the target cloud, or all at once with one read of the image (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="leave the site and its UI running")
     add_root_argument(parser)
@@ -71,19 +79,25 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         facts = site.start(lambda: workflow.put(image, site.root, lines))
-        parameters = _parameters(image, args.cloud) | workflow.parameters(site.root)
-        moved = _watched(site, f"{args.workflow}/{SOURCE_SITE}", parameters, lines)
-        summary = _summary(site, image, args.cloud, workflow, moved=moved)
-        report = write_report(summary, site.root / "reports")
+        deployment, parameters = _asked(image, workflow, args, site)
+        moved = _watched(site, f"{deployment}/{SOURCE_SITE}", parameters, lines)
+        summaries = {
+            cloud: _summary(site, image, cloud, workflow, moved=moved) for cloud in site.clouds
+        }
+        reports = {
+            cloud: write_report(summary, site.root / "reports" / cloud)
+            for cloud, summary in summaries.items()
+        }
         if args.keep:
             site.detach()
     finally:
         site.__exit__()
     if args.json:
-        found = {**summary.as_dict(), "report": str(report), "kept": args.keep}
-        sys.stdout.write(json.dumps({**found, "ui": facts.ui_url}) + "\n")
+        found = _as_json(summaries, reports)
+        sys.stdout.write(json.dumps({**found, "kept": args.keep, "ui": facts.ui_url}) + "\n")
         return 0
-    _print_summary(summary, report)
+    for cloud, summary in summaries.items():
+        _print_summary(summary, reports[cloud])
     sys.stdout.write(_where_the_ui_is(facts, kept=args.keep) + "\n")
     return 0
 
@@ -103,15 +117,42 @@ def _watched(
     return state.name == "Completed"
 
 
-def _parameters(image: DemoImage, cloud: str) -> dict[str, Any]:
-    """Return what a person would choose in the form of either workflow."""
-    return {
+def _asked(
+    image: DemoImage, workflow: DemoWorkflow, args: argparse.Namespace, site: EmbeddedSite
+) -> tuple[str, dict[str, Any]]:
+    """Return the flow and what a person would choose in its form."""
+    target = saved_block(f"imageport-site/{TARGET_SITE}")
+    chosen = {
         "source": saved_block(f"imageport-site/{SOURCE_SITE}"),
-        "target": saved_block(f"imageport-site/{TARGET_SITE}"),
-        "cloud": saved_block(TARGET_BLOCKS[cloud]),
         "image": image.name,
         "options": OPTIONS,
+        **workflow.parameters(site.root),
     }
+    if args.cloud != ALL:
+        return args.workflow, {**chosen, "target": target, "cloud": _block_of(args.cloud)}
+    if "vm" in chosen:
+        chosen |= {"image": chosen.pop("vm"), "publish_name": image.name}
+    # One store takes them all: each cloud's image has a name of its own there.
+    chosen["destinations"] = [
+        {"site": target, "cloud": _block_of(cloud), "suffix": f"-{cloud}"} for cloud in site.clouds
+    ]
+    return FAN_OUT, chosen
+
+
+def _block_of(cloud: str) -> dict[str, Any]:
+    return saved_block(TARGET_BLOCKS[cloud])
+
+
+def _as_json(summaries: dict[str, RunSummary], reports: dict[str, Path]) -> dict[str, Any]:
+    """Return one target's summary as it is, several by cloud."""
+    found = {
+        cloud: {**summary.as_dict(), "report": str(reports[cloud])}
+        for cloud, summary in summaries.items()
+    }
+    if len(found) > 1:
+        return {"targets": found}
+    (only,) = found.values()
+    return only
 
 
 def _summary(

@@ -10,7 +10,7 @@ from imageport.progress import EventSink
 from imageport.sandbox.demo_image import DemoImage, chosen_image, chosen_master
 from imageport.sandbox.sample.installer_package import FILE_NAMES, sha256_of
 from imageport.sandbox.site_facts import (
-    DRIVER_FOLDER,
+    DRIVER_FOLDERS,
     HYPERVISOR_BLOCKS,
     INSTALLER_FOLDER,
     PVS_TARGET_VERSION,
@@ -21,9 +21,9 @@ from imageport.sandbox.site_facts import (
 from imageport.sandbox.vcenter.master import MASTER
 from imageport.workflow.master import export_target
 
-PVS_TO_PVS, MCS_TO_PVS = "pvs-to-pvs", "mcs-to-pvs"
+PVS_TO_PVS, MCS_TO_PVS, FAN_OUT = "pvs-to-pvs", "mcs-to-pvs", "fan-out"
 CONTROLLERS = ["ddc1.cloud.example", "ddc2.cloud.example"]
-OPTIONS: dict[str, Any] = {"drivers": [DRIVER_FOLDER], "list_of_ddcs": CONTROLLERS}
+OPTIONS: dict[str, Any] = {"drivers": list(DRIVER_FOLDERS), "list_of_ddcs": CONTROLLERS}
 
 
 class DemoWorkflow(ABC):

@@ -28,14 +28,15 @@ from imageport.progress import EventSink, Stage, silent
 from imageport.sandbox.aws.service import AwsService
 from imageport.sandbox.azure.service import AzureService
 from imageport.sandbox.control_plane import ControlPlane, free_port
+from imageport.sandbox.gcp.service import GcpService
 from imageport.sandbox.processes import MARK, end_marked
 from imageport.sandbox.samba import SambaServer
-from imageport.sandbox.sample.driver_package import write_ena_package
+from imageport.sandbox.sample.driver_package import write_cloud_packages, write_ena_package
 from imageport.sandbox.sample.installer_package import write_installer
 from imageport.sandbox.site_facts import (
     ACCESS_KEY,
     BUCKET,
-    DRIVER_FOLDER,
+    DRIVER_FOLDERS,
     HYPERVISOR_BLOCKS,
     INSTALLER_FOLDER,
     PVS_TARGET_VERSION,
@@ -70,14 +71,15 @@ def _nothing() -> None:
 class EmbeddedSite:
     """Starts and stops everything; use as a context manager, or `detach` to leave it running.
 
-    ``cloud`` is one of `TARGET_BLOCKS`, several of them, or ``all``; `aws` and `azure` are the
-    services of those that were chosen. With ``hypervisor="vsphere"`` there is a vCenter with one
-    master machine (`sandbox.vcenter.master`), whose disk is the sample of an MCS master unless
+    ``cloud`` is one of `TARGET_BLOCKS`, several of them, or ``all``; `aws`, `azure` and `gcp` are
+    the services of those that were chosen. With ``hypervisor="vsphere"`` there is a vCenter with
+    one master machine (`sandbox.vcenter.master`), whose disk is the sample of an MCS master unless
     ``meanwhile`` has put another there.
     """
 
     aws: AwsService
     azure: AzureService
+    gcp: GcpService
     vcenter: VcenterService
 
     def __init__(
@@ -150,6 +152,7 @@ class EmbeddedSite:
             smb_password=password,
             aws_endpoint=endpoints.get("aws", ""),
             azure_endpoint=endpoints.get("azure", ""),
+            gcp_endpoint=endpoints.get("gcp", ""),
             subnet_id=subnet_id,
             payload_sha256=self._write_payload(),
         )
@@ -184,7 +187,7 @@ class EmbeddedSite:
         """
         if self._lock is None:
             return
-        for name in ("control", "vcenter", "aws", "azure", "samba"):
+        for name in ("control", "vcenter", "aws", "azure", "gcp", "samba"):
             service = getattr(self, name, None)
             if service is not None:
                 service.stop()
@@ -208,6 +211,10 @@ class EmbeddedSite:
             self.azure = AzureService(self.root / "azure")
             self.azure.start()
             endpoints["azure"] = self.azure.endpoint
+        if "gcp" in self.clouds:
+            self.gcp = GcpService(self.root / "gcp")
+            self.gcp.start()
+            endpoints["gcp"] = self.gcp.endpoint
         return endpoints, subnet_id
 
     def _start_vcenter(self, facts: SiteFacts) -> SiteFacts:
@@ -243,9 +250,9 @@ class EmbeddedSite:
     def _write_payload(self) -> str:
         """Write the operator's drivers and installers; return the digest that pins them."""
         folder = payload_folder(self.root)
-        drivers = folder / DRIVER_FOLDER
-        drivers.mkdir(parents=True, exist_ok=True)
-        write_ena_package(drivers)
+        aws, *_ = DRIVER_FOLDERS
+        write_ena_package(folder / aws)
+        write_cloud_packages("gcp", folder / "gcp")
         installers = folder / INSTALLER_FOLDER
         write_installer(installers, "pvs_target", PVS_TARGET_VERSION, exit_code=3010)
         packed = self.root / "payload.zip"

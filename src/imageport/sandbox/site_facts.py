@@ -16,7 +16,9 @@ from imageport.sandbox.azure.account import (
     SUBSCRIPTION,
     job_container_url,
 )
+from imageport.sandbox.gcp import account as gcp
 from imageport.sandbox.processes import marked_processes
+from imageport.sandbox.sample.driver_package import CLOUD_PACKAGES
 from imageport.storage.smb_location import SmbLocation
 
 REGION = "eu-central-1"
@@ -27,11 +29,16 @@ TARGET_SITE = "cloud"
 """A site's block, its work pool and its deployments bear one name, as prefect.yaml has it."""
 ACCESS_KEY = "imageport-sandbox"
 SECRET_KEY = "imageport-sandbox-secret"  # noqa: S105 - of the emulator, which takes any
-DRIVER_FOLDER = "aws/ena"
+DRIVER_FOLDERS = ("aws/ena", *(f"gcp/{name}" for name in CLOUD_PACKAGES["gcp"]))
+"""In the payload: what machines need there and Windows does not bring."""
 INSTALLER_FOLDER = "citrix"
 PVS_TARGET_VERSION = "2407.0.0.10"
 """Of the PVS target device's installer in the payload; MCS masters have no such software."""
-TARGET_BLOCKS = {"aws": "imageport-aws-target/aws", "azure": "imageport-azure-target/azure"}
+TARGET_BLOCKS = {
+    "aws": "imageport-aws-target/aws",
+    "azure": "imageport-azure-target/azure",
+    "gcp": "imageport-gcp-target/gcp",
+}
 """Cloud → the target block under which runs name it; every cloud that can be embedded."""
 HYPERVISOR_BLOCKS = {"vsphere": "imageport-vsphere/vcenter"}
 """Hypervisor → the connection block under which runs name it; each that can be embedded."""
@@ -53,6 +60,7 @@ class SiteFacts:
     subnet_id: str
     payload_sha256: str
     azure_endpoint: str = ""
+    gcp_endpoint: str = ""
     vcenter_port: int = 0
     """0 when the site has no vCenter; it is on loopback."""
     vcenter_user: str = ""
@@ -61,7 +69,9 @@ class SiteFacts:
 
     def clouds(self) -> dict[str, str]:
         """Return cloud → endpoint of the clouds that the site has."""
-        found = {"aws": self.aws_endpoint, "azure": self.azure_endpoint}
+        found = {
+            "aws": self.aws_endpoint, "azure": self.azure_endpoint, "gcp": self.gcp_endpoint,
+        }  # fmt: skip
         return {name: endpoint for name, endpoint in found.items() if endpoint}
 
     def shares(self) -> dict[str, Path]:
@@ -105,7 +115,7 @@ def chosen_clouds(cloud: str | Collection[str]) -> tuple[str, ...]:
 
 def place_of(cloud: str) -> str:
     """Return where generations of the embedded site lie, as the catalogue writes it."""
-    region = {"aws": REGION, "azure": LOCATION}[cloud]
+    region = {"aws": REGION, "azure": LOCATION, "gcp": gcp.REGION}[cloud]
     return f"{cloud}/{region}/{TARGET_SITE}"
 
 
@@ -177,6 +187,8 @@ def block_documents(facts: SiteFacts, source: SourceStore | None = None) -> list
         documents += _aws_documents(facts)
     if facts.azure_endpoint:
         documents.append(_azure_document(facts))
+    if facts.gcp_endpoint:
+        documents.append(_gcp_document(facts))
     return documents
 
 
@@ -204,6 +216,19 @@ def _azure_document(facts: SiteFacts) -> dict[str, Any]:
         "subnet_id": SUBNET_ID,
         "job_container_url": job_container_url(facts.azure_endpoint),
         "endpoint_url": facts.azure_endpoint,
+    })  # fmt: skip
+
+
+def _gcp_document(facts: SiteFacts) -> dict[str, Any]:
+    """Return a target whose workers prove who they are by a file of the laboratory."""
+    return _block(*_kind_and_name(TARGET_BLOCKS["gcp"]), {
+        "project": gcp.PROJECT,
+        "region": gcp.REGION,
+        "zone": gcp.ZONE,
+        "bucket": gcp.BUCKET,
+        "subnet": gcp.SUBNET,
+        "credentials_file": str(Path(facts.root, "gcp", gcp.KEY_FILE)),
+        "endpoint_url": facts.gcp_endpoint,
     })  # fmt: skip
 
 
