@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import boto3
 
@@ -14,12 +16,14 @@ from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.tags import TAG_SITE
 from imageport.sandbox.aws.service import AwsService
 from imageport.state.ledger import Ledger
+from tests.clouds.aws_lost_answers import losing_answers
 from tests.clouds.cloud_contract import SITE, BadPlace, CloudLab
 
 REGION = "eu-central-1"
 BUCKET = "imageport-jobs"
 CALM: dict[str, Any] = {
     "throttle_rps": 0.0,
+    "control_rps": 0.0,
     "fault_rate": 0.0,
     "unknown_seconds": 0.0,
     "complete_seconds": 0.05,
@@ -59,6 +63,12 @@ class Connections:
 
 class AwsLab(CloudLab):
     """The account; every test has its own state store and its own sites' tags to look for."""
+
+    troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "throttled": {"throttle_rps": 2.0, "control_rps": 8.0},
+        "failing": {"fault_rate": 0.25},
+    }
+    calm: ClassVar[Mapping[str, object]] = CALM
 
     def __init__(self, connections: Connections) -> None:
         super().__init__()
@@ -101,6 +111,12 @@ class AwsLab(CloudLab):
 
     def turn(self, **knobs: object) -> None:
         self.service.turn(**knobs)
+
+    @contextlib.contextmanager
+    def trouble(self, name: str) -> Iterator[None]:
+        lost = name == "losing answers"  # which the service itself does for block writes alone
+        with losing_answers(self._shared) if lost else super().trouble(name):
+            yield
 
     def empty(self) -> None:
         """Delete everything that carries our tags, so that tests do not see each other."""

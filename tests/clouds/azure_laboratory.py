@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.arm_http import NETWORK_API
@@ -72,6 +73,13 @@ class AzureConnections:
 class AzureLab(CloudLab):
     """The subscription; every test has its own state store."""
 
+    troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "throttled": {"control_rps": 8.0, "mib_per_second": 2.0},
+        "failing": {"fault_rate": 0.25, "operation_timed_out_rate": 0.1},
+        "losing answers": {"lost_answers": 3},
+    }
+    calm: ClassVar[Mapping[str, object]] = CALM
+
     def __init__(self, connections: AzureConnections) -> None:
         super().__init__()
         self.service = connections.service
@@ -123,6 +131,9 @@ class AzureLab(CloudLab):
         found += [*self._groups(), *self._network("Microsoft.Network/networkInterfaces")]
         blobs = self.clients.blob_service.get_container_client(self.clients.job_container)
         return found + [item.name for item in blobs.list_blobs()]
+
+    def turn(self, **knobs: object) -> None:
+        self.service.turn(**knobs)
 
     def empty(self) -> None:
         """Delete everything, so that tests do not see each other."""

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -68,6 +68,10 @@ class CloudLab(ABC):
     """Whether an upload keeps its id when it is committed."""
     gives_access = False
     """Whether reading and writing go through access that is given out and has to be taken back."""
+    troubles: Mapping[str, Mapping[str, object]] = {}
+    """Trouble by name (`tests.clouds.fault_contract`): the service's own knobs for it."""
+    calm: Mapping[str, object] = {}
+    """The same knobs without any trouble."""
     nowhere = "snap-00000000000000000"
     """A reference that is well-formed and of nothing."""
 
@@ -81,6 +85,15 @@ class CloudLab(ABC):
     def turn(self, **knobs: object) -> None:
         """Make the service slow, refuse, fail, lose its answers: knobs are the service's own."""
         raise NotImplementedError(f"{type(self).__name__} has no knobs: {sorted(knobs)}")
+
+    @contextlib.contextmanager
+    def trouble(self, name: str) -> Iterator[None]:
+        """Let the service have trouble for a while."""
+        self.turn(**self.troubles[name])
+        try:
+            yield
+        finally:
+            self.turn(**self.calm)
 
     @abstractmethod
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:

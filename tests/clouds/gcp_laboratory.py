@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from google.oauth2 import service_account
 
@@ -56,6 +57,15 @@ class GcpConnections:
 
 class GcpLab(CloudLab):
     """The project; every test has its own state store."""
+
+    troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "throttled": {"requests_per_second": 10.0},
+        "failing": {"fault_rate": 0.25},
+        "losing answers": {"lost_answers": 3},
+    }
+    calm: ClassVar[Mapping[str, object]] = CALM
+    unwritten_reads_zero = True
+    handle_is_reference = False
 
     def __init__(self, connections: GcpConnections) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from tests.clouds.cloud_contract import (
     plan_of,
     uploaded,
 )
+from tests.clouds.fault_contract import CloudFaultContract
 
 
 class AzureContractLab(AzureLab):
@@ -59,9 +60,6 @@ class AzureContractLab(AzureLab):
             self._bad.close()
         super().empty()
 
-    def turn(self, **knobs: object) -> None:
-        self.service.turn(**knobs)
-
 
 class TestAzureCloud(CloudContract):
     @pytest.fixture
@@ -71,6 +69,12 @@ class TestAzureCloud(CloudContract):
             yield lab
         finally:
             lab.empty()
+
+
+class TestAzureCloudInTrouble(CloudFaultContract):
+    @pytest.fixture
+    def lab(self, azure_lab: AzureLab) -> CloudLab:
+        return azure_lab
 
 
 def test_an_upload_killed_before_its_footer_is_swept_although_azure_takes_it_for_no_disk(

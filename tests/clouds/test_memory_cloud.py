@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from tests.clouds.cloud_contract import (
     CloudLab,
     disk_of,
 )
+from tests.clouds.fault_contract import CloudFaultContract
+from tests.clouds.faulty_memory import Trouble, in_trouble
 from tests.transfer.target_contract import PLAN, BlockTargetContract, ChildFactory, TargetFactory
 from tests.transfer.target_contract import put_all as put_targets
 
@@ -66,6 +70,38 @@ class TestMemoryCloudWhereUploadsStartEmpty(CloudContract):
         disk = disk_of(lab.cloud("run-1"))
         assert isinstance(lab, MemoryLab)
         assert lab.account.volumes[disk.id].read_at(BLOCK_BYTES, 4) == bytes(4)
+
+
+class TroubledMemoryLab(MemoryLab):
+    """Every request of its clouds goes through the trouble of the moment."""
+
+    def __init__(self, behaviour: MemoryBehaviour | None = None) -> None:
+        super().__init__(behaviour)
+        self._trouble = Trouble()
+
+    def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
+        found: Cloud = in_trouble(super().cloud(run, site=site, ledger=ledger), self._trouble)
+        return found
+
+    @contextlib.contextmanager
+    def trouble(self, name: str) -> Iterator[None]:
+        self._trouble.turn(name)
+        try:
+            yield
+        finally:
+            self._trouble.turn("")
+
+
+class TestMemoryCloudInTrouble(CloudFaultContract):
+    @pytest.fixture
+    def lab(self) -> CloudLab:
+        return TroubledMemoryLab()
+
+
+class TestMemoryCloudInTroubleWhereUploadsStartEmpty(CloudFaultContract):
+    @pytest.fixture
+    def lab(self) -> CloudLab:
+        return TroubledMemoryLab(MemoryBehaviour(starts_from_parent=False))
 
 
 class TestMemorySnapshotTarget(BlockTargetContract):
