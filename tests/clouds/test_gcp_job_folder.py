@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -26,11 +27,9 @@ def test_a_job_folder_has_one_entry_in_the_ledger_and_goes_whole(gcp_lab: GcpLab
     path.write_bytes(b"engine")
     sha256 = folder.write_file("engine.pyz", path)
     assert folder.read("engine.pyz") == b"engine"
-    assert sha256.startswith("5bd9fc52") or len(sha256) == 64
+    assert sha256 == hashlib.sha256(b"engine").hexdigest()
     assert folder.read("report.json") is None
-    assert (
-        folder.id == f"gs://{BUCKET}/imageport/{SITE}/jobs/run-1/" + folder.id.split("/")[-2] + "/"
-    )
+    assert folder.id.startswith(f"gs://{BUCKET}/imageport/{SITE}/jobs/run-1/")
     (entry,) = gcp_lab.state.ledger.open_entries()
     assert (entry.kind, entry.resource_id) == ("object", folder.id)
     folder.delete()
