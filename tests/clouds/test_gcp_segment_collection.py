@@ -174,6 +174,16 @@ def test_the_blocks_of_a_prepared_image_go_with_it(gcp_lab: GcpLab):
     assert gcp_lab.objects() == []
 
 
+def test_an_image_that_was_streamed_keeps_no_segments(gcp_lab: GcpLab):
+    target, account = begun(gcp_lab, range(4), "t-1"), gcp_lab.account("run-2")
+    manifest = Manifest(GIB, absent_reads_zero=True)
+    manifest.set(0, digest(block(0)))
+    tags = account.intend("snapshot", "uploaded", "streamed").tags
+    write_index(account, "streamed", manifest, tags, archive="stream")
+    target.abort()
+    assert stored(gcp_lab) == set()
+
+
 def test_no_other_site_is_touched(gcp_lab: GcpLab):
     paris = gcp_lab.account("run-1", site="paris")
     key = segment_key(paris.settings, digest(block(1)))

@@ -103,7 +103,8 @@ class BlockTarget(ABC):
     def lost(self, indexes: Collection[int]) -> set[int]:
         """Return which of these blocks, put by an earlier call, the target does not hold.
 
-        Asked once after `resume`. A target that cannot be asked trusts the journal.
+        Asked once after `resume`. A target that cannot be asked trusts the journal. Whoever knows
+        the digests gives a mapping to them: some targets know blocks by nothing else.
         """
         return set[int]().intersection(indexes)
 

@@ -136,12 +136,12 @@ def _collect(account: GcpAccount, deadline: float) -> Collected:
 
 
 def _needed(account: GcpAccount) -> set[bytes]:
-    """Return the digests of all indexes of the site."""
+    """Return the digests of all indexes of the site; an archive that was streamed needs none."""
     folder = index_folder(account.settings)
     needed: set[bytes] = set()
     for facts in Objects(account).list(folder):
         index = read_index(account, facts.key.removeprefix(folder))
-        if index is not None:
+        if index is not None and index.has_segments:
             needed.update(digest for _index, digest in index.blocks())
     return needed
 
