@@ -178,7 +178,7 @@ class SharedReading(Closable):
             while not self._closed and self._window.readers:
                 if self._window.may_read():
                     return True
-                self._room.wait(POLL_SECONDS)
+                self._room.wait(min(POLL_SECONDS, self._hold_seconds))
                 now = time.monotonic()
                 self._watch(now - watched)
                 watched = now
