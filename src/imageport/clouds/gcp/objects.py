@@ -7,13 +7,10 @@ are sixty thousand for 30 GiB; its compose cannot name an encryption key.
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -25,9 +22,20 @@ import urllib3
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import TIMEOUT, answer_of
 from imageport.clouds.gcp.error_mapping import CHANGED, asked
+from imageport.clouds.gcp.object_facts import (
+    FIELDS,
+    ObjectFacts,
+    checksum_text,
+    crc32c_of,
+    facts_in,
+    require_checksum,
+    sent_checksum,
+)
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 from imageport.model import MIB
+
+__all__ = ["ANY_GENERATION", "NO_GENERATION", "ObjectFacts", "Objects", "crc32c_of"]
 
 READ: Final = "storage.objects.get"
 CREATE: Final = "storage.objects.create"
@@ -38,39 +46,14 @@ ANY_GENERATION: Final = None
 NO_GENERATION: Final = 0
 """As a precondition: there is no such object."""
 BINARY: Final = "application/octet-stream"
-FIELDS: Final = (
-    "name,size,crc32c,generation,metageneration,metadata,timeCreated,updated,componentCount,"
-    "kmsKeyName"
-)
 PAGE_OBJECTS: Final = 1000
 """The most that Google gives at a time."""
 DELETING_THREADS: Final = 16
 LARGEST_READ_BYTES: Final = 64 * MIB
 """What no object that is read in one piece comes near."""
 
-LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFacts:
-    """What the bucket knows of an object."""
-
-    key: str
-    size_bytes: int
-    crc32c: int
-    generation: int
-    """New with every writing of the key."""
-    metageneration: int = 1
-    metadata: dict[str, str] = field(default_factory=dict)
-    created: datetime = LONG_AGO
-    """When this generation was written, by the store's clock."""
-    updated: datetime = LONG_AGO
-    """When its metadata was written last."""
-    components: int = 0
-    """Of a composed object; 0 for one that was written in one piece."""
-    kms_key: str = ""
 
 
 class Objects:
@@ -123,8 +106,8 @@ class Objects:
         headers = {"Content-Type": f'multipart/related; boundary="{boundary}"'}
         query = self._query("multipart", generation)
         with asked(CREATE, key):
-            facts = _facts(answer_of(self._send("POST", self._upload, query, body, headers)))
-        _require_checksum(facts, checksum)
+            facts = facts_in(answer_of(self._send("POST", self._upload, query, body, headers)))
+        require_checksum(facts, checksum)
         return facts
 
     def put_file(self, key: str, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -139,7 +122,7 @@ class Objects:
                 last = offset + len(data) >= size_bytes
                 done = self.put_chunk(session, offset, data, size_bytes if last else None)
                 if isinstance(done, ObjectFacts):
-                    _require_checksum(done, int.from_bytes(checksum.digest(), "big"))
+                    require_checksum(done, int.from_bytes(checksum.digest(), "big"))
                     return
                 if last or done != offset + len(data):
                     raise CloudUnavailable(f"Cannot write '{key}': only {done} bytes were kept.")
@@ -158,7 +141,7 @@ class Objects:
             raise CloudRefused(
                 f"Bad object '{key}': found more than {limit_bytes} bytes, needed no more."
             )
-        needed = _sent_checksum(headers)
+        needed = sent_checksum(headers)
         if needed is not None and crc32c_of(data) != needed:
             raise CloudUnavailable(f"Cannot read '{key}': its bytes arrived damaged (CRC32C).")
         return data
@@ -177,7 +160,7 @@ class Objects:
         """Return what is known of an object, or None when there is none."""
         try:
             with asked(READ, key):
-                return _facts(answer_of(self._send("GET", self._at(key), {"fields": FIELDS})))
+                return facts_in(answer_of(self._send("GET", self._at(key), {"fields": FIELDS})))
         except ResourceGone:
             return None
 
@@ -195,7 +178,7 @@ class Objects:
         query |= {"endOffset": end} if end else {}
         while True:
             page = retried(lambda: self._page(prefix, query))
-            yield from (_facts(item) for item in page.get("items", []))
+            yield from (facts_in(item) for item in page.get("items", []))
             if not page.get("nextPageToken"):
                 return
             query["pageToken"] = page["nextPageToken"]
@@ -209,7 +192,7 @@ class Objects:
             query["ifMetagenerationMatch"] = metageneration
         body = json.dumps({"metadata": dict(metadata)}).encode()
         with asked(UPDATE, key):
-            return _facts(answer_of(self._send("PATCH", self._at(key), query, body, _JSON)))
+            return facts_in(answer_of(self._send("PATCH", self._at(key), query, body, _JSON)))
 
     def delete(self, key: str, *, generation: int | None = ANY_GENERATION) -> None:
         """Delete an object; one that is gone is no error."""
@@ -258,7 +241,7 @@ class Objects:
         query = self._query("", generation)
         url = f"{self._at(key)}/compose"
         with asked("storage.objects.compose", key):
-            return _facts(
+            return facts_in(
                 answer_of(self._send("POST", url, query, json.dumps(body).encode(), _JSON))
             )
 
@@ -323,7 +306,7 @@ class Objects:
                 return _kept_bytes(answer.headers.get("Range", ""))
             if answer.status_code == CLIENT_CLOSED:
                 raise ResourceGone(f"Cannot write '{key}': its upload session was given up.")
-            return _facts(answer_of(answer))
+            return facts_in(answer_of(answer))
 
     def _page(self, prefix: str, query: dict[str, Any]) -> dict[str, Any]:
         with asked(LIST, prefix):
@@ -380,17 +363,6 @@ CLIENT_CLOSED: Final = 499
 _JSON: Final = {"Content-Type": "application/json; charset=UTF-8"}
 
 
-def crc32c_of(data: bytes) -> int:
-    """Return the CRC32C of bytes."""
-    found: int = google_crc32c.value(data)
-    return found
-
-
-def checksum_text(crc32c: int) -> str:
-    """Return a CRC32C as Cloud Storage writes it: big-endian, base64."""
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
-
-
 def in_parallel(
     call: Callable[[str], Found], items: Iterable[str], threads: int
 ) -> Iterator[Found]:
@@ -401,40 +373,6 @@ def in_parallel(
 
 def _resource(key: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     return {"name": key, "contentType": BINARY, "metadata": dict(metadata or {})}
-
-
-def _facts(item: Mapping[str, Any]) -> ObjectFacts:
-    try:
-        return ObjectFacts(
-            key=str(item["name"]),
-            size_bytes=int(item["size"]),
-            crc32c=int.from_bytes(base64.b64decode(item["crc32c"]), "big"),
-            generation=int(item["generation"]),
-            metageneration=int(item.get("metageneration", 1)),
-            metadata={str(name): str(value) for name, value in item.get("metadata", {}).items()},
-            created=datetime.fromisoformat(str(item["timeCreated"])),
-            updated=datetime.fromisoformat(str(item["updated"])),
-            components=int(item.get("componentCount", 0)),
-            kms_key=str(item.get("kmsKeyName", "")),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise requests.JSONDecodeError(f"no object resource ({error})", "", 0) from error
-
-
-def _require_checksum(facts: ObjectFacts, needed: int) -> None:
-    if facts.crc32c != needed:
-        raise CloudUnavailable(
-            f"Cannot write '{facts.key}': found CRC32C {facts.crc32c:08x} in the bucket, needed "
-            f"{needed:08x}."
-        )
-
-
-def _sent_checksum(headers: Mapping[str, str]) -> int | None:
-    for part in headers.get("x-goog-hash", "").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "crc32c":
-            return int.from_bytes(base64.b64decode(value), "big")
-    return None
 
 
 def _kept_bytes(value: str) -> int:
