@@ -178,6 +178,12 @@ PROBES = (
         IAM,
     ),
     Probe(
+        "gcp-join-refusals",
+        "A join is refused with 404 when a part is gone, with 412 when one was replaced or the "
+        "whole must not be there",
+        EMULATED,
+    ),
+    Probe(
         "gcp-upload-session",
         "A resumable session skips bytes that it has, refuses a gap, and tells how far it is",
         EMULATED,

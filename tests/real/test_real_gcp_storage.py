@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from imageport.clouds.gcp.downscoped_token import creating_token
+from imageport.clouds.gcp.objects import crc32c_of
+from imageport.errors import CloudError
 from tests.real.conftest import Observed
 from tests.real.probes import probes
 from tests.real.real_gcp import RealGcp
@@ -31,6 +35,26 @@ def test_a_restricted_token_creates_and_does_nothing_else(gcp: RealGcp, observed
     observed(f"who may only create, and asks that nothing be there, is told {told}")
     assert told in {403, 412}
     assert gcp.objects.get(f"{folder}there") == b"theirs"
+
+
+@probes("gcp-join-refusals")
+def test_a_join_of_what_is_gone_or_replaced_is_refused(gcp: RealGcp, observed: Observed) -> None:
+    folder, objects = f"{gcp.folder}tmp/", gcp.objects
+    first, second = objects.put(f"{folder}1", b"first "), objects.put(f"{folder}2", b"second")
+    parts = [(first.key, first.generation), (second.key, second.generation)]
+    whole = objects.compose(f"{folder}whole", parts, generation=0)
+    assert (whole.size_bytes, whole.crc32c) == (12, crc32c_of(b"first second"))
+    told = []
+    for refused, generation in (
+        (parts, 0),
+        ([parts[0], (second.key, second.generation + 1)], whole.generation),
+        ([parts[0], (f"{folder}none", 1)], whole.generation),
+    ):
+        with pytest.raises(CloudError) as caught:
+            objects.compose(f"{folder}whole", refused, generation=generation)
+        told.append(caught.value.fields["status"])
+    observed(f"a whole that is there, a part replaced, a part gone are told {told}")
+    assert told == [412, 412, 404]
 
 
 @probes("gcp-upload-session")
