@@ -154,7 +154,8 @@ class GcsRequest:
         chunked = "transfer-encoding" in headers
         return cls(
             environ["REQUEST_METHOD"],
-            [unquote(part) for part in raw.lstrip("/").split("/")],
+            # gcloud opens sessions at another path for the same surface, /resumable/upload/….
+            [unquote(part) for part in raw.removeprefix("/resumable").lstrip("/").split("/")],
             raw,
             query,
             parse_qs(query, keep_blank_values=True),
