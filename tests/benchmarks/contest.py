@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from imageport.formats.opening import open_disk
 from imageport.formats.vhdx_writer import VhdxWriter
-from imageport.model import GIB, MIB
+from imageport.model import GIB, MIB, ExtentState
 from imageport.sandbox.samba import SambaServer
 from imageport.storage.smb import SmbCredentials, SmbFolder, SmbLocation
 
@@ -51,6 +52,25 @@ def write_image(samba: SambaServer) -> int:
             writer.finish()
         with folder.open_read(NAME) as file:
             return sum(length for _offset, length in file.allocated_ranges())
+
+
+def flat_image(samba: SambaServer, path: Path) -> None:
+    """Write the disk as other tools want it: flat, sparse, on the local disk."""
+    location = SmbLocation.parse(samba.location("store"))
+    with (
+        SmbFolder(location, SmbCredentials(USER, PASSWORD)) as folder,
+        open_disk(folder.open_read(NAME)) as disk,
+        path.open("wb") as file,
+    ):
+        ranges = [
+            (extent.offset_bytes, extent.length_bytes)
+            for extent in disk.extents()
+            if extent.state is ExtentState.DATA
+        ]
+        for offset, piece in disk.read_many(ranges):
+            file.seek(offset)
+            file.write(piece)
+        file.truncate(disk.size_bytes)
 
 
 def run_contender(script: Path, *arguments: str) -> dict[str, Any]:

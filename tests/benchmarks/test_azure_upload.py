@@ -30,20 +30,17 @@ from imageport.clouds.azure.clients import AzureClients
 from imageport.clouds.azure.credentials import laboratory_credential
 from imageport.clouds.azure.footer import vhd_footer
 from imageport.clouds.azure.page_client import PageClient
-from imageport.formats.opening import open_disk
-from imageport.model import BLOCK_BYTES, MIB, ExtentState
+from imageport.model import BLOCK_BYTES, MIB
 from imageport.sandbox.azure.service import AzureService
 from imageport.sandbox.samba import SambaServer
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
-from imageport.storage.smb import SmbCredentials, SmbFolder, SmbLocation
 from tests.benchmarks.azure_contender import UploadDisk, settings_of
 from tests.benchmarks.contest import (
     DATA_BYTES,
     NAME,
-    PASSWORD,
     SIZE_BYTES,
-    USER,
+    flat_image,
     measured,
     run_contender,
     say,
@@ -76,22 +73,9 @@ def run(contender: str, samba: SambaServer, azure: AzureService) -> dict[str, An
 
 def write_flat_image(samba: SambaServer, path: Path) -> None:
     """Write the disk as azcopy wants it: flat, sparse, with a footer."""
-    location = SmbLocation.parse(samba.location("store"))
-    with (
-        SmbFolder(location, SmbCredentials(USER, PASSWORD)) as folder,
-        open_disk(folder.open_read(NAME)) as disk,
-        path.open("wb") as file,
-    ):
-        ranges = [
-            (extent.offset_bytes, extent.length_bytes)
-            for extent in disk.extents()
-            if extent.state is ExtentState.DATA
-        ]
-        for offset, piece in disk.read_many(ranges):
-            file.seek(offset)
-            file.write(piece)
-        file.seek(disk.size_bytes)
-        file.write(vhd_footer(disk.size_bytes, "bench"))
+    flat_image(samba, path)
+    with path.open("ab") as file:
+        file.write(vhd_footer(SIZE_BYTES, "bench"))
 
 
 def azcopy(azure: AzureService, flat: Path, folder: Path) -> dict[str, Any]:
