@@ -20,7 +20,7 @@ from imageport.cloud import Cancelled
 from imageport.errors import ImageportError, InputError, SourceChanged
 from imageport.model import GenerationRole, TransferStats
 from imageport.state.records import Generation
-from imageport.transfer.shared_reading import SharedReading, SharedView
+from imageport.transfer.shared_reading import HOLD_SECONDS, WINDOW_BYTES, SharedReading, SharedView
 from imageport.workflow.facts import SourceFacts, opened_source
 from imageport.workflow.known_digests import KnownOnce
 from imageport.workflow.place import Workplace
@@ -91,7 +91,9 @@ def upload_to_many(
     known = KnownOnce()
     with (
         opened_source(store, vdisk, accept_lock=accept_lock) as (facts, disk),
-        SharedReading(disk, len(places)) as reading,
+        SharedReading(
+            disk, len(places), window_bytes=WINDOW_BYTES, hold_seconds=HOLD_SECONDS
+        ) as reading,
     ):
         if facts.source_key != source_key:
             raise SourceChanged(
