@@ -204,6 +204,18 @@ PROBES = (
         "Operations are found by `targetId`, and a stop from outside is one of type `stop`",
         EMULATED,
     ),
+    Probe(
+        "gcp-roles",
+        "The roles in `docs/policies` are enough for permission test, place, upload and sweep, and "
+        "the self-test needs no right of its own",
+        IAM,
+    ),
+    Probe(
+        "gcp-machine-series",
+        "Regions name the quotas that the product looks for, and zones the architecture of machine "
+        "types",
+        EMULATED,
+    ),
 )
 
 
