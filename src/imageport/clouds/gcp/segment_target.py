@@ -10,6 +10,7 @@ came with.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -68,6 +69,7 @@ class SegmentTarget(BlockTarget):
         self._put = DigestTable(0)
         """What this process knows that the image is to hold."""
         self._not_sent = 0
+        self._lock = threading.Lock()
         self._reader: IndexedBlocks | None = None
 
     def begin(self, plan: TransferPlan, token: str) -> str:
@@ -91,7 +93,8 @@ class SegmentTarget(BlockTarget):
             block = facts_of(data, deflated)
             held = self._held is not None and self._held.has(digest, block.crc32c)
             if held or not put_segment(self._account, block, deflated, digest):
-                self._not_sent += 1
+                with self._lock:
+                    self._not_sent += 1
         self._put.set(index, digest)
 
     def take_from_parent(self, first_index: int, count: int) -> None:
