@@ -35,6 +35,8 @@ class Laboratory:
     """The emulator with its knobs, in the process that started it."""
     story: dict[str, Any] = field(default_factory=dict)
     """What one chapter leaves for the next."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → how long it took."""
 
     @property
     def source_file(self) -> Path:

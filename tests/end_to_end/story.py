@@ -6,13 +6,18 @@ vDisk that lies in a store and from a master image that was exported into one.
 
 import os
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from imageport.citrix.vdisk_store import IfExists
 from imageport.compose.contract import EngineReport
 from imageport.errors import NameTaken
+from imageport.model import MIB, TransferStats
 from imageport.progress import EventKind
 from imageport.sandbox.firmware import boot_firmware, probe_kvm
 from imageport.workflow.preflight import preflight
@@ -35,6 +40,18 @@ def run(*argv: object, **env: str) -> str:
     return done.stdout
 
 
+Made = TypeVar("Made")
+STAGES = ("export", "preflight", "upload", "prepare", "publish")
+
+
+def timed(laboratory: Laboratory, stage: str, call: Callable[[], Made]) -> Made:
+    """Carry out a stage and note how long it took, for the last line of the story."""
+    started = time.monotonic()
+    made = call()
+    laboratory.seconds[stage] = time.monotonic() - started
+    return made
+
+
 def cut_windows_volume(disk: Path, volume: Path) -> Path:
     """Copy the largest partition of a raw disk into a file of its own."""
     rows = [line.split() for line in run("sgdisk", "-p", disk).splitlines()]
@@ -54,12 +71,16 @@ class Story:
         source = laboratory.source_file
         laboratory.story["source_digest"] = run("sha256sum", source).split()[0]
         place = laboratory.place("run-1")
-        report = preflight(
-            place,
-            laboratory.source_store(),
-            "gold",
-            laboratory.choices(),
-            payload=laboratory.payload(),
+        report = timed(
+            laboratory,
+            "preflight",
+            lambda: preflight(
+                place,
+                laboratory.source_store(),
+                "gold",
+                laboratory.choices(),
+                payload=laboratory.payload(),
+            ),
         )
         assert report.inspection.product_name.startswith("Windows 11")
         assert report.inspection.source_platform == "vmware"
@@ -69,11 +90,15 @@ class Story:
 
     def test_upload_reads_only_what_is_allocated(self, laboratory: Laboratory) -> None:
         found = laboratory.story["preflight"]
-        uploaded = upload(
-            laboratory.place("run-1"),
-            laboratory.source_store(),
-            "gold",
-            source_key=found.source_key,
+        uploaded = timed(
+            laboratory,
+            "upload",
+            lambda: upload(
+                laboratory.place("run-1"),
+                laboratory.source_store(),
+                "gold",
+                source_key=found.source_key,
+            ),
         )
         stats = stats_of(uploaded)
         with laboratory.source_store().folder.open_read("gold.vhdx") as file:
@@ -97,11 +122,15 @@ class Story:
         assert any("nothing had to move" in note for note in notes)
 
     def test_prepare_composes_boots_once_and_judges(self, laboratory: Laboratory) -> None:
-        prepared = prepare(
-            laboratory.place("run-1"),
-            laboratory.story["uploaded"].id,
-            laboratory.choices(),
-            payload=laboratory.payload(),
+        prepared = timed(
+            laboratory,
+            "prepare",
+            lambda: prepare(
+                laboratory.place("run-1"),
+                laboratory.story["uploaded"].id,
+                laboratory.choices(),
+                payload=laboratory.payload(),
+            ),
         )
         verified = EngineReport.from_json(prepared.details["verified"])
         assert verified.first_boot["state"] == "done"
@@ -112,8 +141,12 @@ class Story:
     def test_publish_writes_a_new_vdisk_into_the_second_store(self, laboratory: Laboratory) -> None:
         place = laboratory.place("run-1-publish")
         store = laboratory.store("target-store")
-        publication = publish(
-            place, laboratory.story["prepared"].id, store, f"gold-{laboratory.cloud.name}"
+        publication = timed(
+            laboratory,
+            "publish",
+            lambda: publish(
+                place, laboratory.story["prepared"].id, store, f"gold-{laboratory.cloud.name}"
+            ),
         )
         assert publication.file_name == f"gold-{laboratory.cloud.name}.vhdx"
         checked = verify_publication(
@@ -243,3 +276,15 @@ class Story:
             run("sha256sum", laboratory.source_file).split()[0]
             == (laboratory.story["source_digest"])
         )
+
+    def test_the_stages_add_up(self, laboratory: Laboratory) -> None:
+        """Print the row of docs/clouds.md: ``pytest -s`` shows it."""
+        up = stats_of(laboratory.story["uploaded"])
+        down = TransferStats(**laboratory.story["publication"].stats)
+        seconds = laboratory.seconds
+        assert list(seconds)[-4:] == ["preflight", "upload", "prepare", "publish"]
+        columns = [type(self).__name__.removeprefix("Test"), laboratory.cloud.name]
+        columns += [f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in STAGES]
+        columns += [str(figure // MIB) for figure in (up.bytes_read, up.bytes_sent)]
+        columns += [str(figure // MIB) for figure in (down.bytes_read, down.bytes_sent)]
+        sys.stdout.write(f"\n| {' | '.join(columns)} |\n")

@@ -13,12 +13,15 @@ from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
 from imageport.workflow.preflight import preflight
 from tests.end_to_end.master_laboratory import MASTER, MasterLaboratory, open_master_laboratory
-from tests.end_to_end.story import Story, cut_windows_volume, run
+from tests.end_to_end.story import Story, cut_windows_volume, run, timed
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="module", params=["aws", pytest.param("azure", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=["aws", *(pytest.param(name, marks=pytest.mark.slow) for name in ("azure", "gcp"))],
+)
 def laboratory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MasterLaboratory]:
@@ -26,7 +29,7 @@ def laboratory(
     with open_master_laboratory(
         root, lambda path: build_sample(path, Variant.MCS_SMALL), request.param
     ) as opened:
-        opened.exported = opened.export("run-0")
+        opened.exported = timed(opened, "export", lambda: opened.export("run-0"))
         yield opened
 
 

@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
 
 # Through Prefect the short form goes to AWS as well.
-@pytest.fixture(scope="module", params=[pytest.param("aws", marks=pytest.mark.slow), "azure"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("aws", marks=pytest.mark.slow), "azure", "gcp"]
+)
 def laboratory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Laboratory]:
