@@ -149,6 +149,10 @@ def test_an_azure_id_is_shown_by_its_name() -> None:
     assert (
         short(f"upload: {arm}: 5 bytes sent; '{arm}'.") == "upload: gold-1: 5 bytes sent; 'gold-1'."
     )
+    image = "projects/images-1/global/images/imageport-uploaded-0123"
+    assert short(f"upload: {image}: 5 bytes sent") == "upload: imageport-uploaded-0123: 5 bytes sent"
+    disk = "projects/images-1/zones/europe-west3-a/disks/imageport-work-4"
+    assert short(f"Cannot use '{disk}': gone") == "Cannot use 'imageport-work-4': gone"
     assert short("upload: snap-1: 5 bytes sent") == "upload: snap-1: 5 bytes sent"
 
 

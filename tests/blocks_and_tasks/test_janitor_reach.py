@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blocks import AwsTarget, AzureTarget, PvsStore, Site, SmbShare
+from blocks import AwsTarget, AzureTarget, GcpTarget, PvsStore, Site, SmbShare
 from flows.janitor import _outcome
 from flows.register import register_types
 from imageport.model import GenerationRole
@@ -22,12 +22,13 @@ from tasks.models import Route
 pytestmark = [pytest.mark.prefect]
 ID = "11111111-2222-3333-4444-555555555555"
 AWS, AZURE = "imageport-aws-target/reach", "imageport-azure-target/reach"
-OURS = {AWS, AZURE}
+GCP = "imageport-gcp-target/reach"
+OURS = {AWS, AZURE, GCP}
 
 
 @pytest.fixture(scope="module")
 def _saved(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - needed first
-    """Save the site and both targets once, which takes seconds; return the folder of its state."""
+    """Save the site and all targets once, which takes seconds; return the folder of its state."""
     register_types()
     folder = tmp_path_factory.mktemp("reach") / "state"
     share = SmbShare(host="127.0.0.1", port=1, share="store")
@@ -38,6 +39,8 @@ def _saved(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     AwsTarget(region="eu-north-1").save("reach", overwrite=True)
     azure = {"subscription_id": ID, "resource_group": "vdi", "location": "swedencentral"}
     AzureTarget(**azure).save("reach", overwrite=True)
+    gcp = {"project": "images-1", "region": "europe-north1", "zone": "europe-north1-a"}
+    GcpTarget(**gcp, bucket="golden-images").save("reach", overwrite=True)
     return folder
 
 
@@ -82,6 +85,8 @@ def test_an_intent_without_an_image_is_enough_in_every_cloud(site: str) -> None:
         state.ledger.intend("volume", "aws/eu-north-1/0123", "run", "reach", 3600.0)
         token = f"azure/swedencentral/{ID}/vdi/4567"
         state.ledger.intend("disk", token, "run", "reach", 3600.0)
+        token = "gcp/europe-north1/images-1/golden-images/89ab"
+        state.ledger.intend("object", token, "run", "reach", 3600.0)
     assert looked_at(site) == OURS
 
 

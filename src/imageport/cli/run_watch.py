@@ -18,7 +18,10 @@ POLL_SECONDS = 1.0
 _STAGE_LINE = re.compile(r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<text>.+)$", re.DOTALL)
 _AMOUNT = re.compile(r"started|\d+( of \d+)? \w+(, \d+ MiB/s)?(, \d+ s left)?")
 _CODE = re.compile(r"\[(?P<code>[a-z]+(?:-[a-z]+)*)\]")
-_ARM_ID = re.compile(r"/subscriptions/[^\s'\"]*/([A-Za-z0-9._()-]*[A-Za-z0-9_])")
+_LONG_ID = re.compile(
+    r"(?:/subscriptions/[^\s'\"]*|\bprojects/[^\s'\"/]+/(?:global|zones/[^\s'\"/]+)/[a-z]+)"
+    r"/([A-Za-z0-9._()-]*[A-Za-z0-9_])"
+)
 _WARNING = 30
 _INFO = 20
 
@@ -84,8 +87,8 @@ class RunWatch:
 
 
 def short(text: str) -> str:
-    """Return a line with Azure's resource ids cut to their names: 200 letters say no more."""
-    return _ARM_ID.sub(r"\1", text)
+    """Return a line with Azure's and Google's ids cut to their names: 200 letters say no more."""
+    return _LONG_ID.sub(r"\1", text)
 
 
 def error_of(state: RunState, logs: list[dict[str, Any]]) -> ImageportError:
