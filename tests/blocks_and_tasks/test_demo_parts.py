@@ -144,13 +144,13 @@ def test_an_unknown_hypervisor_is_not_embedded(tmp_path: Path) -> None:
         EmbeddedSite(tmp_path, hypervisor="moon")
 
 
-def test_an_azure_id_is_shown_by_its_name() -> None:
+def test_a_long_id_is_shown_by_its_name() -> None:
     arm = "/subscriptions/0-1/resourceGroups/lab/providers/Microsoft.Compute/snapshots/gold-1"
     assert (
         short(f"upload: {arm}: 5 bytes sent; '{arm}'.") == "upload: gold-1: 5 bytes sent; 'gold-1'."
     )
-    image = "projects/images-1/global/images/imageport-uploaded-0123"
-    assert short(f"upload: {image}: 5 bytes sent") == "upload: imageport-uploaded-0123: 5 bytes sent"
+    image = "projects/images-1/global/images/imageport-up-0123"
+    assert short(f"upload: {image}: 5 bytes sent") == "upload: imageport-up-0123: 5 bytes sent"
     disk = "projects/images-1/zones/europe-west3-a/disks/imageport-work-4"
     assert short(f"Cannot use '{disk}': gone") == "Cannot use 'imageport-work-4': gone"
     assert short("upload: snap-1: 5 bytes sent") == "upload: snap-1: 5 bytes sent"
