@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import google_crc32c
 
-from imageport.clouds.gcp.objects import NO_GENERATION, ObjectFacts, Objects, crc32c_of
+from imageport.clouds.gcp.objects import NO_GENERATION, ObjectFacts, Objects
 from imageport.errors import CloudUnavailable, ResourceGone, VerificationFailed
 from imageport.model import MIB
 
@@ -32,8 +32,8 @@ class _Note:
     """What is kept of an upload; the promise is made before the last byte is sent."""
 
     session: str = field(repr=False)
-    begins: int
-    """CRC32C of the first bytes: another beginning is another upload."""
+    identity: str
+    """What its bytes follow from: of another the session is of no use."""
     promised_bytes: int = 0
     promised_crc32c: int = 0
     content: str = ""
@@ -71,18 +71,17 @@ class ArchiveUpload:
         """Tell whether an earlier process, or this one, wrote the whole object."""
         return self._made is not None
 
-    def open(self, head: bytes) -> None:
-        """Take up the upload that begins with ``head``, or begin it."""
-        if not self.take_up(head):
+    def open(self, identity: str) -> None:
+        """Take up the upload of this identity, or begin it; its first byte is appended next."""
+        if not self.take_up(identity):
             self._objects.delete(self._key)
             session = self._objects.open_session(self._key, generation=NO_GENERATION)
-            self._write_note(_Note(session, crc32c_of(head)))
-            self.append(head)
+            self._write_note(_Note(session, identity))
 
-    def take_up(self, head: bytes) -> bool:
-        """Take up the upload that begins with ``head``; False when there is none (any more)."""
+    def take_up(self, identity: str) -> bool:
+        """Take up the upload of this identity; False when there is none (any more)."""
         note = self._read_note()
-        if note is None or note.begins != crc32c_of(head):
+        if note is None or note.identity != identity:
             return False
         found = self._session_offset(note)
         if found is None:
@@ -94,7 +93,6 @@ class ArchiveUpload:
         else:
             self._kept = self.resumed_bytes = found
         self._note = note
-        self.append(head)
         return True
 
     def append(self, data: bytes) -> None:
@@ -126,7 +124,7 @@ class ArchiveUpload:
         note = self._open_note()
         size = self._offset + len(self._buffer)
         crc32c = int.from_bytes(self._checksum.digest(), "big")
-        promised = _Note(note.session, note.begins, size, crc32c, content)
+        promised = _Note(note.session, note.identity, size, crc32c, content)
         if note != promised:
             note = promised
             self._write_note(note)

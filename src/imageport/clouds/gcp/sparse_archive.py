@@ -82,8 +82,9 @@ def sparse_archive(
     Raises:
         ValueError: size or blocks are none of a disk, or ``facts`` are not as many.
     """
-    ends = ArchiveEnds(size_bytes, blocks)
-    crc32, parts = ends.head_crc32, [(google_crc32c.value(ends.head), len(ends.head))]
+    head, end = plain_ends(size_bytes, blocks)
+    deflated_head = GZIP_HEADER + deflate(head)
+    crc32, parts = isal_zlib.crc32(head), [(google_crc32c.value(deflated_head), len(deflated_head))]
     for block in facts:
         crc32 = isal_zlib.crc32_combine(crc32, block.plain_crc32, BLOCK_BYTES)
         parts.append((block.crc32c, block.deflated_bytes))
@@ -91,29 +92,23 @@ def sparse_archive(
         raise ValueError(
             f"Bad archive: found facts of {len(parts) - 1} blocks, needed {len(blocks)}."
         )
-    foot = ends.foot(crc32)
+    plain_bytes = len(head) + len(blocks) * BLOCK_BYTES + len(end)
+    trailer = struct.pack("<II", zlib.crc32(end, crc32), plain_bytes & 0xFFFFFFFF)
+    foot = deflate(end) + FINAL_BLOCK + trailer
     parts.append((google_crc32c.value(foot), len(foot)))
     size = sum(length for _crc32c, length in parts)
-    return SparseArchive(ends.head, foot, size, crc32c_of_parts(parts))
+    return SparseArchive(deflated_head, foot, size, crc32c_of_parts(parts))
 
 
-class ArchiveEnds:
-    """Head and foot of the archive of one disk, as far as they follow from which blocks it has."""
+def plain_ends(size_bytes: int, blocks: Sequence[int]) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the blocks in the tar, as it is before compression.
 
-    def __init__(self, size_bytes: int, blocks: Sequence[int]) -> None:
-        ranges = list(_ranges(size_bytes, blocks))
-        self._plain_head = b"".join(_tar_header(size_bytes, ranges))
-        self._data_bytes = len(blocks) * BLOCK_BYTES
-        self.head = GZIP_HEADER + deflate(self._plain_head)
-        self.head_crc32: int = isal_zlib.crc32(self._plain_head)
-        """Of what the head inflates to."""
-
-    def foot(self, crc32: int) -> bytes:
-        """Return the archive's end; ``crc32`` is that of the head's plain bytes and all blocks."""
-        plain = len(self._plain_head) + self._data_bytes
-        end = bytes(2 * RECORD_BYTES + -(plain + 2 * RECORD_BYTES) % TAPE_BLOCK_BYTES)
-        trailer = struct.pack("<II", zlib.crc32(end, crc32), (plain + len(end)) & 0xFFFFFFFF)
-        return deflate(end) + FINAL_BLOCK + trailer
+    Raises:
+        ValueError: size or blocks are none of a disk.
+    """
+    head = b"".join(_tar_header(size_bytes, list(_ranges(size_bytes, blocks))))
+    plain = len(head) + len(blocks) * BLOCK_BYTES
+    return head, bytes(2 * RECORD_BYTES + -(plain + 2 * RECORD_BYTES) % TAPE_BLOCK_BYTES)
 
 
 def _ranges(size_bytes: int, blocks: Sequence[int]) -> Iterator[Range]:

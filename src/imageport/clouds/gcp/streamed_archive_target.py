@@ -1,26 +1,26 @@
 # References: Compute Engine, "Manually import boot disks"; Cloud Storage, "Resumable uploads".
 """Generation U without joining: one plain tar.gz, sent in order through one upload session.
 
-The fallback for when Google refuses an archive that was joined. It sends everything each time and
-nobody can read the image back by blocks; what proves it is the CRC32C of the whole.
+The fallback for when Google refuses an archive that was joined: no piece of this one is flushed, it
+is what ``tar -Scz`` writes. It sends everything each time and nobody can read the image back by
+blocks; what proves it is the CRC32C of the whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from isal import isal_zlib
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.archive_upload import ArchiveUpload
-from imageport.clouds.gcp.deflated_block import deflate
+from imageport.clouds.gcp.deflated_block import LEVEL
 from imageport.clouds.gcp.image_upload import ImageUpload
 from imageport.clouds.gcp.objects import Objects
-from imageport.clouds.gcp.sparse_archive import ArchiveEnds
+from imageport.clouds.gcp.sparse_archive import plain_ends
 from imageport.errors import CloudRefused, ResourceGone, VerificationFailed
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK, ZERO_DIGEST
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
@@ -28,6 +28,8 @@ from imageport.transfer.digest_table import DigestTable
 from imageport.transfer.manifest import Manifest, block_count
 
 STREAM: Final = "stream"
+GZIP_WINDOW: Final = 31
+"""The largest window, with gzip's header and trailer: what ``tar -z`` writes."""
 NOT_READ_BACK: Final = (
     "the image was sent as one archive, whose CRC32C the bucket confirmed; it cannot be read back"
 )
@@ -54,15 +56,15 @@ class StreamedArchiveTarget(BlockTarget):
         self._account = account
         self._upload = ImageUpload(account, image, description=description, archive=STREAM)
         self._archive: ArchiveUpload | None = None
-        self._writer: _ArchiveWriter | None = None
+        self._writer: ArchiveWriter | None = None
 
     def begin(self, plan: TransferPlan, token: str) -> str:
         """Write the marker and open a session, or find those of an earlier call."""
         handle = self._upload.begin(plan, token)
-        ends = ArchiveEnds(self._upload.size_bytes, plan.data_blocks)
         archive = self._new_archive()
-        archive.open(ends.head)
-        self._take(archive, ends, plan)
+        writer = ArchiveWriter(archive, self._upload.size_bytes, plan.data_blocks)
+        archive.open(writer.identity)
+        self._take(archive, writer)
         return handle
 
     def resume(self, plan: TransferPlan, handle: str) -> None:
@@ -74,14 +76,14 @@ class StreamedArchiveTarget(BlockTarget):
         self._upload.resume(plan, handle)
         if self._upload.sealed:
             return
-        ends = ArchiveEnds(self._upload.size_bytes, plan.data_blocks)
         archive = self._new_archive()
-        if not archive.take_up(ends.head):
+        writer = ArchiveWriter(archive, self._upload.size_bytes, plan.data_blocks)
+        if not archive.take_up(writer.identity):
             # Nobody can go on with it, and as long as its marker is there nothing is collected.
             archive.give_up()
             self._upload.abort()
             raise ResourceGone(f"Cannot resume '{handle}': its upload session has ended.")
-        self._take(archive, ends, plan)
+        self._take(archive, writer)
 
     def put(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Add one block to the archive; only what was added last, or lies behind it, is taken."""
@@ -141,10 +143,11 @@ class StreamedArchiveTarget(BlockTarget):
         upload = self._upload
         return ArchiveUpload(Objects(self._account), upload.archive_key, f"{upload.folder}session")
 
-    def _take(self, archive: ArchiveUpload, ends: ArchiveEnds, plan: TransferPlan) -> None:
-        self._archive, self._writer = archive, _ArchiveWriter(archive, ends, plan)
+    def _take(self, archive: ArchiveUpload, writer: ArchiveWriter) -> None:
+        writer.begin()
+        self._archive, self._writer = archive, writer
 
-    def _open_archive(self) -> tuple[ArchiveUpload, _ArchiveWriter]:
+    def _open_archive(self) -> tuple[ArchiveUpload, ArchiveWriter]:
         if self._archive is None or self._writer is None or self._upload.sealed:
             found = "its image made already" if self._upload.sealed else "no upload begun"
             raise ResourceGone(f"Cannot write a block: found {found}, needed one under way.")
@@ -165,18 +168,33 @@ class StreamedArchiveTarget(BlockTarget):
             )
 
 
-class _ArchiveWriter:
-    """Makes the archive's bytes, in order; what is behind the head is the caller's to append."""
+class ArchiveWriter:
+    """Makes the archive's bytes in order: the same ones whenever the same blocks are added.
 
-    def __init__(self, archive: ArchiveUpload, ends: ArchiveEnds, plan: TransferPlan) -> None:
+    Args:
+        archive: Takes the bytes.
+        size_bytes: Of the disk; a multiple of one GiB.
+        planned: Every block that may be added, ascending.
+    """
+
+    def __init__(self, archive: ArchiveUpload, size_bytes: int, planned: Sequence[int]) -> None:
         self._archive = archive
-        self._ends = ends
-        self._crc32 = ends.head_crc32
-        self._planned = plan.data_blocks
+        self._planned = planned
+        self._head, self._end = plain_ends(size_bytes, planned)
+        self._deflating = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
         self._next = 0
         """Place in the plan of the next block."""
         self._ended = False
-        self._added = DigestTable(block_count(plan.size_bytes))
+        self._added = DigestTable(block_count(size_bytes))
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this disk's archive from others, as far as that is known beforehand."""
+        return hashlib.sha256(self._head).hexdigest()
+
+    def begin(self) -> None:
+        """Append the archive's head."""
+        self._append(self._head)
 
     def add(self, index: int, data: bytes | memoryview, digest: bytes) -> None:
         """Append a block and the zeros before it; one that was added is not added again.
@@ -193,7 +211,8 @@ class _ArchiveWriter:
                 "it, needed blocks in their order."
             )
         self._fill_up_to(place)
-        self._append(deflate(data), isal_zlib.crc32(data))
+        self._append(data)
+        self._next += 1
         self._added.set(index, digest)
 
     def end(self) -> None:
@@ -201,7 +220,8 @@ class _ArchiveWriter:
         if self._ended:
             return
         self._fill_up_to(len(self._planned))
-        self._archive.append(self._ends.foot(self._crc32))
+        self._append(self._end)
+        self._archive.append(self._deflating.flush())
         self._ended = True
 
     def check_counted(self, manifest: Manifest) -> None:
@@ -219,16 +239,9 @@ class _ArchiveWriter:
             )
 
     def _fill_up_to(self, place: int) -> None:
-        deflated, crc32 = _zeros()
         while self._next < place:
-            self._append(deflated, crc32)
+            self._append(ZERO_BLOCK)
+            self._next += 1
 
-    def _append(self, deflated: bytes, crc32: int) -> None:
-        self._archive.append(deflated)
-        self._crc32 = isal_zlib.crc32_combine(self._crc32, crc32, BLOCK_BYTES)
-        self._next += 1
-
-
-@cache
-def _zeros() -> tuple[bytes, int]:
-    return deflate(ZERO_BLOCK), isal_zlib.crc32(ZERO_BLOCK)
+    def _append(self, plain: bytes | memoryview) -> None:
+        self._archive.append(self._deflating.compress(plain))
