@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
 @pytest.fixture(
     scope="module",
-    params=["aws", *(pytest.param(name, marks=pytest.mark.slow) for name in ("azure", "gcp"))],
+    params=["gcp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aws", "azure"))],
 )
 def laboratory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

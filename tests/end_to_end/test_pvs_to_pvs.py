@@ -6,16 +6,16 @@ import pytest
 
 from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
+from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
 from tests.end_to_end.story import Story
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
+# In the short form a vDisk goes to AWS through Prefect (tests/prefect), a master by the same story
+# to Google Cloud (test_mcs_to_pvs), and small disks everywhere (test_matrix).
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-# Through Prefect the short form goes to AWS as well.
-@pytest.fixture(
-    scope="module", params=[pytest.param("aws", marks=pytest.mark.slow), "azure", "gcp"]
-)
+@pytest.fixture(scope="module", params=sorted(LAB_CLOUDS))
 def laboratory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Laboratory]:
