@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from imageport.clouds.gcp.segment_collection import (
     forget_image,
 )
 from imageport.clouds.gcp.segment_disk import SegmentDisk
-from imageport.clouds.gcp.segment_index import index_key, write_index
+from imageport.clouds.gcp.segment_index import index_key, index_of, write_index
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.segments import prepared_folder, segment_key
 from imageport.clouds.gcp.upload_markers import marker_names, segments_kept, turn_folder
@@ -315,3 +317,48 @@ def test_what_is_deleted_behind_an_uploads_back_is_noticed_at_the_commit(gcp_lab
     assert again.lost(digests) == {3}
     put_all(again, {3: block(3)})
     assert readable(gcp_lab, again.commit(digests), range(8))
+
+
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_whatever_runs_at_once_every_image_stays_whole_and_nothing_else(gcp_lab: GcpLab, seed: int):
+    """Four workers upload the same few blocks, commit, abort, die and delete, all at random."""
+    made: dict[str, set[int]] = {}
+    lock = threading.Lock()
+
+    def work(worker: int) -> None:
+        chance = random.Random(100 * seed + worker)  # noqa: S311 - repeatable
+        for turn in range(6):
+            numbers = set(chance.sample(range(12), 5))
+            target = SegmentTarget(gcp_lab.account(f"run-{worker}"), "gold")
+            target.begin(plan_of({}), f"t-{worker}-{turn}")
+            put_all(target, {number: block(number) for number in numbers})
+            what = chance.choice(["commit", "commit", "commit", "abort", "die", "delete"])
+            if what == "abort":
+                target.abort()
+            elif what == "commit":
+                reference = target.commit({number: digest(block(number)) for number in numbers})
+                with lock:
+                    made[reference] = numbers
+            elif what == "delete":
+                with lock:
+                    reference = chance.choice([*made, ""])
+                    made.pop(reference, None)
+                if reference:
+                    delete(gcp_lab, reference)
+                target.abort()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    account = gcp_lab.account("janitor")
+    for reference, numbers in made.items():
+        index = index_of(account, reference)
+        assert {number for number, _ in index.blocks()} == numbers
+        assert {item.hex() for _, item in index.blocks()} <= stored(gcp_lab)
+    for name in marker_names(account):
+        discard_upload(account, upload_markers.marker_id(gcp_lab.settings(), name))
+    needed = {digest(block(number)).hex() for numbers in made.values() for number in numbers}
+    assert made
+    assert stored(gcp_lab) == needed
+    assert left(gcp_lab) == []
