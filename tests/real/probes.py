@@ -184,6 +184,17 @@ PROBES = (
         EMULATED,
     ),
     Probe(
+        "gcp-joined-archive",
+        "`images.insert` takes an archive joined of pieces with full flushes, with a sparse map of "
+        "20,000 ranges",
+        EMULATED,
+    ),
+    Probe(
+        "gcp-repeated-part",
+        "A join takes one object at several places, and 20,000 components come together",
+        EMULATED,
+    ),
+    Probe(
         "gcp-upload-session",
         "A resumable session skips bytes that it has, refuses a gap, and tells how far it is",
         EMULATED,
