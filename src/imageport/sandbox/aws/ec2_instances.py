@@ -20,7 +20,7 @@ from imageport.sandbox.aws.client_tokens import idempotent
 from imageport.sandbox.aws.ec2_capacity import check_launch
 from imageport.sandbox.aws.emulator import current
 from imageport.sandbox.aws.moto_patches import replaces
-from imageport.sandbox.aws.screenshot import BLACK_JPEG
+from imageport.sandbox.machines.screenshot import BLACK_JPEG
 
 USER_DATA_BYTES = 16 * 1024
 CONSOLE_BYTES = 64 * 1024

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from imageport.sandbox.gcp.emulator import Emulator
+from imageport.sandbox.gcp.gce_face import GceFace
 from imageport.sandbox.gcp.gcs_http import GcsHttp
 from imageport.sandbox.gcp.gcs_resources import object_resource
 
@@ -21,12 +22,15 @@ class HttpFront:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
         self._gcs: Wsgi = GcsHttp(emulator)
+        self._gce: Wsgi = GceFace(emulator)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         path = environ["PATH_INFO"]
         if path.startswith(CONTROL):
             return self._control(environ, start_response)
+        if GceFace.serves(path):
+            return self._gce(environ, start_response)
         return self._gcs(environ, start_response)
 
     def _control(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -41,6 +41,16 @@ class Knobs(Turnable):
     """Whether one who may only create learns of an object that is there as 412 instead of 403."""
     bucket: dict[str, Any] = field(default_factory=dict)
     """Members of the bucket's resource that are not as usual."""
+    failed_operations: int = 0
+    """How many of the next operations of Compute Engine end with an internal error."""
+    compute_requests_per_second: float = 0.0
+    """Requests to Compute Engine, beyond them 403; 0 is no limit."""
+    missing_machine_types: list[str] = field(default_factory=list)
+    """Types of which the zone has none left at the moment."""
+    quotas: dict[str, float] = field(default_factory=dict)
+    """Limits by Google's name for them, ``N2_CPUS``, that are not as usual."""
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Members, by path, of what exists from the start and is not as usual: subnets, zones, keys…"""
     firmware_seconds: float = 600.0
     """How long a booted disk may take to power off by itself."""
     boot_command: list[str] = field(default_factory=list)

@@ -1,5 +1,5 @@
 # References: ITU-T T.81 (JPEG), Annex B: marker segments.
-"""A real, black picture for GetConsoleScreenshot: these machines have no display."""
+"""A real, black picture for screenshots: these machines have no display."""
 
 from __future__ import annotations
 

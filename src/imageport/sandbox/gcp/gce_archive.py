@@ -1,0 +1,127 @@
+# References: GNU tar manual, "Basic Tar Format", "Storing Sparse Files" (old GNU format); RFC 1952
+# (gzip); Compute Engine, "Manually import boot disks" (disk.raw, oldgnu, whole gigabytes).
+"""Opens the archive that an image is made of, as strictly as Google is known to."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from imageport.model import GIB, MIB
+from imageport.sandbox.gcp.gce_messages import OperationFailure
+
+MEMBER: Final = "disk.raw"
+_RECORD: Final = 512
+_MAGIC: Final = b"ustar  \0"
+"""At offset 257 of a header in GNU's old format."""
+_PLAIN, _SPARSE = (b"0", b"\0"), b"S"
+_CHUNK: Final = MIB
+
+
+class _Rest(io.RawIOBase):
+    """A stream whose first record was looked at and is given back."""
+
+    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+        super().__init__()
+        self._first = first
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return so many bytes."""
+        if size is None or size < 0:
+            size = len(self._first) + _CHUNK
+        head, self._first = self._first[:size], self._first[size:]
+        return head + self._stream.read(size - len(head))
+
+
+def unpack(archive: BinaryIO, disk: Path) -> int:
+    """Write the disk of an archive to a sparse file; return its size in bytes.
+
+    Raises:
+        OperationFailure: ``INVALID_IMAGE_FILE``, with what is wrong.
+    """
+    part = disk.with_suffix(".unpacking")
+    try:
+        with gzip.GzipFile(fileobj=archive, mode="rb") as unzipped:
+            # GzipFile is no BinaryIO by its types, but reads like one.
+            size = _unpack_tar(unzipped, part)  # type: ignore[arg-type]
+        part.rename(disk)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _bad(f"it is no gzip stream ({error})") from error
+    except tarfile.TarError as error:
+        raise _bad(f"it holds no tar archive ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def _unpack_tar(stream: BinaryIO, part: Path) -> int:
+    first = stream.read(_RECORD)
+    kind = first[156:157]
+    if first[:100].rstrip(b"\0") != MEMBER.encode() or kind not in (*_PLAIN, _SPARSE):
+        raise _bad(f"its first member is no file named {MEMBER}")
+    if first[257:265] != _MAGIC:
+        raise _bad("it is not in GNU's old format (--format=oldgnu)")
+    with tarfile.open(fileobj=_Rest(first, stream), mode="r|") as tar:
+        member = tar.next()
+        if member is None or member.name != MEMBER:
+            raise _bad(f"its first member is no file named {MEMBER}")
+        if member.size % GIB or not member.size:
+            raise _bad(f"the size of {MEMBER}, {member.size} bytes, is no whole number of GiB")
+        pieces = _pieces(tar, member)
+        with part.open("xb") as file:
+            file.truncate(member.size)
+            for offset, length in pieces:
+                _copy(tar, file.fileno(), offset, length)
+        if tar.next() is not None:
+            raise _bad(f"it holds more than {MEMBER}")
+    # Up to the end, so that the last checksum is looked at.
+    while rest := stream.read(_CHUNK):
+        if rest.strip(b"\0"):
+            raise _bad("it goes on after the end of the archive")
+    return int(member.size)
+
+
+def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Return offset and length of what is stored, in the order of the archive."""
+    sparse = cast("list[tuple[int, int]] | None", member.sparse)  # typeshed says bytes
+    pieces = [(0, member.size)] if sparse is None else [item for item in sparse if item[1]]
+    end = 0
+    for offset, length in pieces:
+        if offset < end or offset + length > member.size or offset % _RECORD:
+            raise _bad(f"its map of sparse parts is wrong at offset {offset}")
+        end = offset + length
+    stored = sum(length for _, length in pieces)
+    records = -(-stored // _RECORD) * _RECORD
+    if tar.offset - member.offset_data != records:
+        raise _bad("its map of sparse parts does not fit the size in its header")
+    return pieces
+
+
+def _copy(tar: tarfile.TarFile, fd: int, offset: int, length: int) -> None:
+    stream = tar.fileobj
+    if stream is None:
+        raise _bad("it cannot be read")
+    while length:
+        data = stream.read(min(length, _CHUNK))
+        if not data:
+            raise _bad(f"it ends in the middle of {MEMBER}")
+        if data != bytes(len(data)):
+            os.pwrite(fd, data, offset)
+        offset += len(data)
+        length -= len(data)
+
+
+def _bad(text: str) -> OperationFailure:
+    return OperationFailure(
+        400, "INVALID_IMAGE_FILE", f"The tar archive is not a valid image: {text}."
+    )
