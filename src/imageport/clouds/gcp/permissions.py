@@ -59,7 +59,6 @@ PERMISSIONS: Final = (
     NeededPermission("compute.disks.useReadOnly", "prepare"),
     NeededPermission("compute.firewalls.create", "prepare"),
     NeededPermission("compute.firewalls.delete", "clean-up"),
-    NeededPermission("compute.firewalls.get", "sweep"),
     NeededPermission("compute.firewalls.list", "prepare, sweep"),
     NeededPermission("compute.networks.updatePolicy", "prepare, clean-up"),
     NeededPermission("compute.globalOperations.get", "every stage"),
