@@ -224,7 +224,8 @@ def test_what_a_killed_boot_left_is_swept_down_to_nothing(
     assert gcp_lab.state.ledger.open_entries() == []
 
 
-@pytest.mark.parametrize("kind", [pytest.param("firewalls", marks=pytest.mark.slow), "instances"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["firewalls", "instances"])
 def test_what_was_made_for_the_boot_but_never_recorded_is_swept(
     gcp_lab: GcpLab, gcp_guest: Guest, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
@@ -254,6 +255,7 @@ def test_a_denied_machine_frees_the_disk_and_names_the_permission(
     assert only_disk_is_left(gcp_lab, disk)
 
 
+@pytest.mark.slow
 def test_a_zone_without_room_is_named_with_the_machine_type(gcp_lab: GcpLab, gcp_guest: Guest):
     gcp_guest("work")
     cloud = gcp_lab.cloud("run-1")

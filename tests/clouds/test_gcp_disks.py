@@ -66,6 +66,7 @@ def test_a_working_disk_is_made_once_from_an_image(gcp_lab: GcpLab, reference: s
     assert make_disk(gcp_lab.account("run-1"), reference, GUID).id != disk.id
 
 
+@pytest.mark.slow
 def test_a_disk_made_by_a_killed_call_is_found(gcp_lab: GcpLab, reference: str):
     ledger = LedgerOfAKilledRun(gcp_lab.state.folder)
     with pytest.raises(Killed):
@@ -83,6 +84,7 @@ def test_lost_answers_and_failed_operations_leave_one_disk(gcp_lab: GcpLab, refe
     assert len(gcp_lab.disks()) == 2
 
 
+@pytest.mark.slow
 def test_a_deletion_whose_operation_fails_is_asked_for_again(gcp_lab: GcpLab, reference: str):
     disk = make_disk(gcp_lab.account("run-1"), reference, GUID)
     gcp_lab.service.turn(failed_operations=1)
@@ -90,6 +92,7 @@ def test_a_deletion_whose_operation_fails_is_asked_for_again(gcp_lab: GcpLab, re
     assert gcp_lab.disks() == []
 
 
+@pytest.mark.slow
 def test_a_disk_of_no_image_says_so(gcp_lab: GcpLab, reference: str):
     gone = f"{reference[:-3]}000"
     with pytest.raises(CloudError, match=gone.rsplit("/", 1)[-1]):

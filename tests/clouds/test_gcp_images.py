@@ -62,6 +62,7 @@ def test_an_image_of_a_disk_has_all_that_machines_need(gcp_lab: GcpLab, referenc
     assert "gold, prepared" in found.description
 
 
+@pytest.mark.slow
 def test_lost_answers_make_one_image(gcp_lab: GcpLab, reference: str):
     disk = gcp_lab.cloud("run-1").make_disk(reference, GUID)
     intent = intent_of(gcp_lab)
@@ -91,6 +92,7 @@ def test_what_is_no_archive_of_a_disk_is_refused_and_leaves_no_image(gcp_lab: Gc
     assert facts is None or facts.failed
 
 
+@pytest.mark.slow
 def test_an_object_that_is_not_there_is_said(gcp_lab: GcpLab):
     account = gcp_lab.account("run-1")
     source = object_id(account.settings, "nothing.tar.gz")
@@ -107,6 +109,7 @@ def test_a_gone_image_is_none_and_waiting_for_it_ends(gcp_lab: GcpLab, reference
         wait_ready(account, reference)
 
 
+@pytest.mark.slow
 def test_throttling_and_failures_of_the_service_are_waited_out(gcp_lab: GcpLab, reference: str):
     gcp_lab.service.turn(fault_rate=0.3, seed=4)
     assert described(gcp_lab, reference).ready
@@ -115,6 +118,7 @@ def test_throttling_and_failures_of_the_service_are_waited_out(gcp_lab: GcpLab, 
     assert describe_image(gcp_lab.account("run-1"), reference) is None
 
 
+@pytest.mark.slow
 def test_the_missing_permission_is_named(gcp_lab: GcpLab, reference: str):
     gcp_lab.service.turn(denied=["compute.images.delete"])
     with pytest.raises(PermissionMissing, match=r"lack compute\.images\.delete"):

@@ -62,6 +62,7 @@ def test_an_index_without_its_image_goes_with_its_segments(gcp_lab: GcpLab):
     assert gcp_lab.everything() == []
 
 
+@pytest.mark.slow
 def test_an_index_whose_image_is_being_made_is_left_to_its_run(gcp_lab: GcpLab):
     account = gcp_lab.account("run-1")
     reference = uploaded(gcp_lab.cloud("run-1"), BLOCKS)
@@ -105,6 +106,7 @@ def test_blocks_and_parts_of_nobody_go_when_they_are_old(gcp_lab: GcpLab):
     assert gcp_lab.objects(FOLDER) == []
 
 
+@pytest.mark.slow
 def test_a_killed_upload_is_swept_with_all_its_blocks(gcp_lab: GcpLab):
     target = gcp_lab.cloud("run-1").upload_target("gold")
     handle = target.begin(plan_of(BLOCKS), "t-1")
@@ -117,6 +119,7 @@ def test_a_killed_upload_is_swept_with_all_its_blocks(gcp_lab: GcpLab):
     assert gcp_lab.state.ledger.open_entries() == []
 
 
+@pytest.mark.slow
 def test_other_sites_regions_and_buckets_are_left_alone(gcp_lab: GcpLab):
     reference = uploaded(gcp_lab.cloud("run-1"), BLOCKS)
     disk = gcp_lab.cloud("run-1").make_disk(reference, "guid")
@@ -130,6 +133,7 @@ def test_other_sites_regions_and_buckets_are_left_alone(gcp_lab: GcpLab):
     assert here == {reference, disk.id}
 
 
+@pytest.mark.slow
 def test_targets_that_share_a_bucket_judge_only_their_own(gcp_lab: GcpLab):
     account = gcp_lab.account("run-1")
     reference = uploaded(gcp_lab.cloud("run-1"), BLOCKS)
@@ -163,6 +167,7 @@ def test_what_is_not_the_sites_is_refused(gcp_lab: GcpLab):
     assert gcp_lab.disks() == [disk.id]
 
 
+@pytest.mark.slow
 def test_an_image_with_our_label_but_no_tags_of_ours_is_somebody_elses(gcp_lab: GcpLab):
     cloud = gcp_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -191,6 +196,7 @@ def test_folders_are_found_without_listing_all_they_hold(gcp_lab: GcpLab):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_catalogue_keeps_an_image_for_ever(gcp_lab: GcpLab):
     cloud = gcp_lab.cloud("run-1")
     reference = uploaded(cloud, BLOCKS)

@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imageport.clouds.gcp.network import (
@@ -95,6 +95,7 @@ def test_named_destinations_are_the_only_way_out(gcp_lab: GcpLab):
     assert gcp_lab.state.ledger.open_entries() == []
 
 
+@pytest.mark.slow
 def test_an_engine_gets_out_by_https_alone(gcp_lab: GcpLab):
     rules = engine_rules(gcp_lab.account("run-1"), installs=False)
     rules.make()
@@ -124,6 +125,7 @@ def test_what_was_made_but_never_recorded_is_found_again(gcp_lab: GcpLab):
     assert gcp_lab.state.ledger.open_entries() == []
 
 
+@pytest.mark.slow
 def test_lost_answers_make_no_second_rule(gcp_lab: GcpLab):
     rules = isolated_rules(gcp_lab.account("run-1"))
     gcp_lab.service.turn(lost_answers=2)
@@ -192,6 +194,7 @@ def networks(draw: st.DrawFn) -> str:
     return str(ipaddress.IPv4Network((address, length), strict=False))
 
 
+@settings(max_examples=40)
 @given(st.lists(networks(), min_size=1, max_size=4))
 def test_what_lies_outside_of_ranges_is_all_the_rest(cidrs: list[str]):
     named = list(ipaddress.collapse_addresses(ipaddress.IPv4Network(item) for item in cidrs))

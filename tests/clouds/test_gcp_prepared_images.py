@@ -107,6 +107,7 @@ def test_it_outlives_the_upload_whose_blocks_it_shares(gcp_lab: GcpLab, machine:
     assert len(machine.calls) == 1
 
 
+@pytest.mark.slow
 def test_its_own_blocks_go_with_it(gcp_lab: GcpLab, machine: StandIn):
     cloud = gcp_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -140,6 +141,7 @@ def test_a_call_killed_between_index_and_image_reads_the_disk_once(
     assert len(machine.calls) == 1
 
 
+@pytest.mark.slow
 def test_an_image_made_but_never_recorded_is_found_again(gcp_lab: GcpLab, machine: StandIn):
     disk = disk_of(gcp_lab.cloud("run-1"))
     before = set(gcp_lab.images())
@@ -152,6 +154,7 @@ def test_an_image_made_but_never_recorded_is_found_again(gcp_lab: GcpLab, machin
     assert machine.calls
 
 
+@pytest.mark.slow
 def test_an_image_that_somebody_deleted_is_made_anew(gcp_lab: GcpLab, machine: StandIn):
     cloud = gcp_lab.cloud("run-1")
     disk = disk_of(cloud)
@@ -164,6 +167,7 @@ def test_an_image_that_somebody_deleted_is_made_anew(gcp_lab: GcpLab, machine: S
     assert len(machine.calls) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_call_left_is_swept(
     gcp_lab: GcpLab, machine: StandIn, monkeypatch: pytest.MonkeyPatch
 ):
@@ -182,6 +186,7 @@ def test_what_a_killed_call_left_is_swept(
     assert len(machine.calls) == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_gone_is_no_image(gcp_lab: GcpLab, machine: StandIn):
     cloud = gcp_lab.cloud("run-1")
     disk = disk_of(cloud)

@@ -85,12 +85,14 @@ def test_the_machine_is_off_and_its_disk_never_booted(gcp_lab: GcpLab, prepared:
     assert len(gcp_lab.service.machines()) == before + 1
 
 
+@pytest.mark.slow
 def test_no_sweep_takes_it_while_its_image_is_there(gcp_lab: GcpLab, prepared: str):
     keep_stopped_machine(gcp_lab.account("run-1"), prepared)
     sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(400))
     assert stands_beside(gcp_lab, prepared)
 
 
+@pytest.mark.slow
 def test_it_goes_with_its_image(gcp_lab: GcpLab, prepared: str):
     keep_stopped_machine(gcp_lab.account("run-1"), prepared)
     for _again in range(2):
@@ -155,6 +157,7 @@ def test_lost_answers_and_failed_operations_are_waited_out(gcp_lab: GcpLab, prep
     assert stands_beside(gcp_lab, prepared)
 
 
+@pytest.mark.slow
 def test_without_room_for_a_machine_nothing_stays_but_the_disk(gcp_lab: GcpLab, prepared: str):
     gcp_lab.service.turn(missing_machine_types=["n2-standard-2"])
     with pytest.raises(CloudUnavailable, match="imageport-prepared-"):
@@ -165,6 +168,7 @@ def test_without_room_for_a_machine_nothing_stays_but_the_disk(gcp_lab: GcpLab, 
     assert gcp_lab.disks() == []
 
 
+@pytest.mark.slow
 def test_a_tag_that_isolates_nothing_starts_no_machine(gcp_lab: GcpLab, prepared: str):
     account = gcp_lab.account("run-1", isolated_network_tag="quarantine")
     with pytest.raises(CloudRefused, match="isolated_network_tag"):
@@ -172,6 +176,7 @@ def test_a_tag_that_isolates_nothing_starts_no_machine(gcp_lab: GcpLab, prepared
     assert (gcp_lab.machines(), gcp_lab.disks()) == ([], [])
 
 
+@pytest.mark.slow
 def test_an_image_without_a_machine_loses_nothing(gcp_lab: GcpLab, prepared: str):
     delete_stopped_machine(gcp_lab.account("run-1"), prepared)
     assert prepared in gcp_lab.images()
