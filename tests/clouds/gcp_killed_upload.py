@@ -1,7 +1,7 @@
 """A process that uploads to Google and kills itself -9: run by `test_gcp_upload_kill`.
 
 Arguments: endpoint of the emulator, key file of its service account, folder of the state store,
-where to die.
+where to die, and how the archive is made (``segments`` or ``stream``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import GcpClients
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.streamed_archive_target import StreamedArchiveTarget
 from imageport.model import MIB
 from imageport.sandbox.gcp.account import BUCKET, PROJECT, REGION, ZONE
 from imageport.state.store import StateStore
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.transfer.synthetic_disk import DATA, HOLE, SyntheticDisk
 
+TARGETS: dict[str, Any] = {"segments": SegmentTarget, "stream": StreamedArchiveTarget}
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 PUTS = 40
 """After how many blocks the process dies that dies between puts."""
@@ -44,13 +46,15 @@ def the_disk() -> SyntheticDisk:
     return SyntheticDisk([*layout, (8 * MIB, HOLE, 0)])
 
 
-def upload(endpoint: str, key_file: Path, folder: Path) -> TransferResult:
+def upload(
+    endpoint: str, key_file: Path, folder: Path, archive: str = "segments"
+) -> TransferResult:
     """Upload the disk, going on from whatever an earlier process left in ``folder``."""
     settings = GcpSettings(PROJECT, REGION, ZONE, BUCKET, site="frankfurt", endpoint_url=endpoint)
     state = StateStore(LocalFolder(folder))
     credentials = service_account.Credentials.from_service_account_file(key_file, scopes=SCOPES)
     clients = GcpClients(settings, credentials)
-    target = SegmentTarget(GcpAccount(settings, clients, state.ledger, "run-1"), "gold")
+    target = TARGETS[archive](GcpAccount(settings, clients, state.ledger, "run-1"), "gold")
     request = TransferRequest(
         state.journals.open("one"), "token", verify=VerifyLevel.FULL, partitions=()
     )
@@ -73,11 +77,11 @@ def then_die(call: Callable[..., Any]) -> Callable[..., Any]:
     return carried_out
 
 
-def _die_among_puts() -> None:
-    put = SegmentTarget.put
+def _die_among_puts(target: Any) -> None:
+    put = target.put
     done = 0
 
-    def counted(self: SegmentTarget, *arguments: Any) -> None:
+    def counted(self: Any, *arguments: Any) -> None:
         nonlocal done
         put(self, *arguments)
         done += 1
@@ -85,15 +89,15 @@ def _die_among_puts() -> None:
             time.sleep(NOTED_SECONDS)
             die()
 
-    SegmentTarget.put = counted  # type: ignore[method-assign]
+    target.put = counted
 
 
-def arrange(where: str) -> None:
+def arrange(where: str, archive: str) -> None:
     upload_of: Any = image_upload
     if where == "before the upload is recorded":
         upload_of.write_marker = then_die(upload_of.write_marker)
     elif where == "between puts":
-        _die_among_puts()
+        _die_among_puts(TARGETS[archive])
     elif where == "while blocks are joined":
         composer: Any = segment_target.ObjectComposer
         composer.compose = then_die(composer.compose)
@@ -108,5 +112,5 @@ def arrange(where: str) -> None:
 
 
 if __name__ == "__main__":
-    arrange(sys.argv[4])
-    upload(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    arrange(sys.argv[4], sys.argv[5])
+    upload(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[5])

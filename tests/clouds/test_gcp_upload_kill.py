@@ -35,7 +35,7 @@ SEGMENTS = 64
 def test_a_killed_upload_goes_on_where_it_was(gcp_lab: GcpLab, tmp_path: Path, where: str):
     endpoint, key = gcp_lab.service.endpoint, gcp_lab.service.credentials_file
     program = str(gcp_killed_upload.__file__)
-    command = [sys.executable, program, endpoint, str(key), str(tmp_path), where]
+    command = [sys.executable, program, endpoint, str(key), str(tmp_path), where, "segments"]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     result = upload(endpoint, key, tmp_path)
     if where == "between puts":
