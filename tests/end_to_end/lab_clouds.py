@@ -104,8 +104,9 @@ class LabGcp(LabCloud):
             "site": SITE,
             "endpoint_url": self.endpoint,
         }
-        credentials = credentials_from_file(self.folder / gcp.KEY_FILE)
-        return GcpCloud(GcpSettings(**(known | changes)), credentials, ledger, run)
+        settings = GcpSettings(**(known | changes))
+        credentials = credentials_from_file(self.folder / gcp.KEY_FILE, settings)
+        return GcpCloud(settings, credentials, ledger, run)
 
 
 LAB_CLOUDS: dict[str, type[LabCloud]] = {"aws": LabAws, "azure": LabAzure, "gcp": LabGcp}
