@@ -199,8 +199,8 @@ def test_deltas_to_different_parents_read_what_any_of_them_needs_once(fleet: Fle
 def test_one_far_behind_is_let_go_and_arrives_all_the_same(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageport.workflow.fan_out.WINDOW_BYTES", 2 * MIB)
-    monkeypatch.setattr("imageport.workflow.fan_out.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("imageport.workflow.shared_source.WINDOW_BYTES", 2 * MIB)
+    monkeypatch.setattr("imageport.workflow.shared_source.HOLD_SECONDS", 0.3)
     monkeypatch.setattr("imageport.transfer.running.MEMORY_BYTES", MIB)
     others = threading.Event()
 

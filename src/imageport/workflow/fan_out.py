@@ -6,6 +6,7 @@ own; what they share is the reading of the source. One that fails stops no other
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 import time
@@ -17,13 +18,13 @@ from typing import Generic, TypeVar
 
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.cloud import Cancelled
-from imageport.errors import ImageportError, InputError, SourceChanged
+from imageport.errors import ImageportError, InputError
 from imageport.model import GenerationRole, TransferStats
 from imageport.state.records import Generation
-from imageport.transfer.shared_reading import HOLD_SECONDS, WINDOW_BYTES, SharedReading, SharedView
-from imageport.workflow.facts import SourceFacts, opened_source
-from imageport.workflow.known_digests import KnownOnce
+from imageport.transfer.shared_reading import SharedView
+from imageport.workflow.facts import SourceFacts
 from imageport.workflow.place import Workplace
+from imageport.workflow.shared_source import SharedSource
 from imageport.workflow.upload import stats_of, upload_opened
 
 Made = TypeVar("Made")
@@ -88,30 +89,25 @@ def upload_to_many(
         SourceChanged: the vDisk is no longer the one that preflight saw.
     """
     _check_apart(places)
-    known = KnownOnce()
-    with (
-        opened_source(store, vdisk, accept_lock=accept_lock) as (facts, disk),
-        SharedReading(
-            disk, len(places), window_bytes=WINDOW_BYTES, hold_seconds=HOLD_SECONDS
-        ) as reading,
-    ):
-        if facts.source_key != source_key:
-            raise SourceChanged(
-                f"Cannot upload '{vdisk}': its content is not the one that preflight saw."
-            )
+    opened_store = contextlib.nullcontext(store)  # the caller's, and stays open
+    with SharedSource(lambda: opened_store, vdisk, len(places), accept_lock=accept_lock) as source:
+        source.check_is(source_key)
 
         def work(number: int, ending: Cancelled) -> Uploaded:
-            place = _ended_by(places[number], ending)
-            with reading.views[number] as view:
-                before = _ids_at(place, facts)
-                generation = upload_opened(
-                    place, facts, view,
-                    source_key=source_key, keep_parent=keep_parent, known_of=known,
-                )  # fmt: skip
+            place, reader = _ended_by(places[number], ending), source.readers[number]
+            try:
+                with reader.opened() as (facts, view):
+                    before = _ids_at(place, facts)
+                    generation = upload_opened(
+                        place, facts, view,
+                        source_key=source_key, keep_parent=keep_parent, known_of=reader.known_of,
+                    )  # fmt: skip
                 return _outcome(generation, view, made_now=generation.id not in before)
+            finally:
+                reader.leave()
 
         outcomes = side_by_side([place.target for place in places], work)
-        return FanOut(tuple(outcomes), reading.bytes_read)
+        return FanOut(tuple(outcomes), source.bytes_read)
 
 
 def side_by_side(

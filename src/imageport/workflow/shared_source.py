@@ -9,8 +9,8 @@ from typing import Final
 
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.closable import Closable
-from imageport.errors import InputError
-from imageport.transfer.shared_reading import SharedReading, SharedView
+from imageport.errors import InputError, SourceChanged
+from imageport.transfer.shared_reading import HOLD_SECONDS, WINDOW_BYTES, SharedReading, SharedView
 from imageport.workflow.facts import SourceFacts, opened_source
 from imageport.workflow.known_digests import KnownOnce
 from imageport.workflow.upload import KnownOf
@@ -74,6 +74,14 @@ class SharedSource(Closable):
         with self._lock:
             return self._found[1].bytes_read if self._found else self._bytes_read
 
+    def check_is(self, source_key: str) -> None:
+        """Raise `SourceChanged` when the vDisk is not the one that preflight saw."""
+        facts, _ = self._open()
+        if facts.source_key != source_key:
+            raise SourceChanged(
+                f"Cannot upload '{self._vdisk}': its content is not the one that preflight saw."
+            )
+
     @contextmanager
     def opened(self, number: int) -> Iterator[tuple[SourceFacts, SharedView]]:
         """Yield facts and view of a reader; a view that was used already reads by itself."""
@@ -105,7 +113,14 @@ class SharedSource(Closable):
                 facts, disk = opening.enter_context(
                     opened_source(store, self._vdisk, accept_lock=self._accept_lock)
                 )
-                reading = opening.enter_context(SharedReading(disk, len(self.readers)))
+                reading = opening.enter_context(
+                    SharedReading(
+                        disk,
+                        len(self.readers),
+                        window_bytes=WINDOW_BYTES,
+                        hold_seconds=HOLD_SECONDS,
+                    )
+                )
                 for reader, view in zip(self.readers, reading.views, strict=True):
                     if reader.has_left:
                         view.leave()
