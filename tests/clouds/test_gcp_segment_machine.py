@@ -79,6 +79,7 @@ def test_a_machine_without_an_identity_writes_what_is_new_of_a_disk(
     assert [item.mode for item in machine.disks] == ["READ_WRITE", "READ_ONLY"]
 
 
+@pytest.mark.slow
 def test_what_the_image_before_has_is_not_written_again(gcp_lab: GcpLab):
     disk = disk_of(gcp_lab.cloud("run-1"))
     source = source_of(gcp_lab)
@@ -107,6 +108,7 @@ def foreign_disk(lab: GcpLab) -> CloudDisk:
     return cast("CloudDisk", cloud.make_disk(reference, GUID))
 
 
+@pytest.mark.slow
 def test_another_disk_than_the_jobs_is_refused_with_the_machines_log(gcp_lab: GcpLab):
     disk = foreign_disk(gcp_lab)
     with pytest.raises(EngineFailed, match=r"ended without a report|the machine is gone") as caught:
