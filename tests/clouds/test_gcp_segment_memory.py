@@ -29,7 +29,7 @@ from tests.clouds.gcp_laboratory import GcpLab
 SEGMENTS = 60_000
 SIZE = 64 * GIB
 MOST_BYTES = 64 * MIB
-"""Of what Python allocates: 700 bytes a block, twice what was measured."""
+"""Of what Python allocates; measured were 57 MB to join and 47 MB to delete."""
 
 
 @contextmanager

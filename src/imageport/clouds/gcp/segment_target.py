@@ -202,17 +202,14 @@ class SegmentTarget(BlockTarget):
         gone = [index for index in blocks if manifest.digests[index] not in stored]
         if gone:
             raise self._segments_gone(len(gone), len(blocks), gone)
-        segments = [(manifest.digests[index], stored[manifest.digests[index]]) for index in blocks]
-        archive = sparse_archive(
-            upload.size_bytes, blocks, (segment.block for _digest, segment in segments)
-        )
+        facts = (stored[manifest.digests[index]].block for index in blocks)
+        archive = sparse_archive(upload.size_bytes, blocks, facts)
+        parts = [self._written(f"{upload.folder}head", archive.head)]
+        parts += (self._part(digest, stored[digest]) for digest in manifest.digests.values())
+        parts.append(self._written(f"{upload.folder}foot", archive.foot))
+        del stored  # as large as all that follows
         objects = Objects(account)
-        there = {facts.key: _part_of(facts) for facts in objects.list(upload.folder)}
-        parts = [
-            self._written(f"{upload.folder}head", archive.head),
-            *(_part(account, digest, segment) for digest, segment in segments),
-            self._written(f"{upload.folder}foot", archive.foot),
-        ]
+        there = {item.key: _part_of(item) for item in objects.list(upload.folder)}
         tree = ComposeTree(parts, upload.archive_key, f"{upload.folder}part-")
         try:
             whole = tree.carry_out(ObjectComposer(objects), there, pulse=account.live)
@@ -223,6 +220,10 @@ class SegmentTarget(BlockTarget):
                 f"Bad archive '{upload.archive_key}': found {whole.size_bytes} bytes of CRC32C "
                 f"{whole.crc32c:08x}, needed {archive.size_bytes} of {archive.crc32c:08x}."
             )
+
+    def _part(self, digest: bytes, segment: StoredSegment) -> Part:
+        key, block = segment_key(self._account.settings, digest), segment.block
+        return Part(key, block.deflated_bytes, block.crc32c, segment.generation)
 
     def _written(self, key: str, data: bytes) -> Part:
         facts = retried(lambda: Objects(self._account).put(key, data))
@@ -267,12 +268,6 @@ def _usable_index(account: GcpAccount, parent: str) -> ImageIndex | None:
     except ResourceGone:
         return None
     return index if index.has_segments else None
-
-
-def _part(account: GcpAccount, digest: bytes, segment: StoredSegment) -> Part:
-    block = segment.block
-    key = segment_key(account.settings, digest)
-    return Part(key, block.deflated_bytes, block.crc32c, segment.generation)
 
 
 def _part_of(facts: ObjectFacts) -> Part:
