@@ -14,7 +14,7 @@ from tests.clouds.cloud_contract import Killed
 
 
 class Wire:
-    """Every HTTP request of this process; both Amazon's and Microsoft's clients use urllib3."""
+    """Every HTTP request of this process; all clouds' clients use urllib3."""
 
     def __init__(self) -> None:
         self.requests = 0

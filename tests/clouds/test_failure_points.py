@@ -25,7 +25,7 @@ from tests.clouds.stand_in_engine import build_stand_in
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception in thread LROPoller:pytest.PytestUnhandledThreadExceptionWarning"
 )
-CLOUDS = ("aws", "azure")
+CLOUDS = ("aws", "azure", "gcp")
 SHORT_POINTS = 6
 RUN = "doomed"
 
