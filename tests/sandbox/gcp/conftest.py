@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imageport.sandbox.gcp.token_store import TokenStore
+from tests.sandbox.gcp.gce_lab import GceLab
 from tests.sandbox.gcp.gcs_lab import GcsLab
 
 
@@ -27,3 +28,21 @@ def gcs(tmp_path: Path, gcp_keys: Path) -> Iterator[GcsLab]:
         yield lab
     finally:
         lab.close()
+
+
+@pytest.fixture(scope="module")
+def gce_service(tmp_path_factory: pytest.TempPathFactory, gcp_keys: Path) -> Iterator[GceLab]:
+    """Give one emulated project to all tests of a file: they use names of their own."""
+    lab = GceLab(tmp_path_factory.mktemp("gce"), gcp_keys)
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def gce(gce_service: GceLab) -> Iterator[GceLab]:
+    """Give the emulated Compute Engine with all its knobs as usual."""
+    gce_service.calm()
+    yield gce_service
+    gce_service.calm()
