@@ -18,6 +18,7 @@ FLOWS = {
     "flows.mcs_to_pvs": "mcs_to_pvs",
     "flows.publish_to_store": "publish_to_store",
     "flows.dr_prestage": "dr_prestage",
+    "flows.fan_out": "fan_out",
     "flows.cloud_burst": "cloud_burst",
     "flows.janitor": "janitor",
     "flows.release_export": "release_export",
