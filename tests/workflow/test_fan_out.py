@@ -259,18 +259,19 @@ class ToldToEndError(BaseException):
 
 
 def test_a_signal_ends_all_before_it_goes_on(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(_signal: int, _frame: object) -> None:
-        raise ToldToEndError
+    sent, told = threading.Event(), threading.Event()
 
-    sent = threading.Event()
+    def end(_signal: int, _frame: object) -> None:
+        told.set()
+        raise ToldToEndError
 
     def send(_target: MemorySnapshotTarget, _index: int) -> None:
         if not sent.is_set():
             sent.set()
             os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.05)
+        assert told.wait(20.0)
+        time.sleep(0.5)  # an upload asks every 0.2 s whether it is to end
 
-    monkeypatch.setattr("imageport.transfer.running.MEMORY_BYTES", MIB)
     on_put(monkeypatch, fleet.accounts["aws"], send)
     before = signal.signal(signal.SIGUSR1, end)
     try:
