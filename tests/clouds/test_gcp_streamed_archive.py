@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,11 @@ from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.segment_disk import SegmentDisk
 from imageport.clouds.gcp.segment_index import read_index
-from imageport.clouds.gcp.streamed_archive_target import NOT_READ_BACK, StreamedArchiveTarget
+from imageport.clouds.gcp.streamed_archive_target import (
+    NOT_READ_BACK,
+    ArchiveWriter,
+    StreamedArchiveTarget,
+)
 from imageport.errors import CloudRefused, ResourceGone, VerificationFailed
 from imageport.model import BLOCK_BYTES, GIB, MIB, ZERO_BLOCK, ZERO_DIGEST
 from imageport.transfer.block_target import TransferPlan
@@ -235,6 +240,27 @@ def test_there_is_no_parent_to_take_from(gcp_lab: GcpLab):
 def test_nothing_is_written_before_it_is_begun(gcp_lab: GcpLab):
     with pytest.raises(ResourceGone, match="found no upload begun"):
         target_of(gcp_lab).put(0, BLOCKS[0], DIGESTS[0])
+
+
+@pytest.mark.slow
+def test_more_data_than_gzip_counts_to(tmp_path: Path):
+    """4.5 GiB of one block: gzip's own length goes round, and readers take it so."""
+    path = tmp_path / "disk.tar.gz"
+    data, name = b"golden image ".ljust(BLOCK_BYTES, b"."), digest(b"")
+    with path.open("wb") as file:
+        sink: Any = SimpleNamespace(append=file.write)
+        writer = ArchiveWriter(sink, 5 * GIB, range(9 * GIB // BLOCK_BYTES // 2))
+        writer.begin()
+        for index in range(9 * GIB // BLOCK_BYTES // 2):
+            writer.add(index, data, name)
+        writer.end()
+    subprocess.run(["gzip", "--test", str(path)], check=True)
+    argv = ["tar", "-xzOf", str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        pieces = iter(lambda: tar.stdout.read(BLOCK_BYTES), b"")
+        assert sum(piece == data for piece in pieces) == 9 * GIB // BLOCK_BYTES // 2
+    assert tar.returncode == 0
 
 
 # --- taking it up -----------------------------------------------------------------------------
