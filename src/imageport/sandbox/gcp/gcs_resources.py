@@ -15,10 +15,12 @@ from imageport.sandbox.gcp.gcs_store import StoredObject
 Json = dict[str, Any]
 Fields = dict[str, Any]
 """Name → the fields below it; empty is all of them."""
-TEMPORARY_PREFIXES: Final = tuple(
-    f"imageport/{site}/tmp/" for site in ("cloud", "frankfurt", "site-a")
+TEMPORARY_PREFIXES: Final = (
+    "imageport/cloud/tmp/",
+    "imageport/frankfurt/tmp/",
+    "imageport/site-a/tmp/",
 )
-"""What the lifecycle rule deletes after a day: of the embedded site, and of the tests' one."""
+"""What the lifecycle rule deletes after a day: of the embedded site, and of those of the tests."""
 _NAME: Final = re.compile(r"[A-Za-z*][A-Za-z0-9_]*|\*")
 
 
