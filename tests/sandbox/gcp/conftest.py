@@ -46,3 +46,12 @@ def gce(gce_service: GceLab) -> Iterator[GceLab]:
     gce_service.calm()
     yield gce_service
     gce_service.calm()
+
+
+@pytest.fixture
+def isolated(gce: GceLab) -> str:
+    """Make rules that let nothing in or out; return their tag."""
+    tag = gce.name("alone")
+    for side in ("in", "out"):
+        gce.rule(side, tag)
+    return tag

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ class GceLab:
     def name(self, word: str = "thing") -> str:
         return f"{word}-{next(_NUMBERS)}"
 
-    def disk(self, **facts: Any) -> str:
-        """Make a disk of 1 GiB that holds something; return its path."""
+    def disk(self, fill: bytes = b"a disk that boots", **facts: Any) -> str:
+        """Make a disk of 1 GiB that begins so; return its path."""
         name = self.name("disk")
         body = {
             "name": name, "size_gb": 1, "guest_os_features": [{"type_": item} for item in FEATURES],
@@ -104,7 +105,7 @@ class GceLab:
         self.made("Disks", "insert", disk_resource=body)
         path = f"projects/{PROJECT}/zones/{ZONE}/disks/{name}"
         with self.file("disks", name).open("r+b") as file:
-            file.write(b"a disk that boots")
+            file.write(fill)
         return path
 
     def file(self, kind: str, name: str) -> Path:
@@ -196,3 +197,14 @@ def packed(
     """Return what GNU tar makes of files, without compression."""
     argv = ["tar", *options, "-C", str(folder), "-cf", "-", *(members or ("disk.raw",))]
     return subprocess.run(argv, check=True, capture_output=True).stdout
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.03)
+
+
+def console(lab: GceLab, machine: str, **given: Any) -> Any:
+    return lab.ask("Instances", "get_serial_port_output", instance=machine, **given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from imageport.sandbox.gcp import gce_machine_checks
 from imageport.sandbox.gcp.account import PROJECT, ZONE
-from tests.sandbox.gcp.gce_lab import GceLab, refused
+from tests.sandbox.gcp.gce_lab import GceLab, console, refused, until
 
 PROGRAM = """#!/usr/bin/python3
 import os, subprocess
@@ -33,13 +32,6 @@ Path(sys.argv[2]).write_text(json.dumps({{"outcome": "shutdown"}}))
 """
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.03)
-
-
 def with_script(lab: GceLab, end: str, **facts: Any) -> str:
     """Make an engine machine with a disk to read and a program to run."""
     items = [{"key": "startup-script", "value": PROGRAM.format(end=end)}]
@@ -48,23 +40,10 @@ def with_script(lab: GceLab, end: str, **facts: Any) -> str:
     return lab.machine(disks=disks, metadata={"items": items}, **facts)
 
 
-def console(lab: GceLab, machine: str, **given: Any) -> Any:
-    return lab.ask("Instances", "get_serial_port_output", instance=machine, **given)
-
-
 def operations_on(lab: GceLab, machine: str) -> list[str]:
     number = lab.ask("Instances", "get", instance=machine).id
     request = {"project": PROJECT, "zone": ZONE, "filter": f"targetId = {number}"}
     return [item.operation_type for item in lab.client("ZoneOperations").list(request)]
-
-
-@pytest.fixture
-def isolated(gce: GceLab) -> str:
-    """Make rules that let nothing in or out; return their tag."""
-    tag = gce.name("alone")
-    for side in ("in", "out"):
-        gce.rule(side, tag)
-    return tag
 
 
 @pytest.fixture

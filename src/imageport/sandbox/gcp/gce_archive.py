@@ -71,7 +71,7 @@ def _unpack_tar(stream: BinaryIO, part: Path) -> int:
         raise _bad(f"its first member is no file named {MEMBER}")
     if first[257:265] != _MAGIC:
         raise _bad("it is not in GNU's old format (--format=oldgnu)")
-    with tarfile.open(fileobj=_Rest(first, stream), mode="r|") as tar:
+    with tarfile.open(fileobj=_Rest(first, stream), mode="r|", bufsize=_CHUNK) as tar:
         member = tar.next()
         if member is None or member.name != MEMBER:
             raise _bad(f"its first member is no file named {MEMBER}")
