@@ -82,13 +82,24 @@ def _unpack_tar(stream: BinaryIO, part: Path) -> int:
             file.truncate(member.size)
             for offset, length in pieces:
                 _copy(tar, file.fileno(), offset, length)
-        if tar.next() is not None:
-            raise _bad(f"it holds more than {MEMBER}")
-    # Up to the end, so that the last checksum is looked at.
-    while rest := stream.read(_CHUNK):
+        _check_end(tar)
+    return int(member.size)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Read up to the end, so that the last checksum is looked at, too; there are zeros alone."""
+    stream = _stream(tar)
+    _read(stream, tar.offset - stream.tell())
+    first, second = stream.read(_RECORD), stream.read(_RECORD)
+    if first.strip(b"\0"):
+        raise _bad(f"it holds more than {MEMBER}")
+    if len(first + second) < 2 * _RECORD:
+        raise _bad("it has no end")
+    rest = second
+    while rest:
         if rest.strip(b"\0"):
             raise _bad("it goes on after the end of the archive")
-    return int(member.size)
+        rest = stream.read(_CHUNK)
 
 
 def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> list[tuple[int, int]]:
@@ -108,17 +119,25 @@ def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> list[tuple[int, in
 
 
 def _copy(tar: tarfile.TarFile, fd: int, offset: int, length: int) -> None:
-    stream = tar.fileobj
-    if stream is None:
-        raise _bad("it cannot be read")
     while length:
-        data = stream.read(min(length, _CHUNK))
-        if not data:
-            raise _bad(f"it ends in the middle of {MEMBER}")
+        data = _read(_stream(tar), min(length, _CHUNK))
         if data != bytes(len(data)):
             os.pwrite(fd, data, offset)
         offset += len(data)
         length -= len(data)
+
+
+def _stream(tar: tarfile.TarFile) -> BinaryIO:
+    if tar.fileobj is None:
+        raise _bad("it cannot be read")
+    return cast("BinaryIO", tar.fileobj)
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise _bad(f"it ends in the middle of {MEMBER}")
+    return data
 
 
 def _bad(text: str) -> OperationFailure:
