@@ -113,7 +113,8 @@ BAD_TARS: dict[str, tuple[Callable[[Path], bytes], str]] = {
         b"ustar  \0", b"ustar\00000", 1), "(--format=oldgnu)"),
     "nothing": (_empty, "no file named disk.raw"),
     "a map that is wrong": (_map_beyond_the_end, "map of sparse parts"),
-    "no end": (lambda folder: _of_format("oldgnu")(folder).rstrip(b"\0") + bytes(3), "it has no end"),
+    "no end": (
+        lambda folder: _of_format("oldgnu")(folder).rstrip(b"\0") + bytes(3), "it has no end"),
     "something behind it": (lambda folder: _of_format("oldgnu")(folder) + b"x" * 20480,
         "after the end"),
 }  # fmt: skip
