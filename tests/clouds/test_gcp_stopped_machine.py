@@ -71,6 +71,12 @@ def stands_beside(lab: GcpLab, image: str) -> bool:
     )
 
 
+def test_series_with_gvnic_alone_have_their_machine_too(gcp_lab: GcpLab, prepared: str):
+    account = gcp_lab.account("run-1", boot_machine_type="c3-standard-4")
+    keep_stopped_machine(account, prepared)
+    assert stands_beside(gcp_lab, prepared)
+
+
 def test_the_machine_is_off_and_its_disk_never_booted(gcp_lab: GcpLab, prepared: str):
     before = len(gcp_lab.service.machines())
     keep_stopped_machine(gcp_lab.account("run-1"), prepared)

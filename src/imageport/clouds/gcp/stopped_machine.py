@@ -14,6 +14,7 @@ from typing import Any, Final
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.disks import delete_disk, describe_disk, disk_of_intent
 from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.images import GUEST_OS_FEATURES
 from imageport.clouds.gcp.instances import (
     STATE_SECONDS,
     MachinePlan,
@@ -33,6 +34,11 @@ from imageport.clouds.waiting import retried
 
 BLANK_GIB: Final = 10
 """Least that every type of disk takes."""
+_BLANK: Final = {
+    "size_gb": BLANK_GIB,
+    # Newer series take no disk whose system does not speak their network card.
+    "guest_os_features": [{"type_": feature} for feature in GUEST_OS_FEATURES],
+}
 BLANK_DEVICE: Final = "imageport-blank"
 PREPARED_DEVICE: Final = "imageport-prepared"
 LONGEST_RUN_SECONDS: Final = 1800.0
@@ -71,7 +77,7 @@ def _make_stopped(account: GcpAccount, machine_id: str, machine: Intent, image: 
     try:
         rules.make()
         if describe_machine(account, machine_id) is None:
-            blank = _disk(account, "blank", image, {"size_gb": BLANK_GIB})
+            blank = _disk(account, "blank", image, _BLANK)
             insert_machine(account, machine_id, machine, _plan(account, blank, rules.tags))
         account.record(machine, machine_id)
         wait_started(account, machine_id)
