@@ -158,8 +158,8 @@ class _StageArtifacts:
             words.append(event.note)
         if event.kind is EventKind.FINISHED:
             words.append(f"finished in {seconds:.0f} s")
-        name = f"{event.stage} to {self._branch}" if self._branch else event.stage
-        return f"{name}: " + "; ".join(words or ["started"])
+        target = f"[{self._branch}] " if self._branch else ""
+        return f"{event.stage}: {target}{'; '.join(words or ['started'])}"
 
 
 @contextmanager

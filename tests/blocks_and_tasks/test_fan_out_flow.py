@@ -17,6 +17,7 @@ from prefect.states import Cancelled
 from flows._branches import in_branches
 from flows._bring import Bringing, Brought
 from flows._hand_over import ALREADY_THERE, HandedOver
+from imageport.cli.run_watch import RunWatch
 from imageport.errors import CloudThrottled, InputError, PermissionMissing
 from imageport.workflow.choices import EnginePlace
 from tasks._branch import current_branch
@@ -326,3 +327,18 @@ def test_the_export_of_a_run_whose_form_calls_the_machine_an_image_is_released(
     assert [(item["vm"], item.get("image")) for item in started] == [
         ("/dc/vm/win11", None), ("/dc/vm/w", "gold"),
     ]  # fmt: skip
+
+
+def test_the_demo_tells_the_lines_of_several_targets_apart() -> None:
+    said: list[tuple[str, str]] = []
+    watch = RunWatch(SimpleNamespace(), "run", SimpleNamespace(say=lambda *line: said.append(line)))  # type: ignore[arg-type]
+    for cloud in ("aws/eu-1/b", "gcp/eu-2/b"):
+        for _ in range(2):
+            watch._show_record({"level": 20, "message": f"engine: [{cloud}] starting libguestfs"})
+    watch._show_record({"level": 20, "message": "engine: starting libguestfs"})
+    watch._show_record({"level": 20, "message": "upload: [aws/eu-1/b] 4 of 8 MiB, 38 MiB/s"})
+    assert said == [
+        ("engine", "aws: starting libguestfs"),
+        ("engine", "gcp: starting libguestfs"),
+        ("engine", "starting libguestfs"),
+    ]

@@ -15,7 +15,11 @@ from imageport.errors import CloudUnavailable, EngineFailed, ImageportError
 from imageport.sandbox.prefect_api import PrefectApi, RunState
 
 POLL_SECONDS = 1.0
-_STAGE_LINE = re.compile(r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<text>.+)$", re.DOTALL)
+_STAGE_LINE = re.compile(
+    # In a run for several targets each line names its own: ``[aws/eu-central-1/site]``.
+    r"^(?P<stage>[a-z][a-z-]{2,14}): (?P<target>\[(?P<cloud>[a-z]+)[^\]]*\] )?(?P<text>.+)$",
+    re.DOTALL,
+)
 _AMOUNT = re.compile(r"started|\d+( of \d+)? \w+(, \d+ MiB/s)?(, \d+ s left)?")
 _CODE = re.compile(r"\[(?P<code>[a-z]+(?:-[a-z]+)*)\]")
 _LONG_ID = re.compile(
@@ -63,7 +67,7 @@ class RunWatch:
                 continue
             if _AMOUNT.fullmatch(found["text"]) and self._shown.get(artifact["key"]) != text:
                 self._shown[artifact["key"]] = text
-                self._lines.say(found["stage"], found["text"], keep=False)
+                self._lines.say(found["stage"], _of_target(found), keep=False)
 
     def _show_logs(self, runs: list[str]) -> None:
         """Show what stages say in the runs' logs; these lines stay."""
@@ -77,13 +81,19 @@ class RunWatch:
         if record["level"] == _WARNING:
             self._lines.say("warning", short(str(record["message"]).splitlines()[0]))
         elif record["level"] == _INFO and found and not _AMOUNT.fullmatch(found["text"]):
-            self._say_once(found["stage"], found["text"])
+            self._say_once(found)
 
-    def _say_once(self, stage: str, text: str) -> None:
+    def _say_once(self, found: re.Match[str]) -> None:
         """Show a sentence; a stage that stands still repeats its last one in the log."""
-        if self._said.get(stage) != text:
-            self._said[stage] = text
-            self._lines.say(stage, short(text))
+        whose = f"{found['stage']} {found['target']}"
+        if self._said.get(whose) != found["text"]:
+            self._said[whose] = found["text"]
+            self._lines.say(found["stage"], short(_of_target(found)))
+
+
+def _of_target(found: re.Match[str]) -> str:
+    """Return what a line says, with the cloud of its target where there are several."""
+    return f"{found['cloud']}: {found['text']}" if found["target"] else found["text"]
 
 
 def short(text: str) -> str:
