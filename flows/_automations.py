@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.events import ResourceSpecification
 
-from flows._marks import AUTO_RESUME, TAG
+from flows._marks import AUTO_RESUME, PARTIALLY_PUBLISHED, TAG
 
 HEARTBEAT_SECONDS = 30
 """Prefect's shortest; every work pool sets it."""
@@ -64,6 +64,7 @@ def automations(janitor_id: UUID) -> list[Automation]:
                     "prefect.flow-run.Cancelled",
                     "prefect.flow-run.Crashed",
                     "prefect.flow-run.Failed",
+                    f"prefect.flow-run.{PARTIALLY_PUBLISHED}",
                 },
                 match=_any_run(),
                 match_related=_tagged(TAG),

@@ -10,3 +10,7 @@ AUTO_RESUME = "auto-resume"
 
 MOST_ATTEMPTS = 4
 """A run that crashes every time must end: at this many starts it is given up and cleaned up."""
+
+PARTIALLY_PUBLISHED = "PartiallyPublished"
+"""Name of the failed state of a run in which some targets failed and others have the image. Events
+bear a state's name, not its type: the automations look for it."""

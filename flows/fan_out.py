@@ -17,7 +17,7 @@ from flows._checked import checked_flow
 from flows._destinations import Destination
 from flows._export import exported, master_of
 from flows._hand_over import ALREADY_THERE
-from flows._marks import MOST_ATTEMPTS
+from flows._marks import MOST_ATTEMPTS, PARTIALLY_PUBLISHED
 from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import InputError
 from imageport.model import MIB
@@ -29,9 +29,6 @@ from tasks._reporting import artifact_key
 from tasks.export import release_master
 from tasks.models import Route, SourceIdentity
 from tasks.options import PrepareOptions
-
-PARTIALLY_PUBLISHED = "PartiallyPublished"
-"""Name of the final state of a run in which some targets failed and others have the image."""
 
 
 @checked_flow(name="fan-out", flow_run_name="{image} to several targets", timeout_seconds=None)

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled
 
+from flows._automations import automations
 from flows._branches import in_branches
 from flows._bring import Bringing, Brought
 from flows._hand_over import ALREADY_THERE, HandedOver
@@ -190,6 +192,9 @@ def test_a_target_that_fails_stops_no_other_and_fails_the_run(
         state.message
     )
     assert [row["outcome"] for row in tables[0]["table"]] == ["failed", "published"]
+    # The janitor is called by an event that bears the state's name.
+    expected = {name for made in automations(uuid4()) for name in made.trigger.expect}  # type: ignore[union-attr]
+    assert f"prefect.flow-run.{state.name}" in expected
 
 
 def test_a_run_in_which_all_failed_is_plainly_failed(
