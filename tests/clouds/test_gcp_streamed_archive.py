@@ -138,9 +138,9 @@ def test_what_is_known_of_it_is_said_and_not_more(gcp_lab: GcpLab):
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"short_persists": 4},
-        {"lost_answers": 6},
-        {"fault_rate": 0.2, "seed": 7},
+        pytest.param({"short_persists": 4}, marks=pytest.mark.slow),
+        pytest.param({"lost_answers": 6}, marks=pytest.mark.slow),
+        pytest.param({"fault_rate": 0.2, "seed": 7}, marks=pytest.mark.slow),
         {"short_persists": 3, "lost_answers": 3, "fault_rate": 0.1, "seed": 8},
     ],
     ids=["short persists", "lost answers", "faults", "everything"],

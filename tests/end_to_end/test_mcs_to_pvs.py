@@ -12,16 +12,14 @@ from imageport.errors import GuestRefused
 from imageport.sandbox.sample.build import build_sample
 from imageport.sandbox.sample.recipe import Variant
 from imageport.workflow.preflight import preflight
+from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.master_laboratory import MASTER, MasterLaboratory, open_master_laboratory
 from tests.end_to_end.story import Story, cut_windows_volume, run, timed
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(
-    scope="module",
-    params=["gcp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aws", "azure"))],
-)
+@pytest.fixture(scope="module", params=sorted(LAB_CLOUDS))
 def laboratory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MasterLaboratory]:
@@ -52,7 +50,6 @@ def contents(root: Path) -> dict[str, str]:
 class TestMcsToPvs(Story):
     """From a machine of a vCenter; what is exported first is then a vDisk as any."""
 
-    @pytest.mark.slow
     def test_virt_inspector_recognises_the_published_windows(
         self, laboratory: MasterLaboratory
     ) -> None:
@@ -84,7 +81,6 @@ class TestMcsToPvs(Story):
         assert again.source_key == laboratory.exported.source_key
         assert [path.name for path in laboratory.share("exports").glob("*.vhdx")] == ["gold.vhdx"]
 
-    @pytest.mark.slow
     def test_without_target_software_and_installer_preflight_refuses(
         self, laboratory: MasterLaboratory
     ) -> None:

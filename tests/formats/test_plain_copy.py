@@ -82,7 +82,8 @@ def test_the_kernel_copies_what_lies_in_both_files_as_it_is(raw: Path, kernel_ca
     copy = raw.with_name("copy.raw")
     assert copy.read_bytes() == raw.read_bytes()
     assert sum(kernel_calls) == count < 34 * MIB
-    assert copy.stat().st_blocks <= raw.stat().st_blocks
+    # ext4 keeps a longer list of extents in a block of its own, 8 sectors.
+    assert copy.stat().st_blocks <= raw.stat().st_blocks + 8
 
 
 def test_the_kernel_takes_the_blocks_out_of_a_vhdx(vhdx: Path, kernel_calls: list[int]):

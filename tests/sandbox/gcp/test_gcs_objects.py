@@ -13,7 +13,8 @@ from tests.sandbox.gcp.fake_gcs import fake_gcs_bucket
 from tests.sandbox.gcp.gcs_lab import Bucket, GcsLab, crc32c_text
 
 DATA = bytes(range(256)) * 8
-FACES = ["ours", "fake-gcs-server"]
+# Building it takes a minute and a half of a core: its second opinion is heard in the long form.
+FACES = ["ours", pytest.param("fake-gcs-server", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=FACES)

@@ -17,6 +17,8 @@ from tests.sandbox.gcp.gcs_lab import Answer, Bucket, GcsLab, crc32c_text
 OLD = 1
 """A generation that no object here has."""
 
+pytestmark = pytest.mark.slow  # it has to be built, for a minute and a half of a core
+
 
 def _wrong_hash(bucket: Bucket) -> Answer:
     target = f"/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=new"

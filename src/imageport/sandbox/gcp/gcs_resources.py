@@ -17,10 +17,12 @@ Fields = dict[str, Any]
 """Name → the fields below it; empty is all of them."""
 TEMPORARY_PREFIXES: Final = (
     "imageport/cloud/tmp/",
+    "imageport/onprem/tmp/",
     "imageport/frankfurt/tmp/",
     "imageport/site-a/tmp/",
 )
-"""What the lifecycle rule deletes after a day: of the embedded site, and of those of the tests."""
+"""What the lifecycle rule deletes after a day: of the embedded sites, the source's for
+its doctor, and of those of the tests."""
 _NAME: Final = re.compile(r"[A-Za-z*][A-Za-z0-9_]*|\*")
 
 
