@@ -10,8 +10,8 @@ from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.laboratory import Laboratory, open_laboratory
 from tests.end_to_end.story import Story
 
-# In the short form a vDisk with a guest goes to AWS through Prefect (tests/prefect), and small
-# disks go by both workflows to all clouds (test_matrix).
+# In the short form a vDisk with a guest goes to AWS through Prefect (tests/prefect), and a small
+# disk from a vCenter to all clouds (test_matrix).
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
