@@ -15,8 +15,8 @@ from imageport.clouds.aws.network import delete_group
 from imageport.clouds.aws.snapshots import delete_snapshot
 from imageport.clouds.aws.stub_image import deregister
 from imageport.clouds.job_names import ROOT, job_folders, require_own_folder
+from imageport.clouds.own_resources import require_own
 from imageport.clouds.tags import TAG_SITE
-from imageport.errors import CloudRefused
 
 
 def list_ours(account: Account, site: str) -> list[CloudResource]:
@@ -63,12 +63,7 @@ def delete_resource(account: Account, resource: CloudResource) -> None:
     Raises:
         CloudRefused: it is not tagged as this site's.
     """
-    site = account.settings.site
-    if not site or resource.tags.get(TAG_SITE) != site:
-        raise CloudRefused(
-            f"Cannot delete '{resource.id}': it belongs to site "
-            f"'{resource.tags.get(TAG_SITE, '')}', not to '{site}'."
-        )
+    require_own(resource, account.settings.site)
     deletions: dict[str, Callable[[Account, str], None]] = {
         "instance": terminate,
         "volume": delete_volume,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from imageport.cloud import PlaceProblem
@@ -13,6 +13,7 @@ from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.error_mapping import asked
 from imageport.clouds.aws.machine_types import check_quota, check_types
 from imageport.clouds.aws.network import describe_subnet
+from imageport.clouds.place_checks import PlaceCheck, problems_of
 from imageport.errors import CloudRefused, PermissionMissing, ResourceGone
 from imageport.model import GIB
 
@@ -32,7 +33,7 @@ def check_place(account: Account, image: str, size_bytes: int) -> list[PlaceProb
         CloudUnavailable: AWS did not answer, so nothing can be said.
     """
     account.settings.require("subnet_id", "bucket")
-    checks: tuple[Callable[[], Iterable[PlaceProblem]], ...] = (
+    checks: tuple[PlaceCheck, ...] = (
         lambda: _names(account, image),
         lambda: _size(image, size_bytes),
         lambda: _network(account),
@@ -41,17 +42,7 @@ def check_place(account: Account, image: str, size_bytes: int) -> list[PlaceProb
         lambda: _bucket(account),
         lambda: _key(account),
     )
-    return [problem for check in checks for problem in _allowed(check)]
-
-
-def _allowed(check: Callable[[], Iterable[PlaceProblem]]) -> list[PlaceProblem]:
-    """Run one check; what the credentials may not look at is no problem of the place."""
-    found: list[PlaceProblem] = []
-    try:
-        found.extend(check())
-    except PermissionMissing:
-        return found
-    return found
+    return problems_of(checks)
 
 
 def _names(account: Account, image: str) -> Iterator[PlaceProblem]:

@@ -26,6 +26,7 @@ from imageport.clouds.azure.snapshots import delete_snapshot
 from imageport.clouds.azure.virtual_machines import delete_machine
 from imageport.clouds.intents import token_of
 from imageport.clouds.job_names import ROOT, job_folders, require_own_folder
+from imageport.clouds.own_resources import require_own
 from imageport.clouds.tags import TAG_ROLE, TAG_SITE, TAG_TOKEN
 from imageport.errors import CloudRefused
 
@@ -65,12 +66,7 @@ def delete_resource(account: AzureAccount, resource: CloudResource) -> None:
     Raises:
         CloudRefused: it is not tagged as this site's.
     """
-    site = account.settings.site
-    if not site or resource.tags.get(TAG_SITE) != site:
-        raise CloudRefused(
-            f"Cannot delete '{resource.id}': it belongs to site "
-            f"'{resource.tags.get(TAG_SITE, '')}', not to '{site}'."
-        )
+    require_own(resource, account.settings.site)
     deletions: dict[str, Callable[[AzureAccount, str], None]] = {
         ACCESS: _end_access,
         "instance": delete_machine,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from imageport.cloud import PlaceProblem
@@ -18,7 +18,8 @@ from imageport.clouds.azure.names import short_location
 from imageport.clouds.azure.network import PLATFORM_TAGS
 from imageport.clouds.azure.place_machines import check_machines, check_quota
 from imageport.clouds.job_names import ROOT
-from imageport.errors import CloudRefused, CloudUnavailable, PermissionMissing, ResourceGone
+from imageport.clouds.place_checks import PlaceCheck, problems_of
+from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
 from imageport.model import GIB
 
 MAX_TAG_CHARACTERS: Final = 256
@@ -48,7 +49,7 @@ def check_place(account: AzureAccount, image: str, size_bytes: int) -> list[Plac
         CloudUnavailable: Azure did not answer, so nothing can be said.
     """
     account.settings.require("subnet_id", "job_container_url")
-    checks: tuple[Callable[[], Iterable[PlaceProblem]], ...] = (
+    checks: tuple[PlaceCheck, ...] = (
         lambda: _names(account, image),
         lambda: _size(image, size_bytes),
         lambda: _skus(account),
@@ -61,17 +62,7 @@ def check_place(account: AzureAccount, image: str, size_bytes: int) -> list[Plac
         lambda: _engine_image(account),
         lambda: _container(account),
     )
-    return [problem for check in checks for problem in _allowed(check)]
-
-
-def _allowed(check: Callable[[], Iterable[PlaceProblem]]) -> list[PlaceProblem]:
-    """Run one check; what the credential may not look at is no problem of the place."""
-    found: list[PlaceProblem] = []
-    try:
-        found.extend(check())
-    except PermissionMissing:
-        return found
-    return found
+    return problems_of(checks)
 
 
 def _names(account: AzureAccount, image: str) -> Problems:

@@ -17,9 +17,9 @@ from imageport.clouds.gcp.names import LABEL_SITE, ResourceId, label_value, tags
 from imageport.clouds.gcp.network import delete_rule
 from imageport.clouds.gcp.prepared_images import delete_whole_image
 from imageport.clouds.gcp.zones import zones_of_region
+from imageport.clouds.own_resources import require_own
 from imageport.clouds.tags import ROLE_PREPARED, TAG_ROLE, TAG_SITE, TAG_TOKEN
 from imageport.clouds.waiting import retried
-from imageport.errors import CloudRefused
 
 ROLE_LEFT: Final = "left-behind"
 """Of a stopped machine, and its disk, whose image was deleted outside this product."""
@@ -49,12 +49,7 @@ def delete_resource(account: GcpAccount, resource: CloudResource) -> None:
     Raises:
         CloudRefused: it is not tagged as this site's.
     """
-    site = account.settings.site
-    if not site or resource.tags.get(TAG_SITE) != site:
-        raise CloudRefused(
-            f"Cannot delete '{resource.id}': it belongs to site "
-            f"'{resource.tags.get(TAG_SITE, '')}', not to '{site}'."
-        )
+    require_own(resource, account.settings.site)
     if resource.kind == OBJECT:
         delete_from_bucket(account, resource)
         return

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from google.cloud import compute_v1
@@ -18,7 +18,8 @@ from imageport.clouds.gcp.place_bucket import check_bucket, covers
 from imageport.clouds.gcp.place_machines import check_disk_type, check_machines
 from imageport.clouds.gcp.quotas import check_quotas
 from imageport.clouds.gcp.signing import account_at_google
-from imageport.errors import InputError, PermissionMissing
+from imageport.clouds.place_checks import PlaceCheck, problems_of
+from imageport.errors import InputError
 from imageport.model import GIB
 
 LARGEST_DISK_GIB: Final = 64 * 1024
@@ -44,13 +45,13 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
     """
     account.settings.require("subnet")
     machines: dict[str, tuple[str, int]] = {}
-    zone = _allowed(lambda: _zone(account))
-    of_zone: tuple[Callable[[], Iterable[PlaceProblem]], ...] = (
+    zone = problems_of([lambda: _zone(account)])
+    of_zone: tuple[PlaceCheck, ...] = (
         lambda: check_machines(account, machines),
         lambda: check_disk_type(account),
         lambda: check_quotas(account, size_bytes, machines),
     )
-    checks: tuple[Callable[[], Iterable[PlaceProblem]], ...] = (
+    checks: tuple[PlaceCheck, ...] = (
         lambda: _names(account, image),
         lambda: _size(image, size_bytes),
         lambda: zone,
@@ -63,17 +64,7 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
         lambda: _key(account),
         lambda: _signer(account),
     )
-    return [problem for check in checks for problem in _allowed(check)]
-
-
-def _allowed(check: Callable[[], Iterable[PlaceProblem]]) -> list[PlaceProblem]:
-    """Run one check; what the credentials may not look at is no problem of the place."""
-    found: list[PlaceProblem] = []
-    try:
-        found.extend(check())
-    except PermissionMissing:
-        return found
-    return found
+    return problems_of(checks)
 
 
 def _names(account: GcpAccount, image: str) -> Problems:
