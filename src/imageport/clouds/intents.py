@@ -123,11 +123,14 @@ class Intents:
         self.renew()
 
     def renew(self) -> None:
-        """Push the expiry in the ledger, which counts, and in the tags, which tell people."""
+        """Push the expiry in the ledger, which counts, and in the tags, which tell people.
+
+        A run may have several clouds: each writes the tags of what is its own.
+        """
         self.ledger.renew(self.run, self.expires_seconds)
         expires = datetime.now(UTC) + timedelta(seconds=self.expires_seconds)
         for entry in self.ledger.open_entries(run=self.run):
-            if entry.resource_id:
+            if entry.resource_id and entry.token.startswith(f"{self.scope}/"):
                 self.tag_expiry(entry, expires.isoformat(timespec="seconds"))
 
     def tag_expiry(self, entry: LedgerEntry, expires: str) -> None:
