@@ -83,7 +83,7 @@ def test_a_name_that_somebody_else_took_is_refused(gcp_lab: GcpLab, reference: s
 
 def test_what_is_no_archive_of_a_disk_is_refused_and_leaves_no_image(gcp_lab: GcpLab):
     account = gcp_lab.account("run-1")
-    key = "imageport/frankfurt/tmp/imageport-wrong/disk.tar.gz"
+    key = "imageport/tmp/frankfurt/archives/imageport-wrong/disk.tar.gz"
     Objects(account).put(key, b"no archive")
     intent = intent_of(gcp_lab)
     with pytest.raises(CloudRefused, match="INVALID_IMAGE_FILE"):

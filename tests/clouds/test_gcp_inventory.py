@@ -35,6 +35,7 @@ from tests.clouds.cloud_contract import (
 from tests.clouds.gcp_laboratory import GcpLab
 
 FOLDER = f"imageport/{SITE}/"
+PARTS = f"imageport/tmp/{SITE}/archives/"
 
 
 def objects_of(lab: GcpLab) -> Objects:
@@ -98,12 +99,14 @@ def test_what_a_dead_machine_wrote_of_a_disk_is_found_and_goes(gcp_lab: GcpLab):
 def test_blocks_and_parts_of_nobody_go_when_they_are_old(gcp_lab: GcpLab):
     objects = objects_of(gcp_lab)
     objects.put(f"{FOLDER}out/imageport-prepared-x/00", b"block")
-    objects.put(f"{FOLDER}tmp/imageport-upload-x/head", b"part")
+    objects.put(f"{PARTS}imageport-upload-x/head", b"part")
+    theirs = "imageport/tmp/paris/archives/imageport-upload-y/head"
+    objects.put(theirs, b"part")
     assert roles(gcp_lab, "object") == sorted([ROLE_PARTS, ROLE_BLOCKS])
     sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(0.2))
-    assert len(gcp_lab.objects(FOLDER)) == 2
+    assert len(gcp_lab.objects()) == 3
     sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(0.3))
-    assert gcp_lab.objects(FOLDER) == []
+    assert gcp_lab.objects() == [theirs]
 
 
 @pytest.mark.slow
@@ -147,9 +150,17 @@ def test_targets_that_share_a_bucket_judge_only_their_own(gcp_lab: GcpLab):
 
 
 @pytest.mark.parametrize(
-    "place", ["gs://other-bucket/imageport/frankfurt/index/x", "gs://{bucket}/x", "x", ""]
+    "place",
+    [
+        "gs://other-bucket/imageport/frankfurt/index/x",
+        "gs://{bucket}/imageport/tmp/paris/archives/x/",
+        "gs://{bucket}/imageport/tmp/frankfurt/archives/",
+        "gs://{bucket}/x",
+        "x",
+        "",
+    ],
 )
-def test_nothing_outside_of_the_sites_folder_is_deleted(gcp_lab: GcpLab, place: str):
+def test_nothing_outside_of_the_sites_folders_is_deleted(gcp_lab: GcpLab, place: str):
     account = gcp_lab.account("run-1")
     resource = CloudResource("object", place.format(bucket=account.settings.bucket))
     with pytest.raises(ResourceGone, match="it is nothing of this site"):

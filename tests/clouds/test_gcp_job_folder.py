@@ -29,7 +29,7 @@ def test_a_job_folder_has_one_entry_in_the_ledger_and_goes_whole(gcp_lab: GcpLab
     assert folder.read("engine.pyz") == b"engine"
     assert sha256 == hashlib.sha256(b"engine").hexdigest()
     assert folder.read("report.json") is None
-    assert folder.id.startswith(f"gs://{BUCKET}/imageport/{SITE}/jobs/run-1/")
+    assert folder.id.startswith(f"gs://{BUCKET}/imageport/tmp/{SITE}/jobs/run-1/")
     (entry,) = gcp_lab.state.ledger.open_entries()
     assert (entry.kind, entry.resource_id) == ("object", folder.id)
     folder.delete()
@@ -62,17 +62,17 @@ def test_job_folders_are_listed_by_site_with_run_and_age(gcp_lab: GcpLab):
     "place",
     [
         f"gs://{BUCKET}/imageport/{SITE}/seg/",
-        f"gs://{BUCKET}/imageport/{SITE}/jobs/",
-        f"gs://{BUCKET}/imageport/{SITE}/jobs/run-1/",
-        f"gs://{BUCKET}/imageport/paris/jobs/run-1/abc/",
-        f"gs://other/imageport/{SITE}/jobs/run-1/abc/",
+        f"gs://{BUCKET}/imageport/tmp/{SITE}/jobs/",
+        f"gs://{BUCKET}/imageport/tmp/{SITE}/jobs/run-1/",
+        f"gs://{BUCKET}/imageport/tmp/paris/jobs/run-1/abc/",
+        f"gs://other/imageport/tmp/{SITE}/jobs/run-1/abc/",
         "",
     ],
 )
 def test_nothing_but_a_job_folder_of_the_site_is_deleted(gcp_lab: GcpLab, place: str):
     objects = Objects(gcp_lab.account("run-1"))
-    objects.put(f"imageport/{SITE}/jobs/run-1/abc/x", b"")
-    objects.put("imageport/paris/jobs/run-1/abc/x", b"")
+    objects.put(f"imageport/tmp/{SITE}/jobs/run-1/abc/x", b"")
+    objects.put("imageport/tmp/paris/jobs/run-1/abc/x", b"")
     with pytest.raises(ResourceGone, match="no job folder of this site"):
         delete_job_folder(gcp_lab.account("run-1"), place)
     assert len(gcp_lab.objects()) == 2

@@ -214,26 +214,26 @@ def deleting(**condition: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rules", "found"),
     [
-        ([deleting(matchesPrefix=["imageport/frankfurt/tmp/"])], []),
-        ([deleting(matchesPrefix=["other/", "imageport/frankfurt/t"])], []),
-        ([deleting(matchesPrefix=["imageport/paris/tmp/"])], ["no lifecycle rule"]),
+        ([deleting(matchesPrefix=["imageport/tmp/"])], []),
+        ([deleting(matchesPrefix=["other/", "imageport/t"])], []),
+        ([deleting(matchesPrefix=["imageport/tmp/paris/"])], ["no lifecycle rule"]),
         ([deleting(matchesSuffix=[".tmp"])], ["no lifecycle rule"]),
         (
-            [deleting(matchesPrefix=["imageport/frankfurt/tmp/"], numNewerVersions=1)],
+            [deleting(matchesPrefix=["imageport/tmp/"], numNewerVersions=1)],
             ["no lifecycle rule"],
         ),
         (
             [deleting(matchesPrefix=["imageport/"])],
             ["deletes 'imageport/frankfurt/seg/'", "'imageport/frankfurt/out/'",
-             "'imageport/frankfurt/index/'"],
+             "'imageport/frankfurt/index/'", "'imageport/frankfurt/uploads/'"],
         ),
         (
-            [deleting(matchesPrefix=["imageport/frankfurt/tmp/"]),
+            [deleting(matchesPrefix=["imageport/tmp/"]),
              deleting(matchesPrefix=["imageport/frankfurt/seg/0"])],
             ["deletes 'imageport/frankfurt/seg/'"],
         ),
         (
-            [deleting(matchesPrefix=["imageport/frankfurt/tmp/"]), deleting(isLive=False),
+            [deleting(matchesPrefix=["imageport/tmp/"]), deleting(isLive=False),
              deleting(daysSinceNoncurrentTime=3)],
             [],
         ),

@@ -12,8 +12,11 @@ import yaml
 
 from imageport.cloud import Cloud
 from imageport.clouds import engine_setup
+from imageport.clouds.gcp.job_folder import job_root
+from imageport.clouds.gcp.names import site_folder
 from imageport.clouds.gcp.permissions import BUCKET, PERMISSIONS, PROJECT, SIGNER, SUBNETS
 from imageport.clouds.gcp.place_bucket import _deletes
+from imageport.clouds.gcp.segment_collection import archive_folder
 from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.model import GIB
@@ -136,12 +139,13 @@ def test_every_role_can_be_created_as_it_is(path: Path):
     assert path.name in (FOLDER.parent / "permissions.md").read_text()
 
 
-def test_the_lifecycle_of_the_documentation_deletes_only_what_is_temporary():
-    text = (FOLDER / "gcp-lifecycle.json").read_text().replace("SITE", "frankfurt")
-    (rule,) = json.loads(text)["rule"]
-    folders = {
-        name: _deletes(rule, f"imageport/frankfurt/{name}/x")
-        for name in ("tmp", "jobs", "seg", "out", "index", "uploads")
-    }
-    assert {name for name, deleted in folders.items() if deleted} == {"tmp", "jobs"}
-    assert not _deletes(rule, "imageport/paris/tmp/x")
+def test_one_lifecycle_rule_deletes_what_is_temporary_of_all_sites_and_nothing_else(
+    gcp_lab: GcpLab,
+):
+    (rule,) = json.loads((FOLDER / "gcp-lifecycle.json").read_text())["rule"]
+    for site in ("frankfurt", "paris"):
+        settings = gcp_lab.settings(site=site)
+        for folder in (job_root(settings), archive_folder(settings, "imageport-upload-x")):
+            assert _deletes(rule, f"{folder}x")
+        for name in ("seg", "out", "index", "uploads", "collecting"):
+            assert not _deletes(rule, f"{site_folder(settings)}{name}/x")

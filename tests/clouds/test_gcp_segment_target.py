@@ -288,7 +288,7 @@ def test_a_tree_of_joins_leaves_no_part_behind(gcp_lab: GcpLab):
     target.commit({index: digest(data) for index, data in blocks.items()})
     joins = [item for name, item in gcp_lab.service.requests().items() if "compose" in name]
     assert sum(item["requests"] for item in joins) == 3
-    assert gcp_lab.objects(f"{ROOT}tmp/") == []
+    assert gcp_lab.objects("imageport/tmp/") == []
     assert dict(target.read_back([39])) == {39: block(39)}
     target.close()
 
@@ -311,7 +311,7 @@ def test_the_customers_key_holds_for_objects_and_image(gcp_lab: GcpLab):
         "delete_marker",
         pytest.param("write_index", marks=pytest.mark.slow),
         pytest.param("wait_ready", marks=pytest.mark.slow),
-        pytest.param("delete_temporary", marks=pytest.mark.slow),
+        pytest.param("delete_archive", marks=pytest.mark.slow),
     ],
 )
 def test_a_commit_killed_at_any_step_is_finished_by_the_next(
@@ -360,7 +360,7 @@ def test_parts_that_a_killed_commit_left_are_taken_or_replaced(gcp_lab: GcpLab):
     target, handle = begun(gcp_lab)
     blocks = {index: block(index) for index in range(40)}
     put_all(target, blocks)
-    folder = f"{ROOT}tmp/{handle.rsplit('/', maxsplit=1)[-1]}/"
+    folder = f"imageport/tmp/{SITE}/archives/{handle.rsplit('/', maxsplit=1)[-1]}/"
     objects = Objects(gcp_lab.account("x"))
     for name in ("head", "foot", "part-0-00000", "disk.tar.gz", "stray"):
         objects.put(f"{folder}{name}", b"of a killed call")

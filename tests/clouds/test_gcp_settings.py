@@ -19,6 +19,8 @@ from imageport.clouds.gcp.names import (
     resource_name,
     site_folder,
     tags_of,
+    temporary_folder,
+    temporary_root,
     zonal_id,
 )
 from imageport.clouds.gcp.settings import GcpSettings
@@ -174,6 +176,13 @@ def test_sites_whose_names_look_alike_as_labels_keep_folders_of_their_own():
     folders = {site_folder(settings(site=site)) for site in ("a/b", "a-b", "A-b", "a b")}
     assert len(folders) == 4
     assert all(folder.startswith("imageport/") and folder.endswith("/") for folder in folders)
+
+
+def test_no_site_may_lie_where_the_temporary_objects_of_all_sites_lie():
+    with pytest.raises(InputError, match="site 'tmp' is where all sites' temporary objects lie"):
+        settings(site="tmp")
+    assert site_folder(settings(site="TMP")) != temporary_root(settings())
+    assert temporary_folder(settings(site="a/b")).startswith(temporary_root(settings()))
 
 
 TAGS = {

@@ -13,7 +13,7 @@ from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import TIMEOUT, GcpClients
 from imageport.clouds.gcp.cloud import GcpCloud
 from imageport.clouds.gcp.credentials import credentials_from_worker
-from imageport.clouds.gcp.names import site_folder
+from imageport.clouds.gcp.names import site_folder, temporary_folder
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.state.store import StateStore
@@ -68,6 +68,11 @@ class RealGcp:
         """Return where this probe's objects lie, with a slash at its end."""
         return site_folder(self.account.settings)
 
+    @property
+    def temporary(self) -> str:
+        """Return where what a lifecycle rule may delete lies, with a slash at its end."""
+        return temporary_folder(self.account.settings)
+
     def ask_storage(
         self, method: str, path: str, body: bytes = b"", token: str = "", **query: Any
     ) -> requests.Response:
@@ -98,11 +103,12 @@ class RealGcp:
         return requests.put(url, data=body, headers=headers, timeout=TIMEOUT)
 
     def remove_everything(self) -> None:
-        """Delete what carries this probe's site, and all below its folder."""
+        """Delete what carries this probe's site, and all below its folders."""
         try:
             for cloud in self._open:
                 remove_all(cloud, self.site)
-            self.objects.delete_many([found.key for found in self.objects.list(self.folder)])
+            for folder in (self.folder, self.temporary):
+                self.objects.delete_many([found.key for found in self.objects.list(folder)])
         finally:
             for cloud in self._open:
                 cloud.close()

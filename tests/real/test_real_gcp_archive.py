@@ -24,7 +24,7 @@ def test_google_makes_an_image_of_what_was_joined_of_one_piece_many_times(
     gcp: RealGcp, observed: Observed
 ) -> None:
     """Every second block of 20 GiB holds the same text, so that the bucket holds it once."""
-    folder, objects, account = f"{gcp.folder}tmp/", gcp.objects, gcp.account
+    folder, objects, account = gcp.temporary, gcp.objects, gcp.account
     piece = deflate(TEXT)
     blocks = range(0, 2 * RANGES, 2)
     archive = sparse_archive(SIZE_BYTES, blocks, [facts_of(TEXT, piece)] * RANGES)

@@ -39,7 +39,7 @@ def test_a_restricted_token_creates_and_does_nothing_else(gcp: RealGcp, observed
 
 @probes("gcp-join-refusals")
 def test_a_join_of_what_is_gone_or_replaced_is_refused(gcp: RealGcp, observed: Observed) -> None:
-    folder, objects = f"{gcp.folder}tmp/", gcp.objects
+    folder, objects = gcp.temporary, gcp.objects
     first, second = objects.put(f"{folder}1", b"first "), objects.put(f"{folder}2", b"second")
     parts = [(first.key, first.generation), (second.key, second.generation)]
     whole = objects.compose(f"{folder}whole", parts, generation=0)
@@ -60,7 +60,7 @@ def test_a_join_of_what_is_gone_or_replaced_is_refused(gcp: RealGcp, observed: O
 @probes("gcp-upload-session")
 def test_a_session_skips_what_it_has_and_refuses_a_gap(gcp: RealGcp, observed: Observed) -> None:
     data = os.urandom(2 * CHUNK) + b"end"
-    url = gcp.objects.open_session(f"{gcp.folder}tmp/session")
+    url = gcp.objects.open_session(f"{gcp.temporary}session")
     gap = gcp.put_session(url, f"{CHUNK}-{2 * CHUNK - 1}/*", data[CHUNK : 2 * CHUNK])
     observed(f"a gap is told {gap.status_code}")
     assert gap.status_code >= 400
@@ -71,4 +71,4 @@ def test_a_session_skips_what_it_has_and_refuses_a_gap(gcp: RealGcp, observed: O
     other = bytes(CHUNK) + data[CHUNK:]
     last = gcp.put_session(url, f"0-{len(data) - 1}/{len(data)}", other)
     assert last.status_code == 200
-    assert gcp.objects.get(f"{gcp.folder}tmp/session") == data
+    assert gcp.objects.get(f"{gcp.temporary}session") == data

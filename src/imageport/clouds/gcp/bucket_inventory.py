@@ -12,15 +12,23 @@ from imageport.cloud import CloudResource
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.job_folder import delete_job_folder, job_folders
-from imageport.clouds.gcp.names import image_id, object_id, site_folder, tags_of_object
+from imageport.clouds.gcp.names import (
+    image_id,
+    object_id,
+    site_folder,
+    tags_of_object,
+    temporary_folder,
+)
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_collection import (
+    archives_folder,
     collect_segments,
-    delete_temporary,
+    delete_archive,
     discard_upload,
     forget_image,
 )
 from imageport.clouds.gcp.segment_index import index_folder
+from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.upload_markers import ROLE_READING, delete_marker, marker_folder
 from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
 from imageport.errors import ResourceGone
@@ -45,11 +53,10 @@ class BucketInventory:
         self._settings = replace(account.settings, site=site)
         self._here = f"{account.scope}/"
         objects = Objects(account)
-        root = site_folder(self._settings)
         self._markers = list(objects.list(marker_folder(self._settings)))
         self._indexes = list(objects.list(index_folder(self._settings)))
-        self._prepared = list(folders(objects, f"{root}out/"))
-        self._parts = list(folders(objects, f"{root}tmp/"))
+        self._prepared = list(folders(objects, f"{site_folder(self._settings)}out/"))
+        self._parts = list(folders(objects, archives_folder(self._settings)))
         self._jobs = job_folders(account, site)
 
     def resources(self, images: frozenset[str]) -> list[CloudResource]:
@@ -107,20 +114,17 @@ def delete_from_bucket(account: GcpAccount, resource: CloudResource) -> None:
     """Delete what `BucketInventory` found; what is gone is no error.
 
     Raises:
-        ResourceGone: it lies outside of the site's folder.
+        ResourceGone: it lies outside of the site's folders.
     """
-    root = object_id(account.settings, site_folder(account.settings))
-    place, _, name = resource.id.removeprefix(root).rstrip("/").partition("/")
-    if not resource.id.startswith(root) or not name:
-        raise ResourceGone(f"Cannot delete '{resource.id}': it is nothing of this site.")
+    place, name = _place_and_name(account.settings, resource.id)
     if place == "uploads" and resource.tags.get(TAG_ROLE) == ROLE_READING:
         _give_up_reading(account, name, resource.tags.get(TAG_NAME, ""))
     elif place == "uploads":
         discard_upload(account, resource.id)
     elif place in {"index", "out"}:
         _forget(account, name)
-    elif place == "tmp":
-        delete_temporary(account, name)
+    elif place == "archives":
+        delete_archive(account, name)
     else:
         delete_job_folder(account, resource.id)
     account.mark(resource.id, "deleted")
@@ -136,6 +140,16 @@ def folders(objects: Objects, root: str) -> Iterator[tuple[str, ObjectFacts]]:
         folder = root + first.key.removeprefix(root).split("/", maxsplit=1)[0]
         yield f"{folder}/", first
         start = folder + BEHIND
+
+
+def _place_and_name(settings: GcpSettings, resource_id: str) -> tuple[str, str]:
+    for folder in (site_folder(settings), temporary_folder(settings)):
+        root = object_id(settings, folder)
+        if resource_id.startswith(root):
+            place, _, name = resource_id.removeprefix(root).rstrip("/").partition("/")
+            if name:
+                return place, name
+    raise ResourceGone(f"Cannot delete '{resource_id}': it is nothing of this site.")
 
 
 def _give_up_reading(account: GcpAccount, marker: str, image: str) -> None:

@@ -20,9 +20,9 @@ from imageport.clouds.gcp.images import (
 )
 from imageport.clouds.gcp.names import image_id, object_id, resource_name
 from imageport.clouds.gcp.segment_collection import (
-    delete_temporary,
+    archive_folder,
+    delete_archive,
     discard_upload,
-    temporary_folder,
 )
 from imageport.clouds.gcp.segment_index import write_index
 from imageport.clouds.gcp.sparse_archive import whole_gib
@@ -87,7 +87,7 @@ class ImageUpload:
     @property
     def folder(self) -> str:
         """Return where the archive and its parts lie, with a slash at its end."""
-        return temporary_folder(self._account, self.name)
+        return archive_folder(self._account.settings, self.name)
 
     @property
     def archive_key(self) -> str:
@@ -165,7 +165,7 @@ class ImageUpload:
             account.record(intent, reference)
             wait_ready(account, reference)
             self.sealed = True
-        delete_temporary(account, self.name)
+        delete_archive(account, self.name)
         delete_marker(account, self.name)
         return reference
 

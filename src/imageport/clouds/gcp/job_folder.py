@@ -14,7 +14,7 @@ from typing import Final
 
 from imageport.cloud import CloudResource
 from imageport.clouds.gcp.account import GcpAccount
-from imageport.clouds.gcp.names import object_id, site_folder
+from imageport.clouds.gcp.names import object_id, temporary_folder
 from imageport.clouds.gcp.objects import LARGEST_READ_BYTES, Objects
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.signing import UrlSigner
@@ -90,7 +90,7 @@ class JobFolder:
 
 def job_root(settings: GcpSettings) -> str:
     """Return where the job folders of a site lie."""
-    return f"{site_folder(settings)}jobs/"
+    return f"{temporary_folder(settings)}jobs/"
 
 
 def job_folders(account: GcpAccount, site: str) -> list[CloudResource]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.settings import TEMPORARY, GcpSettings
 from imageport.clouds.intents import Intent
 from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE
 from imageport.errors import ResourceGone
@@ -143,8 +143,18 @@ def tags_of_object(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def site_folder(settings: GcpSettings) -> str:
-    """Return the folder of a site in the bucket, with a slash at its end."""
+    """Return the folder of what a site keeps in the bucket, with a slash at its end."""
     return f"{settings.prefix}/{label_value(settings.site)}/"
+
+
+def temporary_root(settings: GcpSettings) -> str:
+    """Return the folder of what all sites need for hours; a lifecycle rule may empty it."""
+    return f"{settings.prefix}/{TEMPORARY}/"
+
+
+def temporary_folder(settings: GcpSettings) -> str:
+    """Return a site's part of `temporary_root`, with a slash at its end."""
+    return f"{temporary_root(settings)}{label_value(settings.site)}/"
 
 
 def object_id(settings: GcpSettings, key: str) -> str:

@@ -10,14 +10,19 @@ from typing import Any, Final
 from imageport.cloud import PlaceProblem
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.lookups import look_up
-from imageport.clouds.gcp.names import site_folder
+from imageport.clouds.gcp.names import site_folder, temporary_folder, temporary_root
 from imageport.clouds.gcp.settings import GcpSettings
 
 STANDARD: Final = "STANDARD"
 SAMPLE: Final = "0" * 64
 """Stands for a name below a folder, where a rule is held against one."""
-LASTING: Final = ("seg", "out", "index")
-"""Folders of a site that images are read from: no rule of the bucket may delete there."""
+LASTING: Final = {
+    "seg": "images are read from there",
+    "out": "images are read from there",
+    "index": "images are read from there",
+    "uploads": "what lies there keeps the blocks of uploads that go on for days",
+}
+"""Folders of a site where no rule of the bucket may delete, and why."""
 _AROUND: Final = {"us": ("us",), "eu": ("europe",), "europe": ("europe",), "asia": ("asia",)}
 """Locations that are continents, and how the names of their regions begin."""
 
@@ -95,20 +100,20 @@ def _lifecycle(settings: GcpSettings, bucket: Json) -> Problems:
     rules = (bucket.get("lifecycle") or {}).get("rule") or []
     deleting = [item for item in rules if (item.get("action") or {}).get("type") == "Delete"]
     folder = site_folder(settings)
-    if not any(_deletes(item, f"{folder}tmp/{SAMPLE}") for item in deleting):
+    if not any(_deletes(item, f"{temporary_folder(settings)}{SAMPLE}") for item in deleting):
         yield PlaceProblem(
             "bucket",
             "no lifecycle rule that deletes what a killed upload left",
-            f"one of a day for the prefix '{folder}tmp/'",
+            f"one of a day for the prefix '{temporary_root(settings)}'",
             "gcloud storage buckets update gs://"
             f"{settings.bucket} --lifecycle-file=docs/policies/gcp-lifecycle.json",
         )
-    for name in LASTING:
+    for name, reason in LASTING.items():
         if any(_deletes(item, f"{folder}{name}/{SAMPLE}") for item in deleting):
             yield PlaceProblem(
                 "bucket",
                 f"a lifecycle rule that deletes '{folder}{name}/'",
-                "none: images are read from there",
+                f"none: {reason}",
             )
 
 

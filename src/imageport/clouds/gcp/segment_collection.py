@@ -17,10 +17,11 @@ from typing import Final
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.images import describe_image
-from imageport.clouds.gcp.names import image_id, site_folder
+from imageport.clouds.gcp.names import image_id, temporary_folder
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_index import index_folder, index_key, read_index
 from imageport.clouds.gcp.segments import listed, prepared_folder
+from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.upload_markers import (
     TURN_SECONDS,
     delete_marker,
@@ -94,7 +95,7 @@ def discard_upload(account: GcpAccount, handle: str) -> Collected:
     settings = account.settings
     name = marker_name(settings, handle)
     image = image_of_upload(name)
-    delete_temporary(account, name)
+    delete_archive(account, name)
     if describe_image(account, image_id(settings, image)) is None:
         retried(lambda: Objects(account).delete(index_key(settings, image)))
     collected = collect_segments(account, leaving=name)
@@ -102,14 +103,19 @@ def discard_upload(account: GcpAccount, handle: str) -> Collected:
     return collected
 
 
-def temporary_folder(account: GcpAccount, name: str) -> str:
-    """Return where the parts of an upload's archive lie; a lifecycle rule may empty it."""
-    return f"{site_folder(account.settings)}tmp/{name}/"
+def archives_folder(settings: GcpSettings) -> str:
+    """Return where the uploads of a site make their archives."""
+    return f"{temporary_folder(settings)}archives/"
 
 
-def delete_temporary(account: GcpAccount, name: str) -> None:
-    """Delete the parts of an upload's archive, and the archive."""
-    _delete_folder(account, temporary_folder(account, name))
+def archive_folder(settings: GcpSettings, name: str) -> str:
+    """Return where an upload's archive and its parts lie, with a slash at its end."""
+    return f"{archives_folder(settings)}{name}/"
+
+
+def delete_archive(account: GcpAccount, name: str) -> None:
+    """Delete an upload's archive and its parts."""
+    _delete_folder(account, archive_folder(account.settings, name))
 
 
 def _collect(account: GcpAccount, deadline: float) -> Collected:

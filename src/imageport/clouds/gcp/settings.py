@@ -13,6 +13,9 @@ from typing import Final
 from imageport.errors import InputError
 
 ARCHIVES: Final = ("segments", "stream")
+TEMPORARY: Final = "tmp"
+"""Folder of all sites' temporary objects, so that one lifecycle rule does for a bucket; it lies
+beside the folders of the sites, so that none may have its name."""
 NIC_TYPES: Final = ("GVNIC", "VIRTIO_NET")
 _PATTERNS: Final = {
     # Project ids may carry a domain (example.com:project), which no API path needs escaped.
@@ -146,6 +149,8 @@ class GcpSettings:
         problems = []
         if self.archive not in ARCHIVES:
             problems.append(f"archive '{self.archive}' is none of {', '.join(ARCHIVES)}")
+        if self.site == TEMPORARY:
+            problems.append(f"site '{TEMPORARY}' is where all sites' temporary objects lie")
         if self.nic_type not in NIC_TYPES:
             problems.append(f"nic_type '{self.nic_type}' is none of {', '.join(NIC_TYPES)}")
         return problems

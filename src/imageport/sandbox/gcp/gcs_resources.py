@@ -15,14 +15,8 @@ from imageport.sandbox.gcp.gcs_store import StoredObject
 Json = dict[str, Any]
 Fields = dict[str, Any]
 """Name → the fields below it; empty is all of them."""
-TEMPORARY_PREFIXES: Final = (
-    "imageport/cloud/tmp/",
-    "imageport/onprem/tmp/",
-    "imageport/frankfurt/tmp/",
-    "imageport/site-a/tmp/",
-)
-"""What the lifecycle rule deletes after a day: of the embedded sites, the source's for
-its doctor, and of those of the tests."""
+TEMPORARY_PREFIX: Final = "imageport/tmp/"
+"""What the lifecycle rule deletes after a day."""
 _NAME: Final = re.compile(r"[A-Za-z*][A-Za-z0-9_]*|\*")
 
 
@@ -57,7 +51,7 @@ def object_resource(found: StoredObject) -> Json:
 
 def bucket_resource(changes: Mapping[str, Any]) -> Json:
     """Return the bucket's resource; ``changes`` are members that are not as usual."""
-    condition = {"age": 1, "matchesPrefix": list(TEMPORARY_PREFIXES)}
+    condition = {"age": 1, "matchesPrefix": [TEMPORARY_PREFIX]}
     rule = {"action": {"type": "Delete"}, "condition": condition}
     document: Json = {
         "kind": "storage#bucket",
