@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from google.auth import aws, compute_engine, identity_pool, impersonated_credentials
+from google.auth.exceptions import TransportError
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
 
@@ -24,6 +25,7 @@ from imageport.clouds.gcp.credentials import (
 )
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.token_request import TokenRequest, is_metadata_server
 from imageport.errors import CloudRefused, CloudUnavailable, InputError
 from tests.clouds.gcp_laboratory import GcpLab
 
@@ -210,6 +212,45 @@ def test_an_attached_account_is_taken_if_there_is_one(monkeypatch: pytest.Monkey
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.parametrize("variable", ["", "http_proxy", "all_proxy"])
+def test_no_proxy_is_asked_for_what_the_machine_itself_is(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    nowhere = "http://127.0.0.1:9"
+    if variable:
+        monkeypatch.setenv(variable, nowhere)
+    request = TokenRequest(settings(proxy="" if variable else nowhere))
+    with HTTPServer(("127.0.0.1", 0), Metadata) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.server_port}")
+        url = f"http://127.0.0.1:{server.server_port}/computeMetadata/v1/"
+        answer = request(url, headers={"Metadata-Flavor": "Google"}, timeout=5)
+        thread.join()
+    assert answer.data == Metadata.email.encode()
+    monkeypatch.delenv("GCE_METADATA_HOST")
+    with pytest.raises(TransportError):
+        request("http://token.example.com/", timeout=5)
+    request.session.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://169.254.169.254/metadata/identity/oauth2/token", True),
+        ("http://metadata.google.internal/computeMetadata/v1/", True),
+        ("http://[fd00:ec2::254]/latest/meta-data", True),
+        ("https://sts.googleapis.com/v1/token", False),
+        ("http://127.0.0.1:8080/token", False),
+    ],
+)
+def test_the_metadata_servers_of_three_clouds_are_told_from_token_services(
+    monkeypatch: pytest.MonkeyPatch, url: str, found: bool
+):
+    monkeypatch.delenv("GCE_METADATA_HOST", raising=False)
+    assert is_metadata_server(url) is found
 
 
 def test_a_token_that_ran_out_is_renewed_within_the_call(gcp_lab: GcpLab):

@@ -18,10 +18,11 @@ import requests
 from google.api_core import exceptions
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.auth.credentials import Credentials
-from google.auth.transport.requests import AuthorizedSession, Request
+from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.token_request import TokenRequest
 from imageport.clouds.secret_urls import hide_queries_in_logs
 from imageport.errors import InputError
 
@@ -37,8 +38,6 @@ on a link of 1 MiB/s one takes 32 s."""
 READ_SECONDS: Final = 60.0
 USER_AGENT: Final = "imageport"
 TIMEOUT: Final = (CONNECT_SECONDS, READ_SECONDS)
-TOKEN_SECONDS: Final = 20.0
-"""For one answer of a token service; hours of work must not hang on a metadata server."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 LABORATORY_POLL_SECONDS: Final = 0.03
 LONGEST_POLL_SECONDS: Final = 5.0
@@ -71,7 +70,7 @@ class GcpClients:
     @cached_property
     def token_request(self) -> TokenRequest:
         """Return how credentials reach token services: by the proxy and authority of the block."""
-        return TokenRequest(requests.Session(), _network(self._settings))
+        return TokenRequest(self._settings)
 
     @cached_property
     def storage(self) -> StorageClient:
@@ -221,21 +220,6 @@ def _compute() -> Any:
     return compute_v1
 
 
-class TokenRequest(Request):
-    """How credentials ask token services: by the block's proxy and authority, and not for long."""
-
-    def __init__(self, session: requests.Session, network: dict[str, Any]) -> None:
-        super().__init__(session)
-        self.network = network
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Ask once; whoever calls decides about asking again."""
-        given = options.pop("timeout", None)
-        seconds = given if isinstance(given, (int, float)) else TOKEN_SECONDS
-        options |= self.network | {"timeout": min(seconds, TOKEN_SECONDS)}
-        return super().__call__(*args, **options)  # type: ignore[no-untyped-call]
-
-
 class _OneRefreshSession(AuthorizedSession):
     """A session whose many threads ask for one new token, not for one each."""
 
@@ -292,19 +276,6 @@ def hide_bodies_in_log(logger: logging.Logger) -> None:
     """Keep bodies and headers out of the debug log of a client's transport; may be called often."""
     if _HIDE_BODIES not in logger.filters:
         logger.addFilter(_HIDE_BODIES)
-
-
-def _network(settings: GcpSettings) -> dict[str, Any]:
-    """Return proxy and authority of the settings as options of each request.
-
-    As attributes of a session they would give way to the worker's environment.
-    """
-    network: dict[str, Any] = {}
-    if settings.proxy:
-        network["proxies"] = {"http": settings.proxy, "https": settings.proxy}
-    if settings.ca_bundle:
-        network["verify"] = settings.ca_bundle
-    return network
 
 
 def _pooled(session: requests.Session) -> None:

@@ -25,6 +25,7 @@ from google.oauth2 import service_account
 
 from imageport.clouds.gcp.clients import LOOPBACK
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.token_request import METADATA_VARIABLE
 from imageport.errors import InputError
 
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -169,7 +170,7 @@ def _gcloud_file() -> Path:
 
 def _metadata_problem() -> str:
     """Return why the machine has no attached account; "" when it has one."""
-    host = os.environ.get("GCE_METADATA_HOST", "169.254.169.254")
+    host = os.environ.get(METADATA_VARIABLE, "169.254.169.254")
     url = f"http://{host}/computeMetadata/v1/instance/service-accounts/default/email"
     problem = ""
     with requests.Session() as session:
