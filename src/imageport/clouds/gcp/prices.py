@@ -61,7 +61,7 @@ def estimate(settings: GcpSettings, data_bytes: int, size_bytes: int) -> list[Co
     lines = [
         (f"upload: {_way(settings)} ({note})", _class_a(settings, blocks), "operations",
          USD_PER_CLASS_A),
-        ("prepared disk: blocks written", math.ceil(blocks * PREPARED_SHARE), "operations",
+        ("prepared disk: blocks written", math.ceil(blocks * _new_share(settings)), "operations",
          USD_PER_CLASS_A),
         ("verify and publish: blocks read", 2.0 * blocks, "operations", USD_PER_CLASS_B),
         (f"working disk {settings.disk_type}", size_gib * DISK_HOURS, "GiB hours", disk_hour),
@@ -88,10 +88,12 @@ def usd_per_disk_gib_month(disk_type: str) -> float:
 def class_a_operations(blocks_sent: int, blocks: int) -> int:
     """Return what one upload by segments takes: writing, listing, composing a disk of ``blocks``.
 
-    The tree of composes has a node for every 32 of what lies below it, until one is left; head,
-    foot, index and marker are four objects more.
+    What the bucket holds is listed in 16 lists at the beginning and again before the joining; what
+    it holds of other images comes to that, a list for every 1000 blocks. The tree of composes has
+    a node for every 32 of what lies below it, until one is left; head, foot, index and marker are
+    four objects more.
     """
-    listing = 16 + math.ceil(blocks / OBJECTS_PER_LIST)
+    listing = 2 * (16 + math.ceil(blocks / OBJECTS_PER_LIST))
     composing, level = 0, blocks + 2
     while level > 1:
         level = math.ceil(level / COMPOSE_SOURCES)
@@ -103,6 +105,11 @@ def _way(settings: GcpSettings) -> str:
     if settings.archive == "stream":
         return "one archive in one stream"
     return "segments written, listed and composed"
+
+
+def _new_share(settings: GcpSettings) -> float:
+    """Return how much of a prepared disk is written: all of it where no segments of U lie."""
+    return PREPARED_SHARE if settings.archive == "segments" else 1.0
 
 
 def _class_a(settings: GcpSettings, blocks: int) -> float:
@@ -118,7 +125,7 @@ def _monthly(
     parent = ", with the kept parent of the next upload" if settings.keep_parent else ""
     images = data_gib * (2 if settings.keep_parent else 1)
     of_upload = data_gib if settings.archive == "segments" else 0.0
-    of_prepared = data_gib * (PREPARED_SHARE if settings.archive == "segments" else 1.0)
+    of_prepared = data_gib * _new_share(settings)
     lines = [
         (f"images kept, each month{parent}", images, "GiB months", USD_PER_IMAGE_GIB_MONTH),
         ("their blocks in the bucket, each month", of_upload + of_prepared, "GiB months",
