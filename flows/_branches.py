@@ -17,12 +17,15 @@ def in_branches(
     names: Sequence[str],
     work: Callable[[int], Made],
     source: SharedSource | None = None,
+    *,
+    at_once: int = 0,
 ) -> list[Outcome[Made]]:
-    """Call ``work`` with the number of each branch, all at once, and return how each ended.
+    """Call ``work`` with the number of each branch and return how each ended.
 
-    ``names`` are the targets. The tasks that ``work`` calls find their branch by `current_branch`.
-    Each branch has one of the readers of ``source``; when it ends, however it does, it keeps no
-    other waiting. When this thread is told to end, the branches end first.
+    All go at once, or no more than ``at_once``. ``names`` are the targets. The tasks that ``work``
+    calls find their branch by `current_branch`. Each branch has one of the readers of ``source``;
+    when it ends, however it does, it keeps no other waiting. When this thread is told to end, the
+    branches end first.
     """
 
     def branch(number: int, ending: Cancelled) -> Made:
@@ -34,4 +37,4 @@ def in_branches(
                 if reader is not None:
                     reader.leave()
 
-    return side_by_side(names, branch)
+    return side_by_side(names, branch, at_once=at_once)

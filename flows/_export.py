@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -13,12 +14,10 @@ from tasks.export import (
     content_or_run,
     export,
     identify_master,
-    preflight_master,
     release_master,
     still_exported,
 )
-from tasks.models import ExportResult, MasterRef, Route
-from tasks.options import PrepareOptions
+from tasks.models import ExportResult, MasterRef
 
 
 def master_of(  # noqa: PLR0913 - the words of the run form
@@ -43,14 +42,18 @@ def master_of(  # noqa: PLR0913 - the words of the run form
     )
 
 
-def exported(route: Route, master: MasterRef, options: PrepareOptions) -> tuple[ExportResult, bool]:
-    """Return the export of a master image, and whether this run wrote it."""
+def exported(master: MasterRef, look: Callable[[str], object]) -> tuple[ExportResult, bool]:
+    """Return the export of a master image, and whether this run wrote it.
+
+    Before anything is exported, ``look`` is called with what the export will be remembered by; it
+    raises to refuse. What the folder has already is not looked at.
+    """
     begun = (flow_run.get_run_count() or 0) > 1  # what an attempt that was killed left is ours, too
     try:
         identity = identify_master(master)
         key = content_or_run(identity.key)
         if not identity.exported_id:
-            preflight_master(route, master, key, options)
+            look(key)
         begun = True
         result = export(master, key)
         if not still_exported(master, result):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
@@ -14,21 +13,24 @@ from blocks import HypervisorConnection, Site
 from flows._branches import in_branches
 from flows._bring import Bringing, Brought, carried_out, looked_at
 from flows._checked import checked_flow
-from flows._destinations import Destination
+from flows._destinations import Destination, routes_to
 from flows._export import exported, master_of
 from flows._hand_over import ALREADY_THERE
 from flows._marks import MOST_ATTEMPTS, PARTIALLY_PUBLISHED
+from imageport.citrix.names import check_vdisk_name
 from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import InputError
 from imageport.model import MIB
 from imageport.workflow.choices import EnginePlace
 from imageport.workflow.facts import image_name
 from imageport.workflow.fan_out import Outcome
-from tasks._places import route_between, shared_source
+from tasks._places import shared_source
 from tasks._reporting import artifact_key
-from tasks.export import release_master
-from tasks.models import Route, SourceIdentity
+from tasks.export import preflight_master, release_master
+from tasks.models import MasterRef, Route, SourceIdentity
 from tasks.options import PrepareOptions
+
+LOOK_AT_ONCE = 3
+"""Each preflight looks into the image by a small machine of its own at the site."""
 
 
 @checked_flow(name="fan-out", flow_run_name="{image} to several targets", timeout_seconds=None)
@@ -62,25 +64,60 @@ def fan_out(  # noqa: PLR0913, PLR0917 - the run form
         hypervisor: Where the image is a machine; none for a vDisk of the source's store.
         snapshot: Name of the machine's snapshot to export; empty takes one and removes it.
     """
-    routes = _routes(source, destinations, exports=hypervisor is not None)
+    name = check_vdisk_name(publish_name) if publish_name else image_name(image)
+    routes = routes_to(destinations, source, name, exports=hypervisor is not None)
     master = hypervisor and master_of(source, hypervisor, image, snapshot=snapshot)
     if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
         if master:
             release_master(master)
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
-    vdisk, key, exported_now = image, "", False
-    if master:
-        found, exported_now = exported(routes[0], master, options)
-        vdisk, key = found.image, found.source_key
-    name = publish_name or image_name(vdisk)
+    found = _exported(routes, master, options) if master else _AtSource(image)
+    if not publish_name:
+        name = image_name(found.vdisk)
     chosen = [
         Bringing(
             f"{name}{one.suffix}", if_exists, options, keep_parent, EnginePlace.CLOUD,
-            accept_lock, key,
+            accept_lock, found.source_key,
         )
         for one in destinations
     ]  # fmt: skip
-    return _brought(_Targets(routes, destinations, chosen, vdisk), exported_now=exported_now)
+    return _brought(_Targets(routes, destinations, chosen, found))
+
+
+@dataclass(frozen=True, slots=True)
+class _AtSource:
+    """The image where it lies at the source site."""
+
+    vdisk: str
+    source_key: str = ""
+    """The content that was exported for this run; empty where nothing had to be exported."""
+    exported_now: bool = False
+    refused: dict[int, Exception] = field(default_factory=dict)
+    """Numbers of the targets that refused it before it was exported, and why."""
+
+
+class _AllRefuseError(Exception):
+    """No target takes the image: there is nothing to export it for."""
+
+
+def _exported(routes: list[Route], master: MasterRef, options: PrepareOptions) -> _AtSource:
+    """Export a master image if any target takes it; each is asked before."""
+    refused: dict[int, Exception] = {}
+
+    def look(key: str) -> None:
+        asked = in_branches(
+            [route.place for route in routes],
+            lambda number: preflight_master(routes[number], master, key, options),
+        )
+        refused.update((number, one.error) for number, one in enumerate(asked) if one.error)
+        if len(refused) == len(routes):
+            raise _AllRefuseError
+
+    try:
+        found, exported_now = exported(master, look)
+    except _AllRefuseError:
+        return _AtSource(master.vm, refused=refused)
+    return _AtSource(found.image, found.source_key, exported_now, refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,43 +127,26 @@ class _Targets:
     routes: list[Route]
     destinations: list[Destination]
     chosen: list[Bringing]
-    vdisk: str
+    image: _AtSource
 
     def look(self, number: int) -> SourceIdentity:
-        return looked_at(self.routes[number], self.vdisk, self.chosen[number])
+        if number in self.image.refused:
+            raise self.image.refused[number]
+        return looked_at(self.routes[number], self.image.vdisk, self.chosen[number])
 
     def carry_out(self, number: int, identity: SourceIdentity) -> Brought:
         where = self.destinations[number]
         route, chosen = self.routes[number], self.chosen[number]
-        return carried_out(route, where.site, where.cloud, identity, self.vdisk, chosen)
+        return carried_out(route, where.site, where.cloud, identity, self.image.vdisk, chosen)
 
 
-def _routes(source: Site, destinations: list[Destination], *, exports: bool) -> list[Route]:
-    """Return the route to each destination; `InputError` for those that get in each other's way."""
-    if not destinations:
-        raise InputError("Bad destinations: found none, needed one or more.")
-    routes = [route_between(source, one.site, one.cloud, exports=exports) for one in destinations]
-    places = Counter(route.place for route in routes)
-    names = Counter((one.site.store.location, one.suffix.lower()) for one in destinations)
-    twice = [place for place, count in places.items() if count > 1]
-    twice += [
-        f"the store {store} under one name" for (store, _), count in names.items() if count > 1
-    ]
-    if twice:
-        raise InputError(
-            f"Bad destinations: found {' and '.join(twice)} more than once, needed each once.",
-            hint="Give destinations that share a store a suffix each.",
-        )
-    return routes
-
-
-def _brought(targets: _Targets, *, exported_now: bool) -> State[None]:
+def _brought(targets: _Targets) -> State[None]:
     """Bring the image to every target and say how it went at each."""
     names = [route.place for route in targets.routes]
-    identities = in_branches(names, targets.look)
+    identities = in_branches(names, targets.look, at_once=LOOK_AT_ONCE)
     going = [number for number, item in enumerate(identities) if item.made is not None]
-    chosen = targets.chosen[0]
-    with shared_source(targets.routes[0], targets.vdisk, len(going), chosen.accept_lock) as shared:
+    route, vdisk = targets.routes[0], targets.image.vdisk
+    with shared_source(route, vdisk, len(going), targets.chosen[0].accept_lock) as shared:
 
         def work(position: int) -> Brought:
             number = going[position]
@@ -144,11 +164,11 @@ def _brought(targets: _Targets, *, exported_now: bool) -> State[None]:
         outcomes[number] = outcome
     rows = [_row(outcome) for outcome in outcomes]
     create_table_artifact(
-        key=artifact_key("targets", image_name(targets.vdisk)),
+        key=artifact_key("targets", image_name(vdisk)),
         table=rows,
-        description=f"{targets.vdisk}: {bytes_read // MIB} MiB read for {len(rows)} targets.",
+        description=f"{vdisk}: {bytes_read // MIB} MiB read for {len(rows)} targets.",
     )
-    return _state(rows, outcomes, exported_now=exported_now)
+    return _state(rows, outcomes, exported_now=targets.image.exported_now)
 
 
 def _row(outcome: Outcome[Brought]) -> dict[str, object]:

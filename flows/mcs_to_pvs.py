@@ -16,7 +16,7 @@ from imageport.citrix.vdisk_store import IfExists
 from imageport.workflow.choices import EnginePlace
 from imageport.workflow.master import ExportWay
 from tasks._places import route_between
-from tasks.export import release_master
+from tasks.export import preflight_master, release_master
 from tasks.options import PrepareOptions
 
 
@@ -66,7 +66,9 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         release_master(master)
         return Failed(message=f"Gave up: crashed {MOST_ATTEMPTS} times.")
     route = route_between(source, target, cloud, exports=True)
-    found, exported_now = exported(route, master, options)
+    found, exported_now = exported(
+        master, lambda key: preflight_master(route, master, key, options)
+    )
     chosen = Bringing(
         publish_name, if_exists, options, keep_parent, engine, source_key=found.source_key
     )

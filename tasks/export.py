@@ -14,7 +14,7 @@ from imageport.workflow.master import newest_export
 from imageport.workflow.release_export import release as run_release
 from tasks._places import export_place, load_site, payload_for, workplace
 from tasks._policies import REMEMBERED, RETRYING, StepKey
-from tasks._reporting import artifact_key, publish_markdown, shown_progress
+from tasks._reporting import publish_markdown, report_key, shown_progress
 from tasks.models import ExportResult, MasterIdentity, MasterRef, Route
 from tasks.options import PrepareOptions
 
@@ -53,7 +53,7 @@ def preflight_master(
         engine = options.choices(route.cloud_name).engine
         report = run_preflight(place, target, master.wanted(), engine, payload)
     publish_markdown(
-        artifact_key("master", report.image),
+        report_key("master", report.image),
         report.page(),
         "Which machine and disk are exported, and what the machine has beside it.",
     )

@@ -41,9 +41,7 @@ class Exporting:
     def identify_master(self, _master: MasterRef) -> MasterIdentity:
         return self.identity
 
-    def preflight_master(
-        self, _route: Route, _master: MasterRef, key: str, _options: PrepareOptions
-    ) -> None:
+    def look(self, key: str) -> None:
         self.calls.append(("preflight", key))
         if self.refusal is not None:
             raise self.refusal
@@ -81,7 +79,7 @@ class Remembered:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Exporting:
     made = Exporting()
-    for name in ("identify_master", "preflight_master", "still_exported", "release_master"):
+    for name in ("identify_master", "still_exported", "release_master"):
         monkeypatch.setattr(_export, name, getattr(made, name))
     monkeypatch.setattr(_export, "export", Remembered(made))
     return made
@@ -89,31 +87,31 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Exporting:
 
 def test_a_named_snapshot_is_remembered_by_its_content(stage: Exporting) -> None:
     stage.identity = MasterIdentity(image="gold", key="abc", exported_id="")
-    _, moved = _export.exported(ROUTE, MASTER, PrepareOptions())
+    _, moved = _export.exported(MASTER, stage.look)
     assert stage.calls == [("preflight", "abc"), ("export", "abc")]
     assert not moved
 
 
 def test_without_a_named_snapshot_only_this_run_remembers(stage: Exporting) -> None:
-    _export.exported(ROUTE, MASTER, PrepareOptions())
+    _export.exported(MASTER, stage.look)
     assert stage.calls[0] == ("preflight", "run None")
 
 
 def test_what_is_exported_already_needs_no_preflight(stage: Exporting) -> None:
     stage.identity = MasterIdentity(image="gold", key="abc", exported_id="s-1")
-    _export.exported(ROUTE, MASTER, PrepareOptions())
+    _export.exported(MASTER, stage.look)
     assert stage.calls == [("export", "abc")]
 
 
 def test_an_export_that_the_folder_lost_is_made_again(stage: Exporting) -> None:
     stage.there = [False]
-    _export.exported(ROUTE, MASTER, PrepareOptions())
+    _export.exported(MASTER, stage.look)
     assert stage.calls[1:] == [("export", "run None"), "again", ("export", "run None")]
 
 
 def test_what_this_run_wrote_counts_as_moved(stage: Exporting) -> None:
     stage.run = "None"  # outside of a run Prefect has no id
-    assert _export.exported(ROUTE, MASTER, PrepareOptions())[1]
+    assert _export.exported(MASTER, stage.look)[1]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_nothing_of_an_export_that_will_not_go_on_stays(
 ) -> None:
     stage.error = error
     with pytest.raises(type(error)):
-        _export.exported(ROUTE, MASTER, PrepareOptions())
+        _export.exported(MASTER, stage.look)
     assert stage.calls[-1] == "release"
 
 
@@ -137,7 +135,7 @@ def test_what_a_killed_attempt_left_goes_also_when_the_next_gets_nowhere(
     monkeypatch.setattr(_export.flow_run, "get_run_count", lambda: attempt)
     stage.refusal = HypervisorRefused("Cannot export 'gold': a privilege is gone.")
     with pytest.raises(HypervisorRefused):
-        _export.exported(ROUTE, MASTER, PrepareOptions())
+        _export.exported(MASTER, stage.look)
     assert ("release" in stage.calls) is released
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -24,9 +26,10 @@ from imageport.errors import CloudThrottled, InputError, PermissionMissing
 from imageport.workflow.choices import EnginePlace
 from tasks._branch import current_branch
 from tasks._reporting import report_key
-from tasks.models import GenerationResult, Route, SourceIdentity
+from tasks.models import ExportResult, GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
+destinations = importlib.import_module("flows._destinations")
 fan_out = importlib.import_module("flows.fan_out")
 dr_prestage = importlib.import_module("flows.dr_prestage")
 janitor = importlib.import_module("flows.janitor")
@@ -53,6 +56,23 @@ def test_branches_run_at_the_same_time_and_keep_their_order() -> None:
     assert [item.made for item in outcomes] == ["0 for aws", "1 for azure", "2 for gcp"]
 
 
+def test_no_more_branches_go_at_once_than_is_asked_for() -> None:
+    busy, most = 0, 0
+    lock = threading.Lock()
+
+    def work(_number: int) -> None:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.02)
+        with lock:
+            busy -= 1
+
+    assert len(in_branches([str(number) for number in range(6)], work, at_once=2)) == 6
+    assert most == 2
+
+
 def test_a_branch_that_fails_is_its_own_outcome() -> None:
     def work(number: int) -> int:
         if number == 1:
@@ -71,7 +91,10 @@ def test_when_the_run_is_ended_its_branches_hear_of_it_and_are_waited_for() -> N
     asked = threading.Event()
     ended = threading.Event()
 
-    def work(_number: int) -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
         asked.set()
         while not current_branch().ended():
             ended.wait(0.01)
@@ -87,8 +110,9 @@ def test_when_the_run_is_ended_its_branches_hear_of_it_and_are_waited_for() -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("concurrent.futures.Future.result", interrupt)
         with pytest.raises(EndsWhileWaiting):
-            in_branches(["aws"], work)
+            in_branches(["aws", "gcp"], work, at_once=1)
     assert ended.is_set()
+    assert begun == [0]  # the other never began
 
 
 def test_a_branch_that_ended_keeps_no_other_waiting() -> None:
@@ -136,7 +160,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         one = SimpleNamespace(leave=lambda: None)
         yield SimpleNamespace(readers=[one] * readers, bytes_read=5 << 20)
 
-    monkeypatch.setattr(fan_out, "route_between", route)
+    monkeypatch.setattr(destinations, "route_between", route)
     monkeypatch.setattr(fan_out, "shared_source", source)
     monkeypatch.setattr(fan_out, "create_table_artifact", lambda **words: made.append(words))
     monkeypatch.setattr(fan_out, "looked_at", lambda *_: IDENTITY)
@@ -233,10 +257,27 @@ def test_a_target_that_preflight_refuses_uploads_nothing(
     [
         ([], "found none"),
         ([destination("b", "aws", "-1"), destination("b", "aws", "-2")], "aws/r/b more than once"),
-        ([destination("b", "aws"), destination("b", "gcp")], "under one name more than once"),
-        ([destination("b", "aws", "-X"), destination("b", "gcp", "-x")], "under one name"),
+        (
+            [destination("b", "aws"), destination("b", "gcp")],
+            "'gold' in smb://b/store more than once",
+        ),
+        ([destination("b", "aws", "-X"), destination("b", "gcp", "-x")], "'gold-x' in smb://b"),
+        ([destination("b", "aws"), destination("B", "gcp", ".vhdx")], "'gold' in smb://b"),
+        ([destination("b", "aws"), destination("c", "gcp", "-" * 50)], "54 characters"),
+        (
+            [destination("b", "aws", "."), destination("b", "aws", ".2")],
+            "dot at the end.*version 2",
+        ),
     ],
-    ids=["none", "one-place-twice", "one-name-twice", "one-name-in-two-cases"],
+    ids=[
+        "none",
+        "one-place-twice",
+        "one-name-twice",
+        "one-name-in-two-cases",
+        "one-name-in-full",
+        "long-name",
+        "two-bad-names",
+    ],
 )
 def test_destinations_in_each_others_way_are_refused_before_anything(
     places: list[Any], found: str, tables: list[dict[str, Any]]
@@ -244,6 +285,76 @@ def test_destinations_in_each_others_way_are_refused_before_anything(
     with pytest.raises(InputError, match=found):
         fan_out.fan_out.fn(None, places, "gold")
     assert tables == []
+
+
+# --- a master image is exported for those who take it -------------------------------------------
+
+
+@dataclass
+class Masters:
+    """Stands in for the export stage: who is asked, who refuses, what is exported."""
+
+    refused: dict[str, Exception] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    looked: list[str] = field(default_factory=list)
+    exports: int = 0
+
+    def preflight_master(self, route: Route, _master: Any, key: str, _options: Any) -> None:
+        assert key == "key"
+        self.asked.append(route.cloud_name)
+        assert not self.exports
+        if route.cloud_name in self.refused:
+            raise self.refused[route.cloud_name]
+
+    def exported(self, _master: Any, look: Callable[[str], object]) -> tuple[ExportResult, bool]:
+        look("key")
+        self.exports += 1
+        found = ExportResult(
+            id="s", image="Win11", file_name="Win11.vhdx", size_bytes=1, way="", run="r",
+            source_key="k",
+        )  # fmt: skip
+        return found, True
+
+    def looked_at(self, route: Route, image: str, chosen: Bringing) -> SourceIdentity:
+        assert (image, chosen.source_key) == ("Win11", "k")
+        assert chosen.publish_name == f"win11-{route.cloud_name}"
+        self.looked.append(route.cloud_name)
+        return IDENTITY
+
+    def brought(self, monkeypatch: pytest.MonkeyPatch) -> State[Any]:
+        monkeypatch.setattr(fan_out, "master_of", lambda *_, **__: SimpleNamespace(vm="/dc/vm/w"))
+        for name in ("preflight_master", "exported", "looked_at"):
+            monkeypatch.setattr(fan_out, name, getattr(self, name))
+        monkeypatch.setattr(fan_out, "carried_out", lambda *_: NEW)
+        places = [destination("b", cloud, f"-{cloud}") for cloud in ("aws", "azure", "gcp")]
+        state: State[Any] = fan_out.fan_out.fn(None, places, "/dc/vm/w", hypervisor="h")
+        return state
+
+
+def test_every_target_is_asked_before_a_master_image_is_exported(
+    tables: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masters = Masters({"azure": PermissionMissing("Cannot export: no rights.", hint="Ask.")})
+    state = masters.brought(monkeypatch)
+    assert sorted(masters.asked) == ["aws", "azure", "gcp"]
+    assert (masters.exports, sorted(masters.looked)) == (1, ["aws", "gcp"])
+    assert state.name == "PartiallyPublished"
+    assert "azure/r/b: failed: Cannot export: no rights. [permission-missing] Ask." in str(
+        state.message
+    )
+    assert [row["outcome"] for row in tables[0]["table"]] == ["published", "failed", "published"]
+
+
+def test_a_master_image_that_no_target_takes_is_not_exported(
+    tables: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds = ("aws", "azure", "gcp")
+    masters = Masters({cloud: CloudThrottled(f"Cannot ask {cloud}.") for cloud in clouds})
+    state = masters.brought(monkeypatch)
+    assert (masters.exports, masters.looked) == (0, [])
+    assert (state.is_failed(), state.name) == (True, "Failed")
+    assert all(f"Cannot ask {cloud}." in str(state.message) for cloud in clouds)
+    assert [row["outcome"] for row in tables[0]["table"]] == ["failed"] * 3
 
 
 # --- who starts it, and who cleans up after it -------------------------------------------------

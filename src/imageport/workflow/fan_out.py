@@ -111,12 +111,13 @@ def upload_to_many(
 
 
 def side_by_side(
-    targets: Sequence[str], work: Callable[[int, Cancelled], Made]
+    targets: Sequence[str], work: Callable[[int, Cancelled], Made], *, at_once: int = 0
 ) -> list[Outcome[Made]]:
-    """Call ``work`` with the number of each target, all at once, and return how each ended.
+    """Call ``work`` with the number of each target and return how each ended.
 
-    Its second argument tells whether it is to end early, as when this thread was told to: then all
-    have ended when the exception goes on. Threads see the context variables of this one.
+    All go at once, or no more than ``at_once``. The second argument tells whether it is to end
+    early, as when this thread was told to: then all have ended, or never begin, when the exception
+    goes on. Threads see the context variables of this one.
     """
     ending = threading.Event()
 
@@ -129,15 +130,17 @@ def side_by_side(
             failed = error
         return Outcome(targets[number], made, failed, time.monotonic() - started)
 
-    with ThreadPoolExecutor(max(1, len(targets)), thread_name_prefix="target") as pool:
-        futures: list[Future[Outcome[Made]]] = [
-            pool.submit(contextvars.copy_context().run, timed, number)
-            for number in range(len(targets))
-        ]
+    threads = min(len(targets), at_once or len(targets)) or 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="target") as pool:
         try:
+            futures: list[Future[Outcome[Made]]] = [
+                pool.submit(contextvars.copy_context().run, timed, number)
+                for number in range(len(targets))
+            ]
             return [future.result() for future in futures]
         except BaseException:
             ending.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
