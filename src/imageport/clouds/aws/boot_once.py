@@ -7,7 +7,6 @@ The guest says that it is finished by shutting down. A reboot does not count: EC
 from __future__ import annotations
 
 import base64
-import time
 from typing import Any
 
 from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
@@ -29,13 +28,12 @@ from imageport.clouds.aws.instances import (
 from imageport.clouds.aws.job_folder import JobFolder
 from imageport.clouds.aws.network import delete_group, is_own, isolated_group
 from imageport.clouds.aws.stub_image import ROOT_DEVICE, delete_stub_image, make_stub_image
-from imageport.clouds.boot_console import BootConsole
-from imageport.clouds.waiting import wait_until
-from imageport.errors import CloudError
+from imageport.clouds.booted_machine import BootedMachine
 from imageport.progress import Stage
 
 STARTED_TAG = "imageport:boot-started"
 BY_GUEST = "Client.InstanceInitiatedShutdown"
+SCREENSHOT = "screenshot.jpg"
 
 
 def boot_once(
@@ -73,7 +71,8 @@ def boot_once(
         account.record(intent, instance_id)
         stage.note(f"stub machine {instance_id} takes {disk.id} as its root")
         _start_with_root(account, instance_id, disk.id, cancelled)
-        return _await_shutdown(account, instance_id, deadline_seconds, stage, cancelled)
+        stub = _Stub(account, instance_id)
+        return stub.await_shutdown(deadline_seconds, stage, cancelled, account.live)
     finally:
         for left in _clean_up(account, disk.id, (instance_id, group_id, image_id, snapshot_id)):
             stage.note(f"left for the sweep: {left}")
@@ -109,55 +108,39 @@ def _drop_root(account: Account, instance_id: str) -> None:
         delete_volume(account, volume_id)
 
 
-def _await_shutdown(
-    account: Account,
-    instance_id: str,
-    deadline_seconds: float,
-    stage: Stage,
-    cancelled: Cancelled,
-) -> BootOutcome:
-    console = BootConsole(lambda: console_text(account, instance_id), stage)
-    started = time.monotonic()
+class _Stub(BootedMachine[InstanceFacts]):
+    def __init__(self, account: Account, instance_id: str) -> None:
+        self._account = account
+        self._id = instance_id
 
-    def check() -> InstanceFacts | None:
-        facts = describe_instance(account, instance_id)
-        if facts is not None and facts.state in ENDING | {"stopped"}:
-            return facts
-        console.poll()
-        return None
+    def over(self) -> InstanceFacts | None:
+        """Return the facts of a machine that stopped; AWS lists a terminated one for an hour."""
+        facts = describe_instance(self._account, self._id)
+        return facts if facts is not None and facts.state in ENDING | {"stopped"} else None
 
-    facts = wait_until(check, deadline_seconds, cancelled=cancelled, pulse=account.live)
-    seconds = time.monotonic() - started
-    console.poll(force=True)
-    if facts is None:
-        reason = (
-            f"still running after {deadline_seconds:.0f} s; {_screenshot(account, instance_id)}"
-        )
-        return BootOutcome(
-            stopped_by_itself=False, seconds=seconds, console_text=console.text, reason=reason
-        )
-    by_itself = facts.state == "stopped" and _by_guest(facts.state_reason)
-    reason = "" if by_itself else f"{facts.state}: {facts.state_reason}"
-    return BootOutcome(by_itself, seconds, console.text, reason)
+    def ended_from_outside(self, facts: InstanceFacts) -> str:
+        """Tell a guest's shutdown from a stop that a person or AWS asked for."""
+        if facts.state == "stopped" and _by_guest(facts.state_reason):
+            return ""
+        return f"{facts.state}: {facts.state_reason}"
+
+    def console_text(self) -> str:
+        """Return the newest text of the serial console."""
+        return console_text(self._account, self._id)
+
+    def screenshot(self) -> str:
+        """Save a screenshot to the job bucket."""
+        ec2 = self._account.clients.ec2
+        with asked("ec2:GetConsoleScreenshot", self._id):
+            answer = ec2.get_console_screenshot(InstanceId=self._id, WakeUp=True)
+        folder = JobFolder(self._account, "screenshot", self._id)
+        folder.write(SCREENSHOT, base64.b64decode(answer["ImageData"]))
+        return f"screenshot at s3://{self._account.settings.bucket}/{folder.prefix}{SCREENSHOT}"
 
 
 def _by_guest(state_reason: str) -> bool:
-    """Tell a guest's shutdown from a stop that a person or AWS asked for."""
     others = ("Client.UserInitiated", "Client.InternalError", "Server.")
     return BY_GUEST in state_reason or not state_reason.strip(": ").startswith(others)
-
-
-def _screenshot(account: Account, instance_id: str) -> str:
-    """Save a screenshot to the job bucket; returns one phrase for the reason."""
-    try:
-        with asked("ec2:GetConsoleScreenshot", instance_id):
-            answer = account.clients.ec2.get_console_screenshot(InstanceId=instance_id, WakeUp=True)
-        image = base64.b64decode(answer["ImageData"])
-        folder = JobFolder(account, "screenshot", instance_id)
-        folder.write("screenshot.jpg", image)
-    except CloudError as error:
-        return f"no screenshot ({error.code})"
-    return f"screenshot at s3://{account.settings.bucket}/{folder.prefix}screenshot.jpg"
 
 
 def _clean_up(account: Account, volume_id: str, made: tuple[str, str, str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from imageport.errors import InputError
+from imageport.clouds.settings_checks import refuse_contradictions, require_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,8 @@ class AwsSettings:
             problems.append("kms_key_id needs encrypted=True")
         if not self.region:
             problems.append("region is missing")
-        if problems:
-            raise InputError(
-                f"Bad AWS settings: found {'; '.join(problems)}, needed none of it.",
-                problems=problems,
-            )
+        refuse_contradictions("AWS", problems)
 
     def require(self, *names: str) -> None:
         """Raise `InputError` naming every one of ``names`` that is empty."""
-        missing = [name for name in names if not getattr(self, name)]
-        if missing:
-            raise InputError(
-                f"Bad AWS settings: found no {', '.join(missing)}, needed for this step.",
-                problems=[f"{name} is missing" for name in missing],
-            )
+        require_set("AWS", self, names)

@@ -8,7 +8,6 @@ a machine from outside leaves it ``deallocated``. A reboot does not count: Azure
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
 from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
@@ -25,9 +24,7 @@ from imageport.clouds.azure.virtual_machines import (
     describe_machine,
     power_off,
 )
-from imageport.clouds.azure.waiting import wait_until
-from imageport.clouds.boot_console import BootConsole
-from imageport.errors import CloudError
+from imageport.clouds.booted_machine import BootedMachine
 from imageport.progress import Stage
 
 FREE_SECONDS: Final = 300.0
@@ -54,7 +51,8 @@ def boot_once(
         if machine.take_up() is None:
             machine.create(_plan(account, disk, group.id), cancelled)
         stage.note(f"machine {machine.id} boots {disk.id}")
-        return _await_shutdown(account, machine.id, deadline_seconds, stage, cancelled)
+        booted = _Booted(account, machine.id)
+        return booted.await_shutdown(deadline_seconds, stage, cancelled, account.live)
     finally:
         for left in _clean_up(account, disk.id, machine, group):
             stage.note(f"left for the sweep: {left}")
@@ -79,51 +77,37 @@ def _plan(account: AzureAccount, disk: CloudDisk, group_id: str) -> MachinePlan:
     return MachinePlan(settings.boot_vm_size, subnet_id, group_id, storage)
 
 
-def _await_shutdown(
-    account: AzureAccount,
-    machine_id: str,
-    deadline_seconds: float,
-    stage: Stage,
-    cancelled: Cancelled,
-) -> BootOutcome:
-    console = BootConsole(lambda: read_diagnostics(account, machine_id).console_text, stage)
-    started = time.monotonic()
-    gone = MachineFacts(machine_id, "deleted", "", "the machine is gone")
+class _Booted(BootedMachine[MachineFacts]):
+    def __init__(self, account: AzureAccount, machine_id: str) -> None:
+        self._account = account
+        self._id = machine_id
 
-    def check() -> MachineFacts | None:
-        facts = describe_machine(account, machine_id)
-        if facts is None or facts.is_over:
-            return facts or gone
-        console.poll()
-        return None
+    def over(self) -> MachineFacts | None:
+        """Return the facts of a machine that is off, or of one that is gone."""
+        facts = describe_machine(self._account, self._id)
+        if facts is None:
+            return MachineFacts(self._id, "deleted", "", "the machine is gone")
+        return facts if facts.is_over else None
 
-    facts = wait_until(check, deadline_seconds, cancelled=cancelled, pulse=account.live)
-    seconds = time.monotonic() - started
-    console.poll(force=True)
-    if facts is None:
-        reason = f"still running after {deadline_seconds:.0f} s; {_screenshot(account, machine_id)}"
-        return BootOutcome(
-            stopped_by_itself=False, seconds=seconds, console_text=console.text, reason=reason
-        )
-    by_itself = facts.power == "stopped"
-    reason = "" if by_itself else facts.failure or f"{facts.power} from outside"
-    return BootOutcome(by_itself, seconds, console.text, reason)
+    def ended_from_outside(self, facts: MachineFacts) -> str:
+        """Tell ``stopped``, which a guest's shutdown leaves, from every other end."""
+        return "" if facts.power == "stopped" else facts.failure or f"{facts.power} from outside"
 
+    def console_text(self) -> str:
+        """Return the serial log of the boot diagnostics."""
+        return read_diagnostics(self._account, self._id).console_text
 
-def _screenshot(account: AzureAccount, machine_id: str) -> str:
-    """Save a screenshot to the job container; returns one phrase for the reason."""
-    container = account.settings.job_container_url.rstrip("/")
-    if not container:
-        return "no screenshot (no job_container_url)"
-    try:
-        image = read_diagnostics(account, machine_id, screenshot=True).screenshot
+    def screenshot(self) -> str:
+        """Save a screenshot to the job container."""
+        container = self._account.settings.job_container_url.rstrip("/")
+        if not container:
+            return "no screenshot (no job_container_url)"
+        image = read_diagnostics(self._account, self._id, screenshot=True).screenshot
         if not image:
             return "no screenshot (Azure has none)"
-        folder = JobFolder(account, "screenshot", machine_id.lower())
+        folder = JobFolder(self._account, "screenshot", self._id.lower())
         folder.write(SCREENSHOT, image)
-    except CloudError as error:
-        return f"no screenshot ({error.code})"
-    return f"screenshot at {container}/{folder.prefix}{SCREENSHOT}"
+        return f"screenshot at {container}/{folder.prefix}{SCREENSHOT}"
 
 
 def _clean_up(

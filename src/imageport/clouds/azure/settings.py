@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from imageport.errors import InputError
+from imageport.clouds.settings_checks import refuse_contradictions, require_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,7 @@ class AzureSettings:
             *self._bad_ids(),
             *self._bad_addresses(),
         ]
-        if problems:
-            raise InputError(
-                f"Bad Azure settings: found {'; '.join(problems)}, needed none of it.",
-                problems=problems,
-            )
+        refuse_contradictions("Azure", problems)
 
     @property
     def cloud(self) -> AzureEnvironment:
@@ -155,12 +151,7 @@ class AzureSettings:
 
     def require(self, *names: str) -> None:
         """Raise `InputError` naming every one of ``names`` that is empty."""
-        missing = [name for name in names if not getattr(self, name)]
-        if missing:
-            raise InputError(
-                f"Bad Azure settings: found no {', '.join(missing)}, needed for this step.",
-                problems=[f"{name} is missing" for name in missing],
-            )
+        require_set("Azure", self, names)
 
     def _bad_place(self) -> list[str]:
         names = ("subscription_id", "resource_group", "location")

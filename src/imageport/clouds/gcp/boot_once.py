@@ -9,11 +9,10 @@ operations.
 from __future__ import annotations
 
 import base64
-import time
 from typing import Final
 
 from imageport.cloud import BootOutcome, Cancelled, CloudDisk, never
-from imageport.clouds.boot_console import BootConsole
+from imageport.clouds.booted_machine import BootedMachine
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.disks import wait_free
 from imageport.clouds.gcp.error_mapping import asked
@@ -28,8 +27,6 @@ from imageport.clouds.gcp.instances import (
 )
 from imageport.clouds.gcp.job_folder import JobFolder
 from imageport.clouds.gcp.network import RulesOfRun, isolated_rules, require_isolation
-from imageport.clouds.waiting import wait_until
-from imageport.errors import CloudError
 from imageport.progress import Stage
 
 FREE_SECONDS: Final = 300.0
@@ -60,7 +57,8 @@ def boot_once(
         if machine.take_up() is None:
             machine.create(_plan(account, disk, rules.tags, deadline_seconds), cancelled)
         stage.note(f"machine {machine.id} boots {disk.id}")
-        return _await_shutdown(account, machine.id, deadline_seconds, stage, cancelled)
+        booted = _Booted(account, machine.id)
+        return booted.await_shutdown(deadline_seconds, stage, cancelled, account.live)
     finally:
         for left in _clean_up(account, disk.id, machine, rules):
             stage.note(f"left for the sweep: {left}")
@@ -83,51 +81,38 @@ def _plan(
     )
 
 
-def _await_shutdown(
-    account: GcpAccount,
-    machine_id: str,
-    deadline_seconds: float,
-    stage: Stage,
-    cancelled: Cancelled,
-) -> BootOutcome:
-    console = BootConsole(lambda: console_text(account, machine_id), stage)
-    started = time.monotonic()
-    gone = MachineFacts(machine_id, 0, "")
+class _Booted(BootedMachine[MachineFacts]):
+    def __init__(self, account: GcpAccount, machine_id: str) -> None:
+        self._account = account
+        self._id = machine_id
 
-    def check() -> MachineFacts | None:
-        facts = describe_machine(account, machine_id)
-        if facts is None or facts.is_over:
-            return facts or gone
-        console.poll()
-        return None
+    def over(self) -> MachineFacts | None:
+        """Return the facts of a machine that is off, or of one that is gone."""
+        facts = describe_machine(self._account, self._id)
+        if facts is None:
+            return MachineFacts(self._id, 0, "")
+        return facts if facts.is_over else None
 
-    facts = wait_until(check, deadline_seconds, cancelled=cancelled, pulse=account.live)
-    seconds = time.monotonic() - started
-    console.poll(force=True)
-    if facts is None:
-        reason = f"still running after {deadline_seconds:.0f} s; {_screenshot(account, machine_id)}"
-        return BootOutcome(
-            stopped_by_itself=False, seconds=seconds, console_text=console.text, reason=reason
-        )
-    reason = who_ended(account, facts) if facts is not gone else "the machine is gone"
-    return BootOutcome(not reason, seconds, console.text, reason)
+    def ended_from_outside(self, facts: MachineFacts) -> str:
+        """Ask the zone's operations about a machine that is still there."""
+        return who_ended(self._account, facts) if facts.number else "the machine is gone"
 
+    def console_text(self) -> str:
+        """Return what the first serial port showed."""
+        return console_text(self._account, self._id)
 
-def _screenshot(account: GcpAccount, machine_id: str) -> str:
-    """Save a screenshot to the bucket; returns one phrase for the reason."""
-    named = account.own(machine_id, "instances")
-    try:
-        with asked("compute.instances.getScreenshot", machine_id):
-            answer = account.clients.instances.get_screenshot(
+    def screenshot(self) -> str:
+        """Save a screenshot to the bucket."""
+        named = self._account.own(self._id, "instances")
+        with asked("compute.instances.getScreenshot", self._id):
+            answer = self._account.clients.instances.get_screenshot(
                 project=named.project, zone=named.zone, instance=named.name
             )
         if not answer.contents:
             return "no screenshot (Google has none)"
-        folder = JobFolder(account, "screenshot", machine_id)
+        folder = JobFolder(self._account, "screenshot", self._id)
         folder.write(SCREENSHOT, base64.b64decode(answer.contents))
-    except CloudError as error:
-        return f"no screenshot ({error.code})"
-    return f"screenshot at gs://{account.settings.bucket}/{folder.prefix}{SCREENSHOT}"
+        return f"screenshot at gs://{self._account.settings.bucket}/{folder.prefix}{SCREENSHOT}"
 
 
 def _clean_up(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from imageport.errors import InputError
+from imageport.clouds.settings_checks import refuse_contradictions, require_set
 
 ARCHIVES: Final = ("segments", "stream")
 TEMPORARY: Final = "tmp"
@@ -102,11 +102,7 @@ class GcpSettings:
             *self._bad_labels(),
             *self._bad_addresses(),
         ]
-        if problems:
-            raise InputError(
-                f"Bad Google Cloud settings: found {'; '.join(problems)}, needed none of it.",
-                problems=problems,
-            )
+        refuse_contradictions("Google Cloud", problems)
 
     @property
     def scope(self) -> str:
@@ -123,12 +119,7 @@ class GcpSettings:
 
     def require(self, *names: str) -> None:
         """Raise `InputError` naming every one of ``names`` that is empty."""
-        missing = [name for name in names if not getattr(self, name)]
-        if missing:
-            raise InputError(
-                f"Bad Google Cloud settings: found no {', '.join(missing)}, needed for this step.",
-                problems=[f"{name} is missing" for name in missing],
-            )
+        require_set("Google Cloud", self, names)
 
     def _bad_names(self) -> list[str]:
         names = ("project", "region", "zone", "bucket", "prefix")
