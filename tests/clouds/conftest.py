@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,6 +63,17 @@ def gcp_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcpCon
             yield connections
         finally:
             connections.close()
+
+
+@pytest.fixture
+def debug_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Every record of every library; Google's do not reach the root's handlers by themselves."""
+    caplog.set_level(logging.DEBUG)
+    google = logging.getLogger("google")
+    google.addHandler(caplog.handler)
+    caplog.set_level(logging.DEBUG, "google")
+    yield caplog
+    google.removeHandler(caplog.handler)
 
 
 @pytest.fixture

@@ -240,3 +240,14 @@ def test_the_url_of_an_upload_session_is_in_no_message(gcp_lab: GcpLab, objects:
         objects.put_chunk(session, 0, bytes(PART), None, "t/long")
     assert secret
     assert secret not in f"{caught.value!s}{caught.value!r}{caught.value.__cause__!r}"
+
+
+def test_the_url_of_an_upload_session_is_in_no_log(
+    debug_log: pytest.LogCaptureFixture, objects: Objects
+):
+    session = objects.open_session("t/long")
+    objects.put_chunk(session, 0, b"x", 1, "t/long")
+    secret = session.partition("upload_id=")[2].split("&")[0]
+    told = repr([vars(record) for record in debug_log.records])
+    assert "google.auth.transport.requests" in told
+    assert secret not in told + debug_log.text

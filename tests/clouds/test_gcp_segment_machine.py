@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import Any, cast
 
@@ -169,9 +168,8 @@ def test_reading_is_given_time_by_the_size_of_the_disk():
 
 @pytest.mark.slow
 def test_no_token_and_no_signed_url_reaches_an_error_or_a_log(
-    gcp_lab: GcpLab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    gcp_lab: GcpLab, debug_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    caplog.set_level(logging.DEBUG)
     tokens: list[str] = []
     make = segment_machine.creating_token
 
@@ -187,9 +185,10 @@ def test_no_token_and_no_signed_url_reaches_an_error_or_a_log(
         write(gcp_lab, foreign_disk(gcp_lab))
     except ImageportError as error:
         texts.append(f"{error!s}{error!r}{error.as_dict()}")
-    texts += [caplog.text, repr([vars(record) for record in caplog.records])]
+    texts += [debug_log.text, repr([vars(record) for record in debug_log.records])]
     everything = "".join(texts)
     assert "the job is for" in everything
+    assert "google.cloud.compute_v1" in everything
     assert len(tokens) == 2
     for secret in (*tokens, "X-Goog-Signature", "Bearer "):
         assert secret not in everything

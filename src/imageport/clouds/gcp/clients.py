@@ -54,6 +54,8 @@ class GcpClients:
         self._compute: dict[type[Any], Any] = {}
         self._lock = threading.Lock()
         hide_queries_in_logs()
+        # Its debug log tells URLs of upload sessions, and what is sent through the session.
+        hide_bodies_in_log(logging.getLogger(AuthorizedSession.__module__))
 
     @property
     def poll_seconds(self) -> float:
