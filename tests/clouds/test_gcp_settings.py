@@ -25,7 +25,14 @@ from imageport.clouds.gcp.names import (
 )
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.intents import Intent
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
+from imageport.clouds.tags import (
+    TAG_EXPIRES,
+    TAG_NAME,
+    TAG_ROLE,
+    TAG_RUN,
+    TAG_SITE,
+    TAG_TOKEN,
+)
 from imageport.errors import InputError, ResourceGone
 from imageport.state.records import LedgerEntry
 
@@ -205,6 +212,13 @@ def test_a_description_never_outgrows_what_google_takes():
     assert len(description_of(TAGS, "ä" * 5000)) <= DESCRIPTION_CHARACTERS
     largest = TAGS | {TAG_SITE: "s" * 256, TAG_RUN: "r" * 256}
     assert tags_of(description_of(largest, "ä" * 5000), {}) == largest
+    named = largest | {TAG_NAME: "\U00020000" * 200}  # each character takes twelve as JSON
+    described = tags_of(description_of(named, "gold"), {})
+    kept = described.pop(TAG_NAME)
+    assert (described, kept) == (largest, "\U00020000" * len(kept))
+    assert len(kept) == 100
+    with pytest.raises(InputError, match=r"found \d{4} characters, needed 2048 at most"):
+        description_of(TAGS | {TAG_SITE: "s" * 1800})
 
 
 @pytest.mark.parametrize("text", ["", "made by hand", "[]", '{"imageport": 3}', '{"about": ""}'])

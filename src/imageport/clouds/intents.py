@@ -13,7 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
+from imageport.clouds.tags import (
+    TAG_EXPIRES,
+    TAG_NAME,
+    TAG_ROLE,
+    TAG_RUN,
+    TAG_SITE,
+    TAG_TOKEN,
+)
 from imageport.errors import ImageportError
 from imageport.state.ledger import Ledger
 from imageport.state.records import LedgerEntry
@@ -89,7 +96,7 @@ class Intents:
             TAG_EXPIRES: expires.astimezone(UTC).isoformat(timespec="seconds"),
             TAG_TOKEN: token,
         }
-        return Intent(entry, tags | ({"Name": name[:NAME_CHARACTERS]} if name else {}))
+        return Intent(entry, tags | ({TAG_NAME: name[:NAME_CHARACTERS]} if name else {}))
 
     def record(self, intent: Intent, resource_id: str) -> None:
         """Write down the id of what was made."""

@@ -7,6 +7,8 @@ TAG_RUN = "imageport:run"
 TAG_ROLE = "imageport:role"
 TAG_EXPIRES = "imageport:expires"
 TAG_TOKEN = "imageport:token"  # noqa: S105 - a name, no secret
+TAG_NAME = "Name"
+"""What a resource is, for people: AWS shows it as its name."""
 
 ROLE_UPLOADED = "uploaded"
 ROLE_PREPARED = "prepared"

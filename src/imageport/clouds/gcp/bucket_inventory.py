@@ -30,7 +30,14 @@ from imageport.clouds.gcp.segment_collection import (
 from imageport.clouds.gcp.segment_index import index_folder
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.upload_markers import ROLE_READING, delete_marker, marker_folder
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE, TAG_TOKEN
+from imageport.clouds.tags import (
+    TAG_EXPIRES,
+    TAG_NAME,
+    TAG_ROLE,
+    TAG_RUN,
+    TAG_SITE,
+    TAG_TOKEN,
+)
 from imageport.errors import ResourceGone
 
 KIND: Final = "object"
@@ -40,7 +47,6 @@ ROLE_BLOCKS: Final = "prepared-blocks"
 ROLE_PARTS: Final = "archive-parts"
 BEHIND: Final = "0"
 """The character after the slash: with it, a name sorts behind everything in its folder."""
-TAG_NAME: Final = "Name"
 
 
 class BucketInventory:

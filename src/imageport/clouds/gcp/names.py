@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from imageport.clouds.gcp.settings import TEMPORARY, GcpSettings
 from imageport.clouds.intents import Intent
-from imageport.clouds.tags import TAG_EXPIRES, TAG_ROLE, TAG_RUN, TAG_SITE
-from imageport.errors import ResourceGone
+from imageport.clouds.tags import TAG_EXPIRES, TAG_NAME, TAG_ROLE, TAG_RUN, TAG_SITE
+from imageport.errors import InputError, ResourceGone
 
 TOKEN_CHARACTERS: Final = 24
 """96 bits of the client token: no two resources of a project ever share them."""
@@ -113,9 +113,26 @@ def expires_label(moment: datetime) -> str:
 
 
 def description_of(tags: Mapping[str, str], words: str = "") -> str:
-    """Return a description with the exact tags, which `tags_of` reads."""
+    """Return a description with the exact tags, which `tags_of` reads.
+
+    Of what is too long for Google, the words go first, then the end of the name: both are for
+    people.
+
+    Raises:
+        InputError: the other tags alone are too long.
+    """
     text = json.dumps({"imageport": dict(tags), "about": words[:200]}, sort_keys=True)
-    return text if len(text) <= DESCRIPTION_CHARACTERS else description_of(tags)
+    if len(text) <= DESCRIPTION_CHARACTERS:
+        return text
+    if words:
+        return description_of(tags)
+    name = tags.get(TAG_NAME, "")
+    if not name:
+        raise InputError(
+            f"Bad tags: found {len(text)} characters, needed {DESCRIPTION_CHARACTERS} at most.",
+            problems=["the site's name is too long"],
+        )
+    return description_of({**tags, TAG_NAME: name[: len(name) // 2]})
 
 
 def tags_of(description: str, labels: Mapping[str, str]) -> dict[str, str]:

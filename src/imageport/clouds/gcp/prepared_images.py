@@ -26,7 +26,7 @@ from imageport.clouds.gcp.segment_machine import write_segments
 from imageport.clouds.gcp.stopped_machine import delete_stopped_machine, keep_stopped_machine
 from imageport.clouds.gcp.upload_markers import segments_kept
 from imageport.clouds.intents import Intent
-from imageport.clouds.tags import ROLE_PREPARED, ROLE_UPLOADED, TAG_ROLE
+from imageport.clouds.tags import ROLE_PREPARED, ROLE_UPLOADED, TAG_NAME, TAG_ROLE
 from imageport.errors import ResourceGone
 
 FREE_SECONDS: Final = 300.0
@@ -76,7 +76,7 @@ def _insert(account: GcpAccount, disk: CloudDisk, reference: str, intent: Intent
         with segments_kept(account, name):
             manifest = write_segments(account, disk, name, _source_index(account, disk))
             write_index(account, name, manifest, intent.tags)
-    insert_disk_image(account, name, intent, disk.id, words=intent.tags.get("Name", ""))
+    insert_disk_image(account, name, intent, disk.id, words=intent.tags.get(TAG_NAME, ""))
 
 
 def _source_index(account: GcpAccount, disk: CloudDisk) -> ImageIndex | None:
