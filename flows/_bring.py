@@ -12,6 +12,7 @@ from flows._hand_over import HandedOver, publish_at_target
 from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import SourceChanged
 from imageport.workflow.choices import EnginePlace
+from tasks._branch import current_branch
 from tasks.catalogue import still_there
 from tasks.models import GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
@@ -86,9 +87,11 @@ def carried_out(
     chosen: Bringing,
 ) -> Brought:
     """Upload, prepare and publish what was looked at."""
-    prepared_id, uploaded = identity.prepared_id, None
-    if not prepared_id:
-        uploaded = _uploaded(route, identity, image, chosen)
+    prepared_id = identity.prepared_id
+    uploaded = None if prepared_id else _uploaded(route, identity, image, chosen)
+    # Prepare and publish read nothing at the site: no other target has to wait while they last.
+    current_branch().leave_source()
+    if uploaded is not None:
         prepared_id = _made(route, prepare, uploaded.id, identity, chosen.options).id
     published = publish_at_target(
         target, cloud,

@@ -20,7 +20,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from blocks import CloudTarget, Site
 from blocks._block import ImageportBlock
 from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import TransferCancelled, TransferError
+from imageport.errors import TransferError
 from tasks._branch import current_branch
 
 POLL_SECONDS = 2.0
@@ -76,6 +76,7 @@ async def run_elsewhere(deployment: str, parameters: dict[str, Any], key: str) -
     """
     began = datetime.now(UTC)
     for attempt in range(1, _MOST_ATTEMPTS + 1):
+        current_branch().check_wanted(f"start a run of '{deployment}'")
         started = await arun_deployment(
             deployment, parameters=parameters, idempotency_key=f"{key}:{attempt}", timeout=0
         )
@@ -90,8 +91,7 @@ async def _ended(run: FlowRun) -> FlowRun:
     """Wait for the end of a run; `TransferCancelled` when this one ends before it."""
     async with get_client() as client:
         while run.state is None or not run.state.is_final():
-            if current_branch().ended():
-                raise TransferCancelled(f"Cannot wait for '{run.name}': this run was ended.")
+            current_branch().check_wanted(f"wait for '{run.name}'")
             await asyncio.sleep(POLL_SECONDS)
             run = await client.read_flow_run(run.id)
     return run

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from imageport.cloud import Cancelled, never
+from imageport.errors import TransferCancelled
 from imageport.workflow.shared_source import SourceReader
 
 
@@ -25,6 +26,19 @@ class Branch:
     """True once the run ends before its branches did."""
     source: SourceReader | None = None
     """The image, opened and read once for all branches."""
+
+    def check_wanted(self, what: str) -> None:
+        """Raise `TransferCancelled` once the run ends: what its branches did not begin, they leave.
+
+        A run for one target is interrupted where it is; its branches have threads of their own.
+        """
+        if self.ended():
+            raise TransferCancelled(f"Cannot {what}: the run was ended.")
+
+    def leave_source(self) -> None:
+        """Let no other branch wait for this one to read; may be called twice."""
+        if self.source is not None:
+            self.source.leave()
 
 
 _current: ContextVar[Branch | None] = ContextVar("branch", default=None)

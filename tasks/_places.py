@@ -27,6 +27,8 @@ from tasks.options import PrepareOptions
 @contextmanager
 def workplace(route: Route, here: Site, events: EventSink = silent) -> Iterator[Workplace]:
     """Open state and cloud as ``here`` reaches them, for the target of ``route``."""
+    branch = current_branch()
+    branch.check_wanted(f"begin at '{route.place}'")
     cloud = load_target(route.cloud)
     target = load_site(route.target)
     run = str(flow_run.get_id() or "by-hand")
@@ -37,7 +39,7 @@ def workplace(route: Route, here: Site, events: EventSink = silent) -> Iterator[
         with closing(opened):
             yield Workplace(
                 site=target.name, target=route.place, run=run, state=state, cloud=opened,
-                events=events, cancelled=current_branch().ended,
+                events=events, cancelled=branch.ended,
             )  # fmt: skip
 
 

@@ -21,17 +21,21 @@ from flows._automations import automations
 from flows._branches import in_branches
 from flows._bring import Bringing, Brought
 from flows._hand_over import ALREADY_THERE, HandedOver
+from imageport.citrix.vdisk_store import IfExists
 from imageport.cli.run_watch import RunWatch
-from imageport.errors import CloudThrottled, InputError, PermissionMissing
+from imageport.errors import CloudThrottled, InputError, PermissionMissing, TransferCancelled
 from imageport.workflow.choices import EnginePlace
-from tasks._branch import current_branch
+from tasks._branch import Branch, current_branch, working_for
+from tasks._places import workplace
 from tasks._reporting import report_key
 from tasks.models import ExportResult, GenerationResult, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
+bring = importlib.import_module("flows._bring")
 destinations = importlib.import_module("flows._destinations")
 fan_out = importlib.import_module("flows.fan_out")
 dr_prestage = importlib.import_module("flows.dr_prestage")
+hand_over = importlib.import_module("flows._hand_over")
 janitor = importlib.import_module("flows.janitor")
 IDENTITY = SourceIdentity(
     image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
@@ -128,6 +132,50 @@ def test_a_branch_that_ended_keeps_no_other_waiting() -> None:
     in_branches(["a", "b"], work, SimpleNamespace(readers=readers))  # type: ignore[arg-type]
     assert [reader.left for reader in readers] == [True, True]
     assert current_branch().source is None
+
+
+@pytest.mark.parametrize("prepared", ["", "p"], ids=["uploads", "has it prepared"])
+def test_a_branch_that_has_no_more_to_read_keeps_no_other_waiting(
+    prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    reader: Any = SimpleNamespace(leave=lambda: said.append("left"))
+
+    def made(_route: Route, step: Any, *_arguments: Any) -> GenerationResult:
+        said.append(step.name)
+        return UPLOADED
+
+    def publish(*_arguments: Any, **_words: Any) -> HandedOver:
+        said.append("publish")
+        return HandedOver("there", already_there=False)
+
+    monkeypatch.setattr(bring, "_made", made)
+    monkeypatch.setattr(bring, "publish_at_target", publish)
+    chosen = Bringing(
+        "gold", IfExists.NEW_VERSION, PrepareOptions(), keep_parent=True, engine=EnginePlace.CLOUD
+    )
+    identity = IDENTITY.model_copy(update={"prepared_id": prepared})
+    with working_for(Branch("aws", source=reader)):
+        bring.carried_out(None, None, None, identity, "gold", chosen)
+    expected = ["left", "publish"] if prepared else ["upload", "left", "prepare", "publish"]
+    assert said == expected
+
+
+def test_a_branch_begins_nothing_once_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    async def run(deployment: str, **_words: Any) -> None:
+        started.append(deployment)
+
+    monkeypatch.setattr(hand_over, "arun_deployment", run)
+    route = Route(source="a", target="b", cloud="x/y", place="aws/r/b")
+    here: Any = None
+    with working_for(Branch("aws", ended=lambda: True)):
+        with pytest.raises(TransferCancelled, match="begin at 'aws/r/b'"):
+            workplace(route, here).__enter__()
+        with pytest.raises(TransferCancelled, match="publish-to-store/b"):
+            asyncio.run(hand_over.run_elsewhere("publish-to-store/b", {}, "key"))
+    assert started == []
 
 
 def test_reports_of_several_targets_have_a_key_each() -> None:
