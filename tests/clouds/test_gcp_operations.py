@@ -12,6 +12,7 @@ from google.cloud.compute_v1.types import Error, Errors, Operation
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import GcpClients
+from imageport.clouds.gcp.named_resources import delete, make
 from imageport.clouds.gcp.operations import finished
 from imageport.errors import (
     CloudRefused,
@@ -22,12 +23,15 @@ from imageport.errors import (
     TransferCancelled,
 )
 from tests.clouds.gcp_laboratory import GcpLab
+from tests.clouds.test_gcp_errors import of_reason
 
 IMAGE = "projects/imageport-lab/global/images/gold"
 ZONE = "https://www.googleapis.com/compute/v1/projects/p/zones/europe-west3-a"
 REGION = "https://www.googleapis.com/compute/v1/projects/p/regions/europe-west3"
 RUNNING = Operation(name="operation-1", status=Operation.Status.RUNNING)
 DONE = Operation(name="operation-1", status=Operation.Status.DONE)
+
+GONE = of_reason(404, "notFound")
 
 
 class Answers:
@@ -104,6 +108,31 @@ def test_a_question_that_fails_for_a_moment_is_asked_again():
     assert wait(account_of(Answers(silent, silent, DONE)), RUNNING) == DONE
     with pytest.raises(PermissionMissing):
         wait(account_of(Answers(Forbidden("no"))), RUNNING)
+
+
+def test_an_operation_that_vanished_says_nothing_of_what_it_was_about():
+    with pytest.raises(CloudUnavailable, match=r"Cannot follow 'operation-1' of .*/gold'"):
+        wait(account_of(Answers(GONE)), RUNNING)
+
+
+def test_what_is_deleted_is_asked_for_again_when_the_operation_vanished():
+    account: Any = account_of(Answers(GONE), "zone_operations")
+    account.marked = []
+    account.mark = lambda *told: account.marked.append(told)
+    running = Operation(name="operation-1", status=Operation.Status.PENDING, zone=ZONE)
+    answers = Answers(running, GONE)
+    delete(account, "compute.disks.delete", "disk", answers.get)
+    assert len(answers.asked) == 2
+    assert account.marked == [("disk", "deleted")]
+
+
+def test_what_another_request_made_first_is_there():
+    for code in ("RESOURCE_ALREADY_EXISTS", "alreadyExists"):
+        made = make(
+            account_of(Answers(failed(code))), "compute.images.insert", IMAGE, lambda: RUNNING,
+            deadline_seconds=5.0,
+        )  # fmt: skip
+        assert not made
 
 
 @pytest.mark.parametrize(

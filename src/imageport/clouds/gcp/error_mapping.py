@@ -24,7 +24,8 @@ from imageport.errors import (
     ResourceGone,
 )
 
-TAKEN: Final = "alreadyExists"
+TAKEN: Final = frozenset({"alreadyExists", "RESOURCE_ALREADY_EXISTS"})
+"""What ``gcp_code`` holds, of an answer and of an operation, when a name is in use."""
 CHANGED: Final = "conditionNotMet"
 """What ``gcp_code`` holds when a precondition of an object did not hold."""
 

@@ -46,11 +46,6 @@ def make(
         try:
             with asked(action, subject):
                 operation = request()
-        except CloudRefused as error:
-            if error.fields.get("gcp_code") != TAKEN:
-                raise
-            return False
-        try:
             finished(
                 account,
                 operation,
@@ -63,6 +58,10 @@ def make(
             if is_no_capacity(error):
                 return error  # nothing that passes within minutes
             raise
+        except CloudRefused as error:
+            if error.fields.get("gcp_code") not in TAKEN:
+                raise
+            return False
         return True
 
     made = retried(once)

@@ -16,7 +16,7 @@ from imageport.cloud import Cancelled, never
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked, error_of
 from imageport.clouds.waiting import FIRST_PAUSE_SECONDS
-from imageport.errors import CloudError, CloudUnavailable, TransferCancelled
+from imageport.errors import CloudError, CloudUnavailable, ResourceGone, TransferCancelled
 
 OPERATION_SECONDS: Final = 600.0
 
@@ -65,7 +65,12 @@ def finished(
 
 
 def _asked_again(account: GcpAccount, operation: Operation, subject: str) -> Operation:
-    """Return the operation as it is now, or as it was when Google does not answer."""
+    """Return the operation as it is now, or as it was when Google does not answer.
+
+    Raises:
+        CloudUnavailable: Google knows the operation no more, or not yet. What it was about may be
+            there and may be gone: whoever asked for it has to ask again.
+    """
     clients, project = account.clients, account.settings.project
     zone, region = (url.rsplit("/", maxsplit=1)[-1] for url in (operation.zone, operation.region))
     try:
@@ -81,6 +86,10 @@ def _asked_again(account: GcpAccount, operation: Operation, subject: str) -> Ope
                 )
         with asked("compute.globalOperations.get", subject):
             return clients.global_operations.get(project=project, operation=operation.name)
+    except ResourceGone as error:
+        raise CloudUnavailable(
+            f"Cannot follow '{operation.name}' of '{subject}': Google does not know it."
+        ) from error
     except CloudError as error:
         if not error.retryable:
             raise
