@@ -67,6 +67,11 @@ class EmulatorService(ABC):
         for name in self.short_lived:
             remove_folder(self._root / name)
 
+    def kill(self) -> None:
+        """End the process as a crash would: nothing is put in order."""
+        if self._child is not None:
+            self._child.kill()
+
     def turn(self, **knobs: Any) -> None:
         """Change knobs of the running emulator."""
         self.knobs.turn(knobs)
@@ -101,6 +106,10 @@ class CloudService(EmulatorService):
     def violations(self) -> list[dict[str, Any]]:
         """Return the guests that were not started because they would not have been isolated."""
         return list(self._ask("violations"))
+
+    def forget_calls(self) -> None:
+        """Begin the record of calls anew."""
+        self._ask("calls", method="DELETE")
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", self.module, str(self._root), self.knobs.to_json()]

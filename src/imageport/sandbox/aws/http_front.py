@@ -16,9 +16,9 @@ from imageport.sandbox.aws.call_record import Scope, read_scope
 from imageport.sandbox.aws.emulator import Emulator
 from imageport.sandbox.aws.iam_policy import check
 from imageport.sandbox.aws.iam_requests import Request, read_request
+from imageport.sandbox.control_pages import ControlPages
 from imageport.sandbox.faults import Rate
 
-CONTROL = "/imageport/"
 XML = "text/xml"
 _EC2_ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{code}</Code>'
@@ -39,10 +39,11 @@ class HttpFront:
         self._blocks = BlockHttp(emulator)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._control_rate = Rate()
+        self._control = ControlPages(emulator, emulator.calls.document)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        if environ["PATH_INFO"].startswith(CONTROL):
+        if ControlPages.serves(environ["PATH_INFO"]):
             return self._control(environ, start_response)
         scope = read_scope(environ)
         if scope.service == "ebs":
@@ -105,29 +106,6 @@ class HttpFront:
             return 500, _EC2_ERROR.format(code="InternalError", message="An internal error"), XML
         return 503, _S3_ERROR.format(code="ServiceUnavailable", message="Please try again"), XML
 
-    def _control(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer the tests' own questions; no part of AWS."""
-        body = _read_body(environ)
-        hypervisor = self._emulator.hypervisor
-        documents: dict[str, Any] = {
-            "health": lambda: "ok",
-            "machines": hypervisor.facts,
-            "violations": hypervisor.violations,
-            "calls": self._emulator.calls.document,
-            "knobs": lambda: json.loads(self._emulator.knobs.to_json()),
-        }
-        name = environ["PATH_INFO"].removeprefix(CONTROL)
-        if name not in documents:
-            return _answer(start_response, 404, "{}")
-        if name == "calls" and environ["REQUEST_METHOD"] == "POST":
-            self._emulator.calls.forget()
-        if name == "knobs" and environ["REQUEST_METHOD"] == "POST":
-            try:
-                self._emulator.knobs.turn(json.loads(body))
-            except ValueError as error:
-                return _answer(start_response, 400, json.dumps(str(error)))
-        return _answer(start_response, 200, json.dumps(documents[name]()))
-
 
 def _read_body(environ: dict[str, Any]) -> bytes:
     """Return the body and leave it to be read again."""
@@ -147,9 +125,7 @@ def _denial(service: str, action: str) -> tuple[int, str, str]:
     return 400, json.dumps(document), "application/x-amz-json-1.1"
 
 
-def _answer(
-    start_response: Any, status: int, document: str, kind: str = "application/json"
-) -> Iterable[bytes]:
+def _answer(start_response: Any, status: int, document: str, kind: str) -> Iterable[bytes]:
     content = document.encode()
     headers = [("Content-Type", kind), ("Content-Length", str(len(content)))]
     start_response(f"{status} {HTTPStatus(status).phrase}", headers)

@@ -1,20 +1,15 @@
-"""The emulator's process: ``python -m imageport.sandbox.aws.server ROOT KNOBS``.
-
-Writes its endpoint to ``ROOT/endpoint`` when it answers. SIGTERM ends all machines first.
-"""
+"""The emulator's process: ``python -m imageport.sandbox.aws.server ROOT KNOBS``."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from imageport.sandbox.aws.knobs import Knobs
+from imageport.sandbox.emulator_process import serve
 
-ENDPOINT_FILE = "endpoint"
 # Read by moto when it is imported.
 MOTO_SETTINGS = {
     "MOTO_ENABLE_AMI_VALIDATION": "true",
@@ -37,20 +32,12 @@ def main(root: Path, knobs: Knobs) -> None:
     server = make_server(
         "127.0.0.1", 0, HttpFront(emulator), threaded=True, request_handler=MotoRequestHandler
     )
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the site's to handle
-    part = root / f"{ENDPOINT_FILE}.part"
-    part.write_text(f"http://127.0.0.1:{server.server_port}")
-    part.rename(root / ENDPOINT_FILE)
-    try:
-        server.serve_forever()
-    finally:
+
+    def close() -> None:
         emulator.hypervisor.stop_all()
         keep()
 
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    serve(root, server, close)
 
 
 if __name__ == "__main__":

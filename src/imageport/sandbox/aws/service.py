@@ -36,10 +36,6 @@ class AwsService(CloudService):
         """Return every distinct question that IAM was asked, with resources and tags."""
         return [Check(*item) for item in self._ask("calls")["checks"]]
 
-    def forget_calls(self) -> None:
-        """Start recording anew."""
-        self._ask("calls", b"{}")
-
     def _environment(self) -> dict[str, str]:
         environment = super()._environment()
         # Compiling moto anew at every start takes longer than everything else in it.

@@ -1,24 +1,16 @@
-"""The emulator's process: ``python -m imageport.sandbox.azure.server ROOT KNOBS``.
-
-Writes its endpoint to ``ROOT/endpoint`` when it answers. SIGTERM ends all machines first.
-"""
+"""The emulator's process: ``python -m imageport.sandbox.azure.server ROOT KNOBS``."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from imageport.sandbox.azure.emulator import Emulator
 from imageport.sandbox.azure.http_front import HttpFront
 from imageport.sandbox.azure.knobs import Knobs
 from imageport.sandbox.azure.left_behind import take_up
 from imageport.sandbox.azure.machine_power import guest_shut_down
-from imageport.sandbox.http_server import WsgiServer
-
-ENDPOINT_FILE = "endpoint"
-PORT_FILE = "port"
+from imageport.sandbox.emulator_process import endpoint_of, listen, serve
 
 
 def main(root: Path, knobs: Knobs) -> None:
@@ -26,36 +18,9 @@ def main(root: Path, knobs: Knobs) -> None:
     emulator = Emulator(root, knobs)
     emulator.hypervisor.on_shutdown = lambda machine_id: guest_shut_down(emulator, machine_id)
     take_up(emulator)
-    server = _listen(root, HttpFront(emulator))
-    emulator.endpoint = f"http://127.0.0.1:{server.server_port}"
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the site's to handle
-    (root / PORT_FILE).write_text(str(server.server_port))
-    part = root / f"{ENDPOINT_FILE}.part"
-    part.write_text(emulator.endpoint)
-    part.rename(root / ENDPOINT_FILE)
-    try:
-        server.serve_forever()
-    finally:
-        emulator.hypervisor.stop_all()
-
-
-def _listen(root: Path, front: HttpFront) -> WsgiServer:
-    """Listen where an earlier process of this root did, if the port is free.
-
-    Azure does not move: clients and jobs keep the addresses that they were given.
-    """
-    before = root / PORT_FILE
-    if before.exists():
-        try:
-            return WsgiServer(int(before.read_text()), front)
-        except OSError:
-            pass  # taken meanwhile: any port will do
-    return WsgiServer(0, front)
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    server = listen(root, HttpFront(emulator))
+    emulator.endpoint = endpoint_of(server)
+    serve(root, server, emulator.hypervisor.stop_all)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,6 @@ class AzureService(CloudService):
     def __init__(self, root: Path, **knobs: Any) -> None:
         super().__init__(root, Knobs(**knobs))
 
-    def kill(self) -> None:
-        """End the process as a crash would: nothing is put in order."""
-        if self._child is not None:
-            self._child.kill()
-
     def calls(self) -> list[str]:
         """Return every distinct action and data action that was asked for, sorted."""
         return list(self._ask("calls"))
-
-    def forget_calls(self) -> None:
-        """Begin the record of calls anew."""
-        self._ask("calls", method="DELETE")

@@ -35,11 +35,6 @@ class GcpService(CloudService):
         """Return a configuration of workload identity federation that becomes the account."""
         return self._root / FEDERATION_FILE
 
-    def kill(self) -> None:
-        """End the process as a crash would: nothing is put in order."""
-        if self._child is not None:
-            self._child.kill()
-
     def calls(self) -> list[str]:
         """Return every distinct permission that a request needed, sorted."""
         return list(self._ask("calls")["permissions"])
@@ -47,10 +42,6 @@ class GcpService(CloudService):
     def requests(self) -> dict[str, dict[str, Any]]:
         """Return ``class`` (A, B, free), ``requests``, ``bytes_in``, ``bytes_out`` by method."""
         return dict(self._ask("calls")["requests"])
-
-    def forget_calls(self) -> None:
-        """Begin the record of calls anew."""
-        self._ask("calls", method="DELETE")
 
     def objects(self) -> list[dict[str, Any]]:
         """Return ``name``, ``size``, ``metadata`` and ``componentCount`` of all objects."""
