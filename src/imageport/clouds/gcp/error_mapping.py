@@ -71,6 +71,10 @@ _SET_UP: Final = {
     "UNSUPPORTED_OPERATION": "Check machine type, network adapter and disk type in the Google "
     "Cloud target.",
 }
+_POLICY: Final = re.compile(
+    r"constraints/\w+|vpcServiceControls|prohibited by organization's policy", re.IGNORECASE
+)
+"""Of an organization, which Google tells as a missing permission or a failed precondition."""
 _NO_BUCKET: Final = re.compile(r"specified bucket does not exist", re.IGNORECASE)
 _DAMAGED: Final = re.compile(r"doesn't match calculated", re.IGNORECASE)
 """Bytes that arrived otherwise than they were sent."""
@@ -87,6 +91,10 @@ _REFUSED_LOGIN: Final = re.compile(
 
 _QUOTA_HINT: Final = "Raise the quota of the project, or run fewer images at a time."
 _CAPACITY_HINT: Final = "Wait, or name another machine type or zone in the Google Cloud target."
+_POLICY_HINT: Final = (
+    "A policy of the organization forbids it, whatever the credentials may do: ask for an "
+    "exception, or name what it allows in the Google Cloud target."
+)
 _BUCKET_HINT: Final = "Check bucket and project in the Google Cloud target."
 LOGIN_HINT: Final = (
     "Check the credentials of the worker (account, federation or block) and its clock."
@@ -156,6 +164,7 @@ def _kind(code: str, text: str, status: int) -> tuple[type[CloudError], str]:
     denied = code in _DENIED or (status == 403 and not code)
     table: tuple[tuple[object, type[CloudError], str], ...] = (
         (status == 429 or code in _THROTTLED, CloudThrottled, ""),
+        (_POLICY.search(text), CloudRefused, _POLICY_HINT),
         (code in _SET_UP, CloudRefused, _SET_UP.get(code, "")),
         (_QUOTA.search(code), CloudRefused, _QUOTA_HINT),
         (_CAPACITY.search(code), CloudUnavailable, _CAPACITY_HINT),
@@ -171,10 +180,12 @@ def _kind(code: str, text: str, status: int) -> tuple[type[CloudError], str]:
 
 
 def _denied(text: str, facts: dict[str, Any], subject: str) -> PermissionMissing:
-    named = _NAMED_PERMISSION.search(text)
     cannot = _cannot(facts["action"], subject)
+    named = _NAMED_PERMISSION.search(text)
     facts["action"] = named[1] if named else facts["action"]
-    return PermissionMissing(f"{cannot}: the credentials lack {facts['action']}.", **facts)
+    # A sentence without a permission may be a proxy's, or tell what no role would mend.
+    said = "" if named else f" Google says: {without_secrets(text)}"
+    return PermissionMissing(f"{cannot}: the credentials lack {facts['action']}.{said}", **facts)
 
 
 def _map_login(error: GoogleAuthError, message: str, facts: dict[str, Any]) -> CloudError:
