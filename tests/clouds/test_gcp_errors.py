@@ -135,6 +135,24 @@ def test_a_denial_names_the_permission_that_google_names(text: str, permission: 
     error = map_error(of_reason(403, "forbidden", text), "compute.images.insert", IMAGE)
     assert error.fields["action"] == permission
     assert f"the credentials lack {permission}." in error.message
+    assert (text in error.message) is (text == "No.")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        of_reason(412, "conditionNotMet", "Constraint constraints/compute.requireX violated"),
+        of_reason(403, "forbidden", "Request is prohibited by organization's policy. "
+                  "vpcServiceControlsUniqueIdentifier: 5f3"),
+        of_reason(403, "vpcServiceControls", "Request is prohibited by organization's policy."),
+    ],
+)  # fmt: skip
+def test_a_policy_of_the_organization_is_neither_a_missing_permission_nor_a_change(
+    raised: Exception,
+):
+    error = map_error(raised, "compute.instances.create", IMAGE)
+    assert type(error) is CloudRefused
+    assert "policy of the organization" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -145,6 +163,10 @@ def test_a_denial_names_the_permission_that_google_names(text: str, permission: 
         requests.ConnectionError(f"Max retries exceeded with url: {SIGNED}"),
         requests.exceptions.ProxyError("proxy http://worker:5ecre7@proxy:3128 failed"),
         TransportError(OSError(SIGNED)),
+        RefreshError("No access token or invalid expiration", '{"accessToken": "5ecre7"}'),
+        RefreshError("No access token in response.", {"id_token": "5ecre7", "token_type": "x"}),
+        RefreshError(json.dumps({"refresh_token": "5ecre7", "scope": "x"})),
+        RefreshError("Unable", repr(b'{"access_token":"5ecre7"}')),
     ],
 )
 def test_no_signed_url_and_no_session_survives_in_an_error_or_its_traceback(raised: Exception):

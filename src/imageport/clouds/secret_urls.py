@@ -1,5 +1,5 @@
 # References: Azure Storage, "Service SAS"; Cloud Storage, "Signed URLs", "Resumable uploads".
-"""Signed URLs are secrets: cut from every text that people or log files may see."""
+"""Signed URLs and tokens are secrets: cut from every text that people or log files may see."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ _SIGNATURE: Final = re.compile(
 )
 """In whatever a URL is quoted in."""
 _LOGIN_IN_URL: Final = re.compile(r"(https?://)[^\s/@]+@")
+_TOKEN: Final = re.compile(
+    r"((?:(?:access|id|refresh|subject)_?token|client_?secret|signed_?jwt|assertion|private_?key)"
+    r"[\\\x22']*\s*:\s*[\\\x22']+)[^\\\s\x22',}]+",
+    re.IGNORECASE,
+)
+"""In the answer of a token service, which google-auth quotes whole in what it raises."""
+_SECRETS: Final = (_QUERY, _SIGNATURE, _LOGIN_IN_URL, _TOKEN)
 _LOGGED_QUERY: Final = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
 
 
 def without_secrets(text: str) -> str:
-    """Cut query strings and logins of URLs, and what is too long to read."""
-    plain = _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text))
+    """Cut query strings and logins of URLs, tokens, and what is too long to read."""
+    plain = _TOKEN.sub(r"\1…", _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text)))
     return " ".join(_SIGNATURE.sub(r"\1\2…", plain).split())[:LONGEST_TEXT]
 
 
 def shows_secret(error: BaseException | None) -> bool:
-    """Tell whether a traceback of ``error`` and of what caused it would print a query or login."""
+    """Tell whether a traceback of ``error`` and of what caused it would print a secret."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         text = str(error)
-        if any(secret.search(text) for secret in (_QUERY, _SIGNATURE, _LOGIN_IN_URL)):
+        if any(secret.search(text) for secret in _SECRETS):
             return True
         error = error.__cause__ or error.__context__
     return False
