@@ -1,6 +1,5 @@
-"""CRC-32C (Castagnoli), the checksum of VHDX structures; the standard library has only CRC-32."""
-
 # References: RFC 3720 appendix B.4 (polynomial, check values), [MS-VHDX] 2.2 "Checksum".
+"""CRC-32C (Castagnoli), the checksum of VHDX structures; the standard library has only CRC-32."""
 
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ def _table() -> tuple[int, ...]:
     return tuple(rows)
 
 
-_TABLE = _table()
+BYTE_TABLE = _table()
+"""What each byte that leaves the register at its low end makes of the rest."""
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> int:
@@ -27,7 +27,7 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
 
     Zeros at the end, of which VHDX tables mostly consist, cost nothing.
     """
-    table = _TABLE
+    table = BYTE_TABLE
     value = 0xFFFFFFFF
     head = bytes(data).rstrip(b"\0")
     for byte in head:
@@ -63,5 +63,5 @@ def _squared(columns: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(_apply(columns, column) for column in columns)
 
 
-_ONE_ZERO = tuple(_TABLE[(1 << bit) & 0xFF] ^ ((1 << bit) >> 8) for bit in range(32))
+_ONE_ZERO = tuple(BYTE_TABLE[(1 << bit) & 0xFF] ^ ((1 << bit) >> 8) for bit in range(32))
 """What one zero byte makes of each bit of the register."""

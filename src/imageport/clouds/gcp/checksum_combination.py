@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-_POLYNOMIAL: Final = 0x82F63B78
+from imageport.formats._crc32c import BYTE_TABLE
+
 _ONE: Final = 1 << 31
 _X_TO_8: Final = 1 << 23
 _DIGIT_BITS: Final = 10
@@ -54,7 +55,7 @@ def _times(left: int, right: int) -> int:
     # Bit 62 is the constant term now; below bit 32 lie the terms from x^32 on, highest first.
     product = int((lanes | _ZEROS).to_bytes(_BYTES, "big"), 2) << 1
     for _byte in range(4):
-        product = (product >> 8) ^ _TABLE[product & 0xFF]
+        product = (product >> 8) ^ BYTE_TABLE[product & 0xFF]
     return product
 
 
@@ -87,16 +88,3 @@ def _digit_powers(place: int) -> tuple[int, ...]:
     for _digit in range(_DIGITS - 1):
         powers.append(_times(powers[-1], step))
     return tuple(powers)
-
-
-def _byte_table() -> tuple[int, ...]:
-    rows = []
-    for value in range(256):
-        row = value
-        for _bit in range(8):
-            row = (row >> 1) ^ (_POLYNOMIAL if row & 1 else 0)
-        rows.append(row)
-    return tuple(rows)
-
-
-_TABLE: Final = _byte_table()
