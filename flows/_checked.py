@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import NoneType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.exceptions import ParameterTypeError
+from pydantic import BaseModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,14 +45,30 @@ def checked_flow(**options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
 
 def _problems(function: Callable[..., Any], parameters: dict[str, Any]) -> list[str]:
     """Return one sentence for each reference that leads nowhere or to the wrong kind of block."""
-    hints = typing.get_type_hints(function)
-    found = []
-    for name, value in parameters.items():
-        kinds = _block_kinds(hints.get(name))
+    return list(_wrong_references("", typing.get_type_hints(function), parameters))
+
+
+def _wrong_references(
+    place: str, hints: Mapping[str, Any], values: Mapping[str, Any]
+) -> Iterator[str]:
+    for name, value in values.items():
+        hint = hints.get(name)
+        kinds = _block_kinds(hint)
         reference = value.get("$ref") if isinstance(value, dict) else None
         if kinds and reference is not None:
-            found += _mismatch(name, reference, kinds)
-    return found
+            yield from _mismatch(f"{place}{name}", reference, kinds)
+        elif isinstance(value, list):
+            inner = _hints_of_items(hint)
+            for number, item in enumerate(value):
+                if inner and isinstance(item, dict):
+                    yield from _wrong_references(f"{place}{name}[{number}].", inner, item)
+
+
+def _hints_of_items(hint: Any) -> dict[str, Any]:
+    """Return the fields of what a list holds, if that is a model: a place to bring images to."""
+    item = typing.get_args(hint)[0] if typing.get_origin(hint) is list else None
+    is_model = isinstance(item, type) and issubclass(item, BaseModel)
+    return typing.get_type_hints(item) if is_model else {}
 
 
 def _block_kinds(hint: Any) -> tuple[type[Block], ...]:

@@ -15,6 +15,7 @@ from prefect_gcp import GcpCredentials
 
 from blocks import AwsTarget, AzureCredentials, AzureTarget, CloudTarget, GcpTarget
 from flows._checked import checked_flow
+from flows._destinations import Destination
 from flows.pvs_to_pvs import pvs_to_pvs
 from flows.register import register_types
 from tasks._places import load_target, saved_targets
@@ -167,6 +168,25 @@ def test_a_wrong_target_is_named_and_nothing_runs(cloud: dict[str, Any], found: 
     assert "target: " not in state.message
     assert AWS_SECRET not in state.message
     assert ran == []
+
+
+def test_a_wrong_block_of_a_destination_is_named_with_its_place_in_the_list() -> None:
+    @checked_flow(name="refused-destinations")
+    def refused(destinations: list[Destination]) -> None:
+        raise AssertionError(destinations)
+
+    places = [
+        {"site": reference(GCP), "cloud": reference(AWS)},
+        {"site": reference("imageport-site/nowhere"), "cloud": reference("imageport-site/a")},
+    ]
+    state: Any = refused(destinations=places, return_state=True)
+    assert state.is_failed()
+    told = state.message.partition("ParameterTypeError: ")[2].splitlines()
+    assert [line.partition(", needed")[0] for line in told] == [
+        f"Bad destinations[0].site: found '{GCP}'",
+        "Bad destinations[1].site: found 'imageport-site/nowhere', which is no saved block",
+        "Bad destinations[1].cloud: found 'imageport-site/a', which is no saved block",
+    ]
 
 
 @pytest.mark.parametrize("cloud", [AWS, AZURE, GCP])
