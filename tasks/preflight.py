@@ -23,7 +23,7 @@ FRESH = timedelta(hours=4)
 """How long permissions, once checked, are believed; resumed runs do not inspect again."""
 
 
-@task(name="identify", task_run_name="identify {image}", **RETRYING)
+@task(name="identify", task_run_name="identify {image} for {route.place}", **RETRYING)
 def identify(
     route: Route, image: str, options: PrepareOptions, accept_lock: bool = False
 ) -> SourceIdentity:
@@ -51,7 +51,7 @@ def identify(
 
 @task(
     name="preflight",
-    task_run_name="preflight {image}",
+    task_run_name="preflight {image} for {route.place}",
     cache_policy=StepKey(step="preflight", inputs=("route", "image", "identity")),
     cache_expiration=FRESH,
     **REMEMBERED,

@@ -14,7 +14,7 @@ from tasks.options import PrepareOptions
 
 @task(
     name="prepare",
-    task_run_name="prepare {identity.image}",
+    task_run_name="prepare {identity.image} for {route.place}",
     cache_policy=StepKey(step="prepare", inputs=("route", "uploaded_id", "identity")),
     **REMEMBERED,
     **RETRYING,

@@ -21,7 +21,7 @@ from tasks.options import PrepareOptions
 
 @task(
     name="upload",
-    task_run_name="upload {image}",
+    task_run_name="upload {image} for {route.place}",
     cache_policy=StepKey(step="upload", inputs=("route", "image", "source_key", "keep_parent")),
     **REMEMBERED,
     **RETRYING,
@@ -52,7 +52,7 @@ def upload(
 
 @task(
     name="compose-and-upload",
-    task_run_name="compose and upload {image}",
+    task_run_name="compose and upload {image} for {route.place}",
     # The identity has the source, the options, the operator's files and the engine.
     cache_policy=StepKey(
         step="compose-and-upload", inputs=("route", "image", "identity", "keep_parent")

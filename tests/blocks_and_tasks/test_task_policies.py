@@ -27,6 +27,18 @@ def test_two_steps_with_equal_inputs_have_two_keys() -> None:
     assert upload_key != prepare_key
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        preflight.identify, preflight.preflight, upload.upload, upload.compose_and_upload,
+        prepare.prepare,
+    ],
+    ids=lambda step: str(step.name),
+)  # fmt: skip
+def test_what_a_run_does_for_each_of_several_targets_is_named_after_it(step: Any) -> None:
+    assert step.task_run_name.endswith(" for {route.place}")
+
+
 def test_a_new_version_of_a_step_forgets_earlier_results() -> None:
     one = key(StepKey(step="upload", version=1, inputs=("image",)), image="gold")
     two = key(StepKey(step="upload", version=2, inputs=("image",)), image="gold")
