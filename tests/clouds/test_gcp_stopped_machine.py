@@ -11,7 +11,7 @@ from imageport.clouds.gcp.disks import describe_disk
 from imageport.clouds.gcp.images import delete_image, insert_disk_image, wait_ready
 from imageport.clouds.gcp.instances import describe_machine
 from imageport.clouds.gcp.inventory import ROLE_LEFT
-from imageport.clouds.gcp.names import image_id, resource_name, zonal_id
+from imageport.clouds.gcp.names import image_id, parse_id, resource_name, zonal_id
 from imageport.clouds.gcp.network import RulesOfRun
 from imageport.clouds.gcp.prepared_images import delete_whole_image
 from imageport.clouds.gcp.stopped_machine import (
@@ -22,7 +22,7 @@ from imageport.clouds.gcp.stopped_machine import (
 from imageport.clouds.sweep import sweep
 from imageport.clouds.tags import ROLE_PREPARED, TAG_ROLE
 from imageport.errors import CloudRefused, CloudUnavailable
-from imageport.sandbox.gcp.account import ZONE
+from imageport.sandbox.gcp.account import PROJECT, ZONE
 from tests.clouds.cloud_contract import (
     SITE,
     Killed,
@@ -82,6 +82,10 @@ def test_the_machine_is_off_and_its_disk_never_booted(gcp_lab: GcpLab, prepared:
     keep_stopped_machine(gcp_lab.account("run-1"), prepared)
     assert stands_beside(gcp_lab, prepared)
     assert len(gcp_lab.service.machines()) == before + 1  # from the empty disk
+    made = gcp_lab.clients.instances.get(
+        project=PROJECT, zone=ZONE, instance=parse_id(prepared, "images").name
+    )
+    assert not made.scheduling.max_run_duration.seconds  # whoever starts it decides how long
     assert all(
         entry.resource_id not in {machine_of(gcp_lab, prepared), *gcp_lab.disks()}
         for entry in gcp_lab.state.ledger.open_entries()

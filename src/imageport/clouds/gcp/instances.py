@@ -61,7 +61,8 @@ class MachinePlan:
     disks: Sequence[dict[str, Any]]
     """The first boots; see `image_disk` and `work_disk`."""
     max_run_seconds: float
-    """After which Google ends the machine although nobody watches it any more."""
+    """After which Google ends the machine although nobody watches it any more; 0 is never. The
+    limit stays with the machine, and counts anew each time that it is started."""
     startup_script: str = field(default="", repr=False)
     """Holds a signed URL."""
     nic_type: str = ""
@@ -350,17 +351,23 @@ def _instance(
         "network_interfaces": [interface],
         "tags": {"items": list(plan.network_tags)},
         "metadata": {"items": [{"key": key, "value": metadata[key]} for key in metadata]},
-        "scheduling": {
-            "automatic_restart": False,
-            "max_run_duration": {"seconds": max(SHORTEST_RUN_SECONDS, int(plan.max_run_seconds))},
-            "instance_termination_action": "DELETE" if plan.ends_deleted else "STOP",
-        },
+        "scheduling": _scheduling(plan),
         "shielded_instance_config": {
             "enable_secure_boot": False,
             "enable_vtpm": False,
             "enable_integrity_monitoring": False,
         },
         "display_device": {"enable_display": plan.display},
+    }
+
+
+def _scheduling(plan: MachinePlan) -> dict[str, Any]:
+    if not plan.max_run_seconds:
+        return {"automatic_restart": False}
+    return {
+        "automatic_restart": False,
+        "max_run_duration": {"seconds": max(SHORTEST_RUN_SECONDS, int(plan.max_run_seconds))},
+        "instance_termination_action": "DELETE" if plan.ends_deleted else "STOP",
     }
 
 

@@ -41,8 +41,6 @@ _BLANK: Final = {
 }
 BLANK_DEVICE: Final = "imageport-blank"
 PREPARED_DEVICE: Final = "imageport-prepared"
-LONGEST_RUN_SECONDS: Final = 1800.0
-"""After which Google stops a machine whose maker died; the disk in it boots nothing anyway."""
 
 
 def keep_stopped_machine(account: GcpAccount, image: str) -> None:
@@ -102,8 +100,9 @@ def _plan(account: GcpAccount, blank: str, network_tags: tuple[str, ...]) -> Mac
         subnet=settings.boot_subnet or settings.subnet,
         network_tags=network_tags,
         disks=[disk],
-        max_run_seconds=LONGEST_RUN_SECONDS,
-        ends_deleted=False,
+        # It would end whatever a catalog or a person starts the machine for later. One whose maker
+        # died is the sweep's, and boots nothing until then.
+        max_run_seconds=0.0,
     )
 
 
