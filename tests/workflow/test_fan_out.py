@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from imageport.cloud import Cancelled
 from imageport.clouds.memory import MemoryBehaviour, MemoryCloud
 from imageport.clouds.memory_blocks import MemoryAccount
 from imageport.clouds.memory_target import MemorySnapshotTarget
@@ -19,6 +21,7 @@ from imageport.errors import (
     CloudUnavailable,
     InputError,
     LeaseHeld,
+    ShareUnreachable,
     SourceChanged,
     TransferCancelled,
 )
@@ -27,9 +30,10 @@ from imageport.model import BLOCK_BYTES, MIB
 from imageport.progress import Event, EventKind
 from imageport.storage.memory import MemoryFile
 from imageport.workflow.facts import source_facts
-from imageport.workflow.fan_out import FanOut, Outcome, Uploaded, upload_to_many
+from imageport.workflow.fan_out import FanOut, Outcome, Uploaded, side_by_side, upload_to_many
 from imageport.workflow.place import Workplace
-from imageport.workflow.upload import upload
+from imageport.workflow.shared_source import SharedSource
+from imageport.workflow.upload import upload, upload_opened
 from tests.workflow.small_site import SmallSite
 
 NAMES = ("aws", "azure", "gcp")
@@ -306,6 +310,39 @@ def test_what_lost_the_cloud_goes_on_where_it_was_with_one_read(
     assert second.bytes_read <= 45 * BLOCK_BYTES * 1.05
     for name, uploaded in zip(NAMES, (aws, azure, gcp), strict=True):
         fleet.check(name, uploaded)
+
+
+def test_a_share_that_was_lost_is_read_once_by_those_that_try_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageport.workflow.shared_source.WINDOW_BYTES", 4 * MIB)
+    places, key, tries = fleet.places(), fleet.key(), [0, 0, 0]
+    read_at, lost = MemoryFile.read_at, threading.Event()
+
+    def losing(self: MemoryFile, offset_bytes: int, length_bytes: int) -> bytes:
+        shared = threading.current_thread().name == "read-shared"
+        if shared and offset_bytes > 16 * MIB and not lost.is_set():
+            lost.set()
+            raise ShareUnreachable("Cannot read 'gold.vhdx': the server is gone.")
+        return read_at(self, offset_bytes, length_bytes)
+
+    store = contextlib.nullcontext(fleet.site.source)
+    with SharedSource(lambda: store, "gold", 3) as source:
+
+        def work(number: int, _ending: Cancelled) -> int:
+            reader = source.readers[number]
+            while True:  # as a task does
+                tries[number] += 1
+                with contextlib.suppress(ShareUnreachable), reader.opened() as (facts, view):
+                    upload_opened(places[number], facts, view, source_key=key)
+                    return view.bytes_read_alone
+
+        monkeypatch.setattr(MemoryFile, "read_at", losing)
+        outcomes = side_by_side(NAMES, work)
+    assert lost.is_set()
+    assert tries == [2, 2, 2]
+    assert max(outcome.made or 0 for outcome in outcomes) < MIB, outcomes
+    assert source.bytes_read <= 1.2 * len(BLOCKS) * BLOCK_BYTES
 
 
 def unreachable_from(first: int, index: int) -> None:

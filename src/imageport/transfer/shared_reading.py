@@ -82,6 +82,12 @@ class SharedReading(Closable):
         with self._lock:
             return self._bytes_read
 
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether the source failed: whoever tries again needs another reading to share."""
+        with self._lock:
+            return self._error is not None
+
     def close(self) -> None:
         """End reading; views that wait get nothing more and read by themselves."""
         with self._lock:

@@ -10,6 +10,7 @@ from typing import Final
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.closable import Closable
 from imageport.errors import InputError, SourceChanged
+from imageport.formats.virtual_disk import VirtualDisk
 from imageport.transfer.shared_reading import HOLD_SECONDS, WINDOW_BYTES, SharedReading, SharedView
 from imageport.workflow.facts import SourceFacts, opened_source
 from imageport.workflow.known_digests import KnownOnce
@@ -22,7 +23,8 @@ Opened = AbstractContextManager[tuple[SourceFacts, SharedView]]
 class SourceReader:
     """What one upload sees of a shared source; the others wait for it until it has left.
 
-    An upload that is tried again opens a second time, and reads by itself then.
+    An upload that is tried again opens a second time, and reads by itself then; unless it was the
+    source that failed: that is tried again by all, and read once for them again.
     """
 
     def __init__(self, source: SharedSource, number: int) -> None:
@@ -63,8 +65,9 @@ class SharedSource(Closable):
         self._accept_lock = accept_lock
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._found: tuple[SourceFacts, SharedReading] | None = None
-        self._bytes_read = 0
+        self._facts: SourceFacts | None = None
+        self._readings: list[SharedReading] = []
+        """The last one serves; those before it ended when the source failed."""
         self.known: Final = KnownOnce()
         self.readers: Final = tuple(SourceReader(self, number) for number in range(readers))
 
@@ -72,7 +75,7 @@ class SharedSource(Closable):
     def bytes_read(self) -> int:
         """Return the bytes that were read of the vDisk, by whomever."""
         with self._lock:
-            return self._found[1].bytes_read if self._found else self._bytes_read
+            return sum(reading.bytes_read for reading in self._readings)
 
     def check_is(self, source_key: str) -> None:
         """Raise `SourceChanged` when the vDisk is not the one that preflight saw."""
@@ -91,39 +94,41 @@ class SharedSource(Closable):
     def left(self, number: int) -> None:
         """Take a reader out; for `SourceReader.leave`."""
         with self._lock:
-            if self._found is not None:
-                self._found[1].views[number].leave()
+            if self._readings:
+                self._readings[-1].views[number].leave()
 
     def close(self) -> None:
         """Close the vDisk; nobody may be reading any more."""
         with self._lock:
-            if self._found is not None:
-                self._bytes_read = self._found[1].bytes_read
-            self._found = None
+            self._facts = None
             self._stack.close()
 
     def _open(self) -> tuple[SourceFacts, SharedReading]:
         with self._lock:
-            if self._found is not None:
-                return self._found
-            if not self.readers:
-                raise InputError(f"Cannot share '{self._vdisk}': found no readers, needed one.")
-            with ExitStack() as opening:
-                store = opening.enter_context(self._open_store())
-                facts, disk = opening.enter_context(
-                    opened_source(store, self._vdisk, accept_lock=self._accept_lock)
-                )
-                reading = opening.enter_context(
-                    SharedReading(
-                        disk,
-                        len(self.readers),
-                        window_bytes=WINDOW_BYTES,
-                        hold_seconds=HOLD_SECONDS,
-                    )
-                )
-                for reader, view in zip(self.readers, reading.views, strict=True):
-                    if reader.has_left:
-                        view.leave()
-                self._stack = opening.pop_all()
-            self._found = facts, reading
-            return self._found
+            if self._facts is None:
+                self._facts = self._open_first()
+            elif self._readings[-1].has_failed:
+                self._stack.enter_context(self._share(self._readings[-1].source))
+            return self._facts, self._readings[-1]
+
+    def _open_first(self) -> SourceFacts:
+        if not self.readers:
+            raise InputError(f"Cannot share '{self._vdisk}': found no readers, needed one.")
+        with ExitStack() as opening:
+            store = opening.enter_context(self._open_store())
+            facts, disk = opening.enter_context(
+                opened_source(store, self._vdisk, accept_lock=self._accept_lock)
+            )
+            opening.enter_context(self._share(disk))
+            self._stack = opening.pop_all()
+        return facts
+
+    def _share(self, disk: VirtualDisk) -> SharedReading:
+        reading = SharedReading(
+            disk, len(self.readers), window_bytes=WINDOW_BYTES, hold_seconds=HOLD_SECONDS
+        )
+        for reader, view in zip(self.readers, reading.views, strict=True):
+            if reader.has_left:
+                view.leave()
+        self._readings.append(reading)
+        return reading
