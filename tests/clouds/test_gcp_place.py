@@ -12,9 +12,9 @@ from google.oauth2 import credentials as user_credentials
 from imageport.clouds.gcp.clients import GcpClients
 from imageport.clouds.gcp.network import RulesOfRun, isolated_rules
 from imageport.clouds.gcp.place import check_place
-from imageport.errors import InputError
+from imageport.errors import CloudRefused, InputError
 from imageport.model import GIB
-from imageport.sandbox.gcp.account import BOOT_SUBNET, ENGINE_IMAGE, PROJECT, SUBNET
+from imageport.sandbox.gcp.account import BOOT_SUBNET, ENGINE_IMAGE, NETWORK, PROJECT, SUBNET
 from tests.clouds.gcp_laboratory import GcpLab
 
 SIZE = 64 * GIB
@@ -158,6 +158,14 @@ def test_a_quota_that_is_too_small_is_named_before_anything_fails(
     assert problem in only(problems(gcp_lab))
 
 
+def test_a_stopped_machine_has_its_disk_beside_the_working_disk(gcp_lab: GcpLab):
+    gcp_lab.service.turn(quotas={"SSD_TOTAL_GB": 137})
+    assert problems(gcp_lab) == []
+    line = only(problems(gcp_lab, keep_stopped_vm=True))
+    assert "found 137, of which 0 are in use, needed 138 more" in line
+    assert "stopped machine's" in line
+
+
 def test_machines_follow_each_other_so_a_quota_for_one_is_enough(gcp_lab: GcpLab):
     gcp_lab.service.turn(quotas={"CPUS": 2, "N2_CPUS": 2, "INSTANCES": 1, "CPUS_ALL_REGIONS": 2})
     assert problems(gcp_lab) == []
@@ -234,7 +242,7 @@ def deleting(**condition: Any) -> dict[str, Any]:
         ),
         (
             [deleting(matchesPrefix=["imageport/tmp/"]), deleting(isLive=False),
-             deleting(daysSinceNoncurrentTime=3)],
+             deleting(daysSinceNoncurrentTime=3), deleting(daysSinceCustomTime=3)],
             [],
         ),
     ],
@@ -249,6 +257,49 @@ def test_lifecycle_rules_may_delete_what_is_temporary_and_nothing_that_images_ar
         assert words in line
 
 
+def test_a_key_has_to_be_just_where_the_bucket_is(gcp_lab: GcpLab):
+    """Cloud Storage takes no other, although Compute Engine takes more."""
+    for location in ("global", "europe"):
+        key = f"projects/k-1/locations/{location}/keyRings/r/cryptoKeys/k"
+        found = problems(gcp_lab, kms_key=key)
+        needed = "needed one in 'europe-west3', where the bucket is"
+        assert f"Bad kms_key: found a key in '{location}', {needed}." in found
+    gcp_lab.service.turn(bucket={"location": "EU"})
+    found = problems(gcp_lab, kms_key="projects/k-1/locations/europe/keyRings/r/cryptoKeys/k")
+    assert not [line for line in found if "where the bucket is" in line]
+
+
+def test_a_key_that_cannot_be_looked_at_may_be_good(
+    gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
+):
+    ask = gcp_lab.clients.ask
+
+    def off(service: str, method: str, path: str, **options: Any) -> dict[str, Any]:
+        if service == "cloudkms":
+            raise CloudRefused("Cannot ask: it is off.", gcp_code="SERVICE_DISABLED", status=403)
+        return ask(service, method, path, **options)
+
+    monkeypatch.setattr(gcp_lab.clients, "ask", off)
+    key = "projects/k-1/locations/europe-west3/keyRings/r/cryptoKeys/k"
+    assert problems(gcp_lab, kms_key=key) == []
+
+
+def test_a_shared_network_asks_for_tags_of_rules_before_anything_is_uploaded(
+    gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
+):
+    shared = compute_v1.Subnetwork(
+        name="machines", private_ip_google_access=True, network="projects/host-1/global/networks/n"
+    )
+    monkeypatch.setattr("imageport.clouds.gcp.place._subnet", lambda *_: shared)
+    found = problems(gcp_lab)
+    assert [line.split(":")[0] for line in found] == [
+        "Bad engine_network_tags", "Bad isolated_network_tag",
+    ]  # fmt: skip
+    assert all("'projects/host-1/global/networks/n', which is of another" in line for line in found)
+    (line,) = problems(gcp_lab, isolated_network_tag="shut", engine_network_tags=("web",))
+    assert line.startswith("Bad isolated_network_tag: found 'shut' with no rule")
+
+
 def test_an_operators_tag_has_to_isolate(gcp_lab: GcpLab, rules: RulesOfRun):
     tag = rules.tags[0]
     assert problems(gcp_lab, isolated_network_tag=tag) == []
@@ -260,10 +311,13 @@ def test_engine_machines_have_to_reach_google_without_an_external_address(
     gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
 ):
     """The emulated subnets all have access, so that one without is told to the client."""
-    without = compute_v1.Subnetwork(name="machines", private_ip_google_access=False)
-    proxies = compute_v1.Subnetwork(
-        name="proxies", private_ip_google_access=True, purpose="REGIONAL_MANAGED_PROXY"
+    without = compute_v1.Subnetwork(
+        name="machines", private_ip_google_access=False, network=NETWORK
     )
+    proxies = compute_v1.Subnetwork(
+        name="proxies", private_ip_google_access=True, purpose="REGIONAL_MANAGED_PROXY",
+        network=NETWORK,
+    )  # fmt: skip
     answers = {SUBNET: without, BOOT_SUBNET: proxies}
     monkeypatch.setattr(
         "imageport.clouds.gcp.place._subnet", lambda _account, subnet: answers[subnet]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused, ResourceGone
+
+API_OFF: Final = frozenset({"accessNotConfigured", "SERVICE_DISABLED"})
+"""What ``gcp_code`` holds when the API is not switched on in the worker's project."""
 
 Found = TypeVar("Found")
 

@@ -36,6 +36,10 @@ FIRST_PRIORITY: Final = 0
 USUAL_PRIORITY: Final = 1000
 """Of rules that name none: an operator's stricter ones come before."""
 RULE_SECONDS: Final = 300.0
+SHARED_NETWORK_HINT: Final = (
+    "Make the rules in that network's project, and name their tags in the Google Cloud target "
+    "(engine_network_tags, isolated_network_tag)."
+)
 INGRESS, EGRESS = "INGRESS", "EGRESS"
 _SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
 _NETWORK: Final = re.compile(r"projects/([^/]+)/global/networks/([^/]+)$")
@@ -97,12 +101,11 @@ class RulesOfRun:
             return
         network = network_of(self._account, self._subnet)
         project = self._account.settings.project
-        if _NETWORK.search(network) is None or f"projects/{project}/" not in network:
+        if not takes_rules(self._account, network):
             raise InputError(
                 f"Cannot make firewall rules for '{self._subnet}': its network is {network}, of "
                 f"another project than {project}.",
-                hint="Make the rules in that network's project, and name their tags in the Google "
-                "Cloud target (engine_network_tags, isolated_network_tag).",
+                hint=SHARED_NETWORK_HINT,
                 problems=["engine_network_tags or isolated_network_tag is missing"],
             )
         for rule, intent in self._rules:
@@ -124,7 +127,7 @@ class RulesOfRun:
             account,
             "compute.firewalls.create",
             self._id(intent),
-            lambda: account.clients.firewalls.insert_unary(request),
+            lambda id_: account.clients.firewalls.insert_unary(request | {"request_id": id_}),
             deadline_seconds=RULE_SECONDS,
         )
         account.record(intent, self._id(intent))
@@ -206,6 +209,12 @@ def network_of(account: GcpAccount, subnet: str) -> str:
 
     network = retried(ask)
     return network[network.find("projects/") :]
+
+
+def takes_rules(account: GcpAccount, network: str) -> bool:
+    """Tell whether rules are made in a network: only where it is the project's own."""
+    found = _NETWORK.search(network)
+    return found is not None and found[1] == account.settings.project
 
 
 def require_isolation(account: GcpAccount) -> None:

@@ -18,6 +18,7 @@ from google.cloud import compute_v1
 from imageport.cloud import PermissionGap
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.lookups import API_OFF
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.signing import account_at_google
 from imageport.clouds.waiting import retried
@@ -31,7 +32,6 @@ PREFLIGHT: Final = "preflight"
 """What is needed for nothing else is optional: a run works without it and looks at less."""
 SELF_TEST: Final = "cloudresourcemanager.googleapis.com"
 """Not a permission but an API: it has to be on in the project for the project to be asked."""
-API_OFF: Final = frozenset({"accessNotConfigured", "SERVICE_DISABLED"})
 MOST_AT_ONCE: Final = 100
 """Permissions of one testIamPermissions request."""
 _SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")

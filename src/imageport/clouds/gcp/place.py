@@ -12,14 +12,14 @@ from google.cloud import compute_v1
 
 from imageport.cloud import PlaceProblem
 from imageport.clouds.gcp.account import GcpAccount
-from imageport.clouds.gcp.lookups import look_up
-from imageport.clouds.gcp.network import isolation_gaps
+from imageport.clouds.gcp.lookups import API_OFF, look_up
+from imageport.clouds.gcp.network import SHARED_NETWORK_HINT, isolation_gaps, takes_rules
 from imageport.clouds.gcp.place_bucket import check_bucket, covers
 from imageport.clouds.gcp.place_machines import check_disk_type, check_machines
 from imageport.clouds.gcp.quotas import check_quotas
 from imageport.clouds.gcp.signing import account_at_google
 from imageport.clouds.place_checks import PlaceCheck, problems_of
-from imageport.errors import InputError
+from imageport.errors import CloudRefused, InputError
 from imageport.model import GIB
 
 LARGEST_DISK_GIB: Final = 64 * 1024
@@ -58,6 +58,7 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
         # Nothing is in a zone that is not there.
         *(() if zone else of_zone),
         lambda: _subnets(account),
+        lambda: _rules(account),
         lambda: _isolation(account),
         lambda: _engine_image(account),
         lambda: check_bucket(account),
@@ -142,6 +143,22 @@ def _subnet(account: GcpAccount, subnet: str) -> Any | None:
     )
 
 
+def _rules(account: GcpAccount) -> Problems:
+    """Where the rules of a shared network are the operator's, machines need to know their tags."""
+    settings = account.settings
+    needing = {
+        "engine_network_tags": settings.subnet,
+        "isolated_network_tag": settings.boot_subnet or settings.subnet,
+    }
+    for setting, subnet in needing.items():
+        found = None if getattr(settings, setting) else _subnet(account, subnet)
+        if found is not None and not takes_rules(account, found.network):
+            yield PlaceProblem(
+                setting, "none", f"tags of rules in '{found.network}', which is of another project",
+                SHARED_NETWORK_HINT,
+            )  # fmt: skip
+
+
 def _isolation(account: GcpAccount) -> Problems:
     """The operator's own rules let nothing in, and out only what they name."""
     settings = account.settings
@@ -194,11 +211,16 @@ def _key(account: GcpAccount) -> Problems:
         needed = f"one in '{settings.region}', in its continent or global"
         yield PlaceProblem("kms_key", f"a key in '{parts[1]}'", needed)
     path = settings.kms_key.partition("/cryptoKeyVersions/")[0]
-    key = look_up(
-        "cloudkms.cryptoKeys.get",
-        settings.kms_key,
-        lambda: account.clients.ask("cloudkms", "GET", f"/v1/{path}"),
-    )
+    try:
+        key = look_up(
+            "cloudkms.cryptoKeys.get",
+            settings.kms_key,
+            lambda: account.clients.ask("cloudkms", "GET", f"/v1/{path}"),
+        )
+    except CloudRefused as error:
+        if error.fields.get("gcp_code") in API_OFF:
+            return  # keys of another project are used without it, and cannot be looked at
+        raise
     if key is None:
         yield PlaceProblem("kms_key", f"no '{path}'", "a key of Cloud KMS")
         return

@@ -23,6 +23,10 @@ LASTING: Final = {
     "uploads": "what lies there keeps the blocks of uploads that go on for days",
 }
 """Folders of a site where no rule of the bucket may delete, and why."""
+_OF_OTHERS: Final = frozenset(
+    {"daysSinceNoncurrentTime", "noncurrentTimeBefore", "daysSinceCustomTime", "customTimeBefore"}
+)
+"""Conditions that hold for old versions, or where somebody gave an object a time of its own."""
 _AROUND: Final = {"us": ("us",), "eu": ("europe",), "europe": ("europe",), "asia": ("asia",)}
 """Locations that are continents, and how the names of their regions begin."""
 
@@ -46,6 +50,7 @@ def check_bucket(account: GcpAccount) -> Problems:
         )  # fmt: skip
         return
     yield from _place(settings, bucket)
+    yield from _key(settings, bucket)
     yield from _kind(bucket)
     yield from _keeping(bucket)
     yield from _lifecycle(settings, bucket)
@@ -65,6 +70,15 @@ def _place(settings: GcpSettings, bucket: Json) -> Problems:
         found = f"'{settings.bucket}' in '{', '.join(locations).lower()}'"
         hint = "Images are made of its objects: from another region that is slow, and costs."
         yield PlaceProblem("bucket", found, f"one in '{settings.region}'", hint)
+
+
+def _key(settings: GcpSettings, bucket: Json) -> Problems:
+    """Images take keys of their region, its continent or ``global``; objects of their place."""
+    location = settings.kms_key.partition("/locations/")[2].partition("/")[0]
+    place = str(bucket.get("location", location)).lower()
+    if location not in {place, *_AROUND.get(place, ())} and covers(location, settings.region):
+        needed = f"one in '{place}', where the bucket is"
+        yield PlaceProblem("kms_key", f"a key in '{location}'", needed)
 
 
 def _kind(bucket: Json) -> Problems:
@@ -122,7 +136,7 @@ def _deletes(rule: Json, key: str) -> bool:
     condition: Json = rule.get("condition") or {}
     if condition.get("isLive") is False or "numNewerVersions" in condition:
         return False
-    if {"daysSinceNoncurrentTime", "noncurrentTimeBefore"} & set(condition):
+    if _OF_OTHERS & set(condition):
         return False
     classes = condition.get("matchesStorageClass") or [STANDARD]
     prefixes, suffixes = condition.get("matchesPrefix"), condition.get("matchesSuffix")

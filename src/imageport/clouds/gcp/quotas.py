@@ -13,6 +13,8 @@ from imageport.cloud import PlaceProblem
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.gcp.machine_series import cpu_quotas, disk_quota
+from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.stopped_machine import BLANK_GIB
 from imageport.clouds.waiting import retried
 from imageport.model import GIB
 
@@ -57,9 +59,8 @@ def check_quotas(
         *_cpu_shortages(region, machines),
         *_short(region, "INSTANCES", 1, "one machine at a time"),
     ]
-    of_disks = disk_quota(settings.disk_type)
-    gib = -(-size_bytes // GIB) + ENGINE_DISK_GIB
-    found += _short(region, of_disks, gib, f"the working disk and the engine's ({gib} GiB)")
+    gib, what = _disks(settings, size_bytes)
+    found += _short(region, disk_quota(settings.disk_type), gib, what)
     project = _project_quotas(account)
     found += _short(project, "IMAGES", IMAGES_OF_A_RUN, "what is uploaded and what is prepared")
     if not (settings.engine_network_tags and settings.isolated_network_tag):
@@ -67,6 +68,17 @@ def check_quotas(
     most = max((vcpus for _, vcpus in machines.values()), default=0)
     found += _short(project, "CPUS_ALL_REGIONS", most, "the largest machine")
     yield from found
+
+
+def _disks(settings: GcpSettings, size_bytes: int) -> tuple[int, str]:
+    """Return how many GiB a run's disks have at most at a time, and whose they are."""
+    gib = -(-size_bytes // GIB)
+    if settings.keep_stopped_vm:
+        # The working disk is deleted last.
+        total, whose = 2 * gib + BLANK_GIB, "the working disk and the stopped machine's"
+    else:
+        total, whose = gib + ENGINE_DISK_GIB, "the working disk and the engine's"
+    return total, f"{whose} ({total} GiB)"
 
 
 def _cpu_shortages(
