@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,10 @@ def test_knobs_that_do_not_exist_turn_nothing(tmp_path: Path, body: bytes):
     emulated = Emulated(tmp_path / "machines")
     assert emulated.ask("POST", "knobs", body)[0] == "400 Bad Request"
     assert emulated.knobs == Knobs()
+
+
+def test_a_counted_fault_is_used_up_once_however_many_ask_for_it():
+    knobs = Knobs(lost_answers=500)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: knobs.take("lost_answers"), range(2000)))
+    assert (taken.count(True), knobs.lost_answers) == (500, 0)

@@ -1,9 +1,25 @@
-"""How emulated clouds limit the rate of calls."""
+"""How emulated clouds limit the rate of calls, and which of them fail."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+
+
+class Chance:
+    """Decides which requests fail; the same seed and order of requests give the same faults."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self._lock = threading.Lock()
+
+    def strikes(self, rate: float) -> bool:
+        """Tell whether this request is one of the share ``rate``."""
+        if rate <= 0:
+            return False
+        with self._lock:
+            return self._random.random() < rate
 
 
 class Rate:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
+
+_COUNTING: Final = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -18,6 +21,15 @@ class Turnable:
             raise ValueError(f"Bad knobs: found {', '.join(sorted(unknown))}, needed known ones.")
         for name, value in changes.items():
             setattr(self, name, value)
+
+    def take(self, name: str) -> bool:
+        """Use up one of a knob that counts faults, from any thread; False when none is left."""
+        with _COUNTING:
+            left = int(getattr(self, name))
+            if left <= 0:
+                return False
+            setattr(self, name, left - 1)
+            return True
 
     def to_json(self) -> str:
         """Return all knobs as one JSON document."""

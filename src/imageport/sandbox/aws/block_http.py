@@ -95,8 +95,9 @@ class BlockHttp:
         environ: dict[str, Any],
         request: tuple[str, bytes],
     ) -> BlockAnswer:
-        strikes = self._emulator.faults.strikes()
-        if strikes and not self._emulator.faults.after_the_fact():
+        chance = self._emulator.chance
+        strikes = chance.strikes(self._emulator.knobs.fault_rate)
+        if strikes and not chance.strikes(0.5):
             raise ServerFailed("An internal error occurred.")
         answer = self._carry_out(action, match.groups(), environ, request)
         if strikes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from imageport.errors import EngineFailed
 from imageport.sandbox.aws.call_record import CallRecord, Scope
 from imageport.sandbox.aws.iam_policy import Check, is_allowed
-from imageport.sandbox.aws.knobs import Faults, Knobs
+from imageport.sandbox.aws.knobs import Knobs
 from imageport.sandbox.aws.snapshot_store import SnapshotStore
+from imageport.sandbox.faults import Chance
 from imageport.sandbox.machines.hypervisor import Hypervisor
 from imageport.sandbox.machines.left_mounts import clear_folder
 
@@ -32,7 +33,7 @@ class Emulator:
     def __init__(self, root: Path, knobs: Knobs) -> None:
         self.root = root
         self.knobs = knobs
-        self.faults = Faults(knobs)
+        self.chance = Chance(knobs.seed)
         self.calls = CallRecord()
         self.snapshots = SnapshotStore(root / "snapshots", knobs)
         self.volumes = root / "volumes"

@@ -100,7 +100,7 @@ class HttpFront:
         if service == "ec2" and not self._control_rate.allows(self._emulator.knobs.control_rps):
             text = "Request limit exceeded."
             return 503, _EC2_ERROR.format(code="RequestLimitExceeded", message=text), XML
-        if not self._emulator.faults.strikes():
+        if not self._emulator.chance.strikes(self._emulator.knobs.fault_rate):
             return None
         if service == "ec2":
             return 500, _EC2_ERROR.format(code="InternalError", message="An internal error"), XML

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,24 +41,3 @@ class Knobs(Turnable):
     """Machine types that no zone of the region offers."""
     boot_command: list[str] = field(default_factory=list)
     """Program that stands in for firmware and guest; empty runs the real ones."""
-
-
-class Faults:
-    """Decides which requests fail; the same seed and order of requests give the same faults."""
-
-    def __init__(self, knobs: Knobs) -> None:
-        self._knobs = knobs
-        self._random = random.Random(knobs.seed)  # noqa: S311 - repeatable on purpose
-        self._lock = threading.Lock()
-
-    def strikes(self) -> bool:
-        """Tell whether this request fails."""
-        if self._knobs.fault_rate <= 0:
-            return False
-        with self._lock:
-            return self._random.random() < self._knobs.fault_rate
-
-    def after_the_fact(self) -> bool:
-        """Tell whether a failing request has been carried out and only its answer is lost."""
-        with self._lock:
-            return self._random.random() < 0.5

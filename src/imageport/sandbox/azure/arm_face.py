@@ -18,9 +18,8 @@ from imageport.sandbox.azure.arm_errors import ArmError, forbidden
 from imageport.sandbox.azure.arm_messages import ArmAnswer, ArmRequest
 from imageport.sandbox.azure.arm_router import Match, find_route, is_known
 from imageport.sandbox.azure.arm_versions import check_version
-from imageport.sandbox.azure.disk_knobs import Chance
 from imageport.sandbox.azure.emulator import Emulator, is_denied, said_by_arm
-from imageport.sandbox.faults import Rate
+from imageport.sandbox.faults import Chance, Rate
 
 Headers = list[tuple[str, str]]
 _PROVIDER = re.compile(r"/providers/([^/]+)/([^/]+)", re.IGNORECASE)
@@ -92,11 +91,8 @@ class ArmFace:
             raise _failure()
 
     def _lose_answer(self, method: str) -> None:
-        with self._emulator.lock:
-            if method == "GET" or self._emulator.knobs.lost_answers <= 0:
-                return
-            self._emulator.knobs.lost_answers -= 1
-        raise _failure()
+        if method != "GET" and self._emulator.knobs.take("lost_answers"):
+            raise _failure()
 
     def _headers(self, request: ArmRequest, answer: ArmAnswer) -> Headers:
         operation = answer.operation

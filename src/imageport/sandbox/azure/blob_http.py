@@ -23,7 +23,8 @@ from imageport.sandbox.azure.blob_delegation import delegation_key
 from imageport.sandbox.azure.blob_reads import container_properties, get_blob, list_blobs
 from imageport.sandbox.azure.blob_store import BlobStore
 from imageport.sandbox.azure.blob_writes import WRITES, Place, delete_blob
-from imageport.sandbox.azure.disk_knobs import Chance, DataKnobs, Record, no_record, storage_clock
+from imageport.sandbox.azure.disk_knobs import DataKnobs, Record, no_record, storage_clock
+from imageport.sandbox.faults import Chance
 
 _BLOB_NEEDS = {
     "GET": Need(blob_access.READ, "r"),

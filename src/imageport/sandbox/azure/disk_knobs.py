@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -36,21 +35,6 @@ def no_record(_action: str) -> None:
 def storage_clock(knobs: DataKnobs) -> float:
     """Return the storage servers' time: behind that of ARM and of clients by the skew."""
     return time.time() - knobs.clock_skew_seconds
-
-
-class Chance:
-    """Decides which requests fail; the same seed and order of requests give the same faults."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
-        self._lock = threading.Lock()
-
-    def strikes(self, rate: float) -> bool:
-        """Tell whether this request is one of the share ``rate``."""
-        if rate <= 0:
-            return False
-        with self._lock:
-            return self._random.random() < rate
 
 
 class ByteRate:

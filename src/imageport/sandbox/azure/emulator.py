@@ -51,8 +51,7 @@ class Emulator:
         """
 
         def end() -> dict[str, Any] | None:
-            if self.knobs.failed_operations > 0:
-                self.knobs.failed_operations -= 1
+            if self.knobs.take("failed_operations"):
                 text = "An internal execution error occurred. Please retry later."
                 raise ArmError(500, "InternalExecutionError", text)
             return said_by_arm(finish)

@@ -18,7 +18,7 @@ from imageport.sandbox.azure.blob_answers import (
     server_failed,
     timed_out,
 )
-from imageport.sandbox.azure.disk_knobs import Chance, DataKnobs
+from imageport.sandbox.azure.disk_knobs import DataKnobs
 from imageport.sandbox.azure.disk_store import DiskStore
 from imageport.sandbox.azure.disk_stored import StoredDisk
 from imageport.sandbox.azure.page_access import PageAccess
@@ -31,6 +31,7 @@ from imageport.sandbox.azure.page_reads import (
     read_length,
 )
 from imageport.sandbox.azure.page_writes import put_page, write_length
+from imageport.sandbox.faults import Chance
 
 _CHUNK_BYTES = 4 * MIB
 

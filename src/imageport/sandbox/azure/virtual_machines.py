@@ -125,8 +125,7 @@ def _create(emulator: Emulator, machine: Json) -> ArmAnswer:
 
 
 def _allocate(emulator: Emulator, machine: Json) -> None:
-    if emulator.knobs.no_capacity > 0:
-        emulator.knobs.no_capacity -= 1
+    if emulator.knobs.take("no_capacity"):
         text = (
             "Allocation failed. We do not have sufficient capacity for the requested VM size in "
             "this region. Read more about improving likelihood of allocation success at "

@@ -93,8 +93,7 @@ class Compute:
 
     def _failing(self, finish: Callable[[], None]) -> Callable[[], None]:
         def end() -> None:
-            if self.knobs.failed_operations > 0:
-                self.knobs.failed_operations -= 1
+            if self.knobs.take("failed_operations"):
                 text = "Internal error. Please try again or contact Google Support."
                 raise OperationFailure(500, "INTERNAL_ERROR", text)
             finish()

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from collections.abc import Iterable
 from typing import Any, Final
 
-from imageport.sandbox.faults import Rate
+from imageport.sandbox.faults import Chance, Rate
 from imageport.sandbox.gcp.account import PROJECT, REGION, SERVICE_ACCOUNT
 from imageport.sandbox.gcp.emulator import Emulator
 from imageport.sandbox.gcp.gce_bodies import read_request
@@ -44,7 +43,7 @@ class GceFace:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
         self._rate = Rate()
-        self._random = random.Random(emulator.knobs.seed)  # noqa: S311 - repeatable on purpose
+        self._chance = Chance(emulator.knobs.seed)
         self._compute = Compute(emulator)
         make_given(self._compute)
         take_up(self._compute)
@@ -75,8 +74,8 @@ class GceFace:
         if not self._rate.allows(knobs.compute_requests_per_second):
             text = "Quota exceeded for quota metric 'Queries' of service 'compute.googleapis.com'."
             raise GceRefusal(403, "rateLimitExceeded", text)
-        strikes = self._strikes(knobs.fault_rate)
-        if strikes and self._strikes(0.5):
+        strikes = self._chance.strikes(knobs.fault_rate)
+        if strikes and self._chance.strikes(0.5):
             raise unavailable()
         body = _document(data)
         changes = method != "GET" and not path.endswith(("/wait", "estIamPermissions"))
@@ -87,7 +86,7 @@ class GceFace:
             query = environ.get("QUERY_STRING", "")
             place = path.removeprefix(COMPUTE)
             document = self._carry_out((method, place, query), body, caller)
-        if strikes or (changes and self._loses()):
+        if strikes or (changes and knobs.take("lost_answers")):
             raise unavailable()  # carried out, and yet the client is told that it failed
         return document
 
@@ -150,19 +149,6 @@ class GceFace:
             # A token that was restricted to a bucket, or of an identity without a role here.
             raise forbidden("compute.projects.get", f"projects/{PROJECT}")
         return caller
-
-    def _strikes(self, rate: float) -> bool:
-        if rate <= 0:
-            return False
-        with self._emulator.lock:
-            return self._random.random() < rate
-
-    def _loses(self) -> bool:
-        with self._emulator.lock:
-            if self._emulator.knobs.lost_answers <= 0:
-                return False
-            self._emulator.knobs.lost_answers -= 1
-            return True
 
 
 def _document(data: bytes) -> Any:

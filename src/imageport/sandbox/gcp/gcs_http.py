@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from imageport.model import MIB
-from imageport.sandbox.faults import Rate
+from imageport.sandbox.faults import Chance, Rate
 from imageport.sandbox.gcp.account import SERVICE_ACCOUNT
 from imageport.sandbox.gcp.emulator import Emulator
 from imageport.sandbox.gcp.gcs_access import Access, bearer
@@ -38,8 +37,7 @@ class GcsHttp:
         self._emulator = emulator
         self._rate = Rate()
         self._link = _Link(emulator)
-        self._random = random.Random(emulator.knobs.seed)  # noqa: S311 - repeatable on purpose
-        self._lock = threading.Lock()
+        self._chance = Chance(emulator.knobs.seed)
         sessions = Sessions(emulator.root / "sessions", emulator.objects, self._link)
         sessions.take_up(self._access(_account()), time.time())
         self._json = JsonFace(emulator.objects, sessions, self._link)
@@ -62,11 +60,12 @@ class GcsHttp:
         if not self._rate.allows(knobs.requests_per_second):
             text = "The rate of requests is too high. Please reduce your request rate."
             raise GcsRefusal(429, "rateLimitExceeded", text)
-        strikes = self._strikes(knobs.fault_rate)
-        if strikes and self._strikes(0.5):
+        strikes = self._chance.strikes(knobs.fault_rate)
+        if strikes and self._chance.strikes(0.5):
             raise unavailable()
         answer = self._carry_out(request)
-        if strikes or self._takes("lost_answers", wanted=request.method not in {"GET", "HEAD"}):
+        changes = request.method not in {"GET", "HEAD"}
+        if strikes or (changes and knobs.take("lost_answers")):
             _close(answer)
             raise unavailable()  # carried out, and yet the client is told that it failed
         if answer.stream is not None:
@@ -91,25 +90,11 @@ class GcsHttp:
     def _access(self, caller: Caller) -> Access:
         return Access(caller, self._emulator.knobs, self._emulator.calls)
 
-    def _strikes(self, rate: float) -> bool:
-        if rate <= 0:
-            return False
-        with self._lock:
-            return self._random.random() < rate
-
-    def _takes(self, knob: str, *, wanted: bool = True) -> bool:
-        """Use up one of a number of faults."""
-        with self._lock:
-            left = int(getattr(self._emulator.knobs, knob))
-            if not wanted or left <= 0:
-                return False
-            setattr(self._emulator.knobs, knob, left - 1)
-            return True
-
     def _spoilt(self, stream: Iterable[bytes]) -> Iterable[bytes]:
-        if self._takes("corrupted_answers"):
+        knobs = self._emulator.knobs
+        if knobs.take("corrupted_answers"):
             return _corrupted(stream)
-        if self._takes("truncated_answers"):
+        if knobs.take("truncated_answers"):
             return _truncated(stream)
         return stream
 

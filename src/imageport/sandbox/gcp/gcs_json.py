@@ -89,8 +89,7 @@ class JsonFace:
         """Answer a request to a resumable session, for which its URL is enough."""
         _check_query(request, "session")
         id_ = request.query["upload_id"]
-        if access.knobs.lost_sessions > 0:
-            access.knobs.lost_sessions -= 1
+        if access.knobs.take("lost_sessions"):
             self._sessions.lose(id_)
             raise GcsRefusal(410, "gone", "The upload session is gone.")
         if request.method == "DELETE":

@@ -155,10 +155,8 @@ class Sessions:
             )
             raise bad_request(text)
         _discard(request, session.persisted - chunk.first)
-        knobs = session.access.knobs
         most = end
-        if knobs.short_persists > 0:
-            knobs.short_persists -= 1
+        if session.access.knobs.take("short_persists"):
             most = session.persisted + CHUNK_BYTES
         self._append(session, request, most)
 
