@@ -8,9 +8,16 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from google.auth import aws, compute_engine, identity_pool, impersonated_credentials
+from google.auth import (
+    aws,
+    compute_engine,
+    external_account_authorized_user,
+    identity_pool,
+    impersonated_credentials,
+)
 from google.auth.exceptions import TransportError
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
@@ -47,6 +54,21 @@ USER: dict[str, Any] = {
     "client_id": "c",
     "client_secret": "5ecre7",
     "refresh_token": "5ecre7",
+}
+
+WORKFORCE: dict[str, Any] = {
+    "type": "external_account_authorized_user",
+    "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/x",
+    "token_url": "https://sts.googleapis.com/v1/oauthtoken",
+    "client_id": "c",
+    "client_secret": "5ecre7",
+    "refresh_token": "5ecre7",
+}
+IMPERSONATION: dict[str, Any] = {
+    "type": "impersonated_service_account",
+    "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/"
+    "projects/-/serviceAccounts/a@b.iam.gserviceaccount.com:generateAccessToken",
+    "source_credentials": USER,
 }
 
 
@@ -104,15 +126,8 @@ def test_a_key_and_a_federation_open_the_bucket(gcp_lab: GcpLab):
             aws.Credentials,
         ),
         (USER, user_credentials.Credentials),
-        (
-            {
-                "type": "impersonated_service_account",
-                "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/"
-                "projects/-/serviceAccounts/a@b.iam.gserviceaccount.com:generateAccessToken",
-                "source_credentials": USER,
-            },
-            impersonated_credentials.Credentials,
-        ),
+        (WORKFORCE, external_account_authorized_user.Credentials),
+        (IMPERSONATION, impersonated_credentials.Credentials),
     ],
 )
 def test_each_kind_of_file_has_its_credentials(
@@ -133,6 +148,12 @@ def test_each_kind_of_file_has_its_credentials(
         ),
         ('{"type": "authorized_user", "refresh_token": "5ecre7"}', "incomplete"),
         (json.dumps(FEDERATION | {"token_url": "http://sts.example.com"}), "without https"),
+        (json.dumps(IMPERSONATION | {"source_credentials": BROKEN_KEY}), "whole service_account"),
+        (json.dumps(IMPERSONATION | {"source_credentials": {}}), "found type 'None'"),
+        (
+            json.dumps(IMPERSONATION | {"service_account_impersonation_url": "https://x/5ecre7"}),
+            "whole impersonated_service_account",
+        ),
     ],
 )
 def test_a_file_that_is_none_says_what_it_is_and_shows_nothing_of_it(
@@ -151,7 +172,49 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
         credentials_from_file(tmp_path / "nothing.json", settings())
 
 
-def test_token_services_are_asked_at_the_private_endpoint():
+class Nobody:
+    """A transport that reaches nothing, and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+
+    def __call__(self, url: str, **_: Any) -> Any:
+        self.hosts.append(str(urlsplit(url).hostname))
+        raise TransportError("no route")
+
+
+@pytest.mark.parametrize(
+    ("document", "service"),
+    [
+        (USER, "oauth2"),
+        (WORKFORCE, "sts"),
+        (IMPERSONATION, "oauth2"),
+        (IMPERSONATION | {"source_credentials": WORKFORCE}, "sts"),
+    ],
+)
+def test_token_services_are_asked_at_the_private_endpoint(document: dict[str, Any], service: str):
+    nobody = Nobody()
+    private = settings(private_service_connect="workers")
+    credentials: Any = credentials_from_info(document, private)
+    with pytest.raises(TransportError):
+        credentials.refresh(nobody)
+    assert set(nobody.hosts) == {f"{service}-workers.p.googleapis.com"}
+
+
+def test_an_account_is_impersonated_at_the_private_endpoint(monkeypatch: pytest.MonkeyPatch):
+    private = settings(private_service_connect="workers")
+    credentials: Any = credentials_from_info(IMPERSONATION, private)
+    monkeypatch.setattr(
+        user_credentials.Credentials, "refresh", lambda self, _: setattr(self, "token", "5ecre7")
+    )
+    nobody = Nobody()
+    with pytest.raises(TransportError):
+        credentials.refresh(nobody)
+    assert set(nobody.hosts) == {"iamcredentials-workers.p.googleapis.com"}
+    assert credentials.service_account_email == "a@b.iam.gserviceaccount.com"
+
+
+def test_federation_is_exchanged_at_the_private_endpoint():
     credentials: Any = credentials_from_info(
         FEDERATION, settings(private_service_connect="workers")
     )
