@@ -35,6 +35,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "too small for its type": ({"type_": f"{TYPES}/hyperdisk-balanced", "size_gb": 3},
         400, "invalid", "from 4 to"),
     "too large": ({"size_gb": 70_000}, 400, "invalid", "65536"),
+    "architecture": ({"architecture": "MIPS"}, 400, "invalid", "X86_64, ARM64"),
     "no image": ({"source_image": "global/images/none"}, 404, "notFound", "global/images/none"),
     "no family": ({"source_image": "global/images/family/none"}, 404, "notFound", "family/none"),
     "key": ({"disk_encryption_key": {"kms_key_name": "k"}}, 400, "invalid", "useToEncrypt"),
@@ -57,6 +58,21 @@ def test_a_family_stands_for_its_newest_image(gce: GceLab):
     found = gce.ask("Disks", "get", disk=path.rsplit("/", 1)[-1])
     assert found.size_gb == 10
     assert found.source_image.endswith("debian-cloud/global/images/debian-12-bookworm-v20251111")
+
+
+def test_a_disk_larger_than_its_image_is_made_with_a_warning(gce: GceLab):
+    body = {"name": gce.name("disk"), "source_image": ENGINE_IMAGE, "size_gb": 20}
+    done = gce.made("Disks", "insert", disk_resource=body)
+    assert [item.code for item in done.warnings] == ["DISK_SIZE_LARGER_THAN_IMAGE_SIZE"]
+    fitting = body | {"name": gce.name("disk"), "size_gb": 10}
+    assert not gce.made("Disks", "insert", disk_resource=fitting).warnings
+
+
+def test_labels_need_a_permission_of_their_own(gce: GceLab):
+    gce.knobs.denied = ["compute.disks.setLabels"]
+    body = {"name": gce.name("disk"), "size_gb": 1, "labels": {"team": "desktop"}}
+    with refused(403, "forbidden", f"disks/{body['name']}"):
+        gce.ask("Disks", "insert", disk_resource=body)
 
 
 def test_a_name_is_taken_once(gce: GceLab):

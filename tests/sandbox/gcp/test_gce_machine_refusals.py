@@ -83,6 +83,8 @@ REFUSED: dict[str, Case] = {
     "tag": ({"tags": {"items": ["A_b"]}}, 400, "invalid", "network tag"),
     "metadata twice": ({"metadata": {"items": [{"key": "a", "value": "1"}] * 2}},
         400, "invalid", "unique"),
+    "a metadata key that is none": ({"metadata": {"items": [{"key": "a b", "value": "1"}]}},
+        400, "invalid", "regex"),
     "metadata too large": ({"metadata": {"items": [{"key": "a", "value": "x" * 262145}]}},
         400, "invalid", "262144"),
     "a run too short": (limited(max_run_duration={"seconds": 29}), 400, "invalid", "from 30"),

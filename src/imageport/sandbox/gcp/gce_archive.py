@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from imageport.model import GIB, MIB
+from imageport.sandbox.gcp.gce_machine_types import LARGEST_DISK_GIB
 from imageport.sandbox.gcp.gce_messages import OperationFailure
 
 MEMBER: Final = "disk.raw"
+INVALID: Final = "INVALID_IMAGE_FILE"
 _RECORD: Final = 512
 _MAGIC: Final = b"ustar  \0"
 """At offset 257 of a header in GNU's old format."""
@@ -67,16 +69,21 @@ def unpack(archive: BinaryIO, disk: Path) -> int:
 def _unpack_tar(stream: BinaryIO, part: Path) -> int:
     first = stream.read(_RECORD)
     kind = first[156:157]
-    if first[:100].rstrip(b"\0") != MEMBER.encode() or kind not in (*_PLAIN, _SPARSE):
-        raise _bad(f"its first member is no file named {MEMBER}")
     if first[257:265] != _MAGIC:
-        raise _bad("it is not in GNU's old format (--format=oldgnu)")
+        text = "The tar archive format is not supported. Supported formats are: GNU and OLDGNU."
+        raise OperationFailure(400, INVALID, text)
+    name = first[:100].rstrip(b"\0").decode(errors="replace")
+    if name != MEMBER or kind not in (*_PLAIN, _SPARSE):
+        text = f"The file inside the tar archive was named '{name}'. It should be named '{MEMBER}'."
+        raise OperationFailure(400, INVALID, text)
     with tarfile.open(fileobj=_Rest(first, stream), mode="r|", bufsize=_CHUNK) as tar:
         member = tar.next()
         if member is None or member.name != MEMBER:
             raise _bad(f"its first member is no file named {MEMBER}")
         if member.size % GIB or not member.size:
             raise _bad(f"the size of {MEMBER}, {member.size} bytes, is no whole number of GiB")
+        if member.size > LARGEST_DISK_GIB * GIB:
+            raise _bad(f"the size of {MEMBER}, {member.size} bytes, is beyond that of any disk")
         pieces = _pieces(tar, member)
         with part.open("xb") as file:
             file.truncate(member.size)
@@ -141,6 +148,4 @@ def _read(stream: BinaryIO, length: int) -> bytes:
 
 
 def _bad(text: str) -> OperationFailure:
-    return OperationFailure(
-        400, "INVALID_IMAGE_FILE", f"The tar archive is not a valid image: {text}."
-    )
+    return OperationFailure(400, INVALID, f"The tar archive is not a valid image: {text}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -67,8 +68,7 @@ class Compute:
         operation = Operation(
             place, kind, path, target_id, request.user, request.fields.get("requestId", "")
         )
-        finish = self._failing(work.finish)
-        changed = Work(finish, work.failed, work.before)
+        changed = replace(work, finish=self._failing(work.finish))
         return self.operations.run(operation, self.knobs.state_seconds, changed)
 
     def again(self, request: GceRequest, kind: str, path: str) -> Operation | None:

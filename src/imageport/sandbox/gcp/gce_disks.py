@@ -21,6 +21,7 @@ from imageport.sandbox.gcp.gce_messages import (
     not_ready,
 )
 from imageport.sandbox.gcp.gce_names import (
+    check_architecture,
     check_described,
     check_name,
     link,
@@ -56,6 +57,9 @@ def new_disk(compute: Compute, path: str, body: Json) -> tuple[Json, Work]:
         text = f"The sandbox makes no disks with {', '.join(sorted(unknown))}."
         raise GceRefusal(400, "invalid", text)
     check_described(body)
+    check_architecture(body)
+    if body.get("labels"):
+        compute.check("compute.disks.setLabels", path)
     kind = _check_type(body)
     if compute.table.get(path) is not None:
         raise already_exists(path)
@@ -88,7 +92,8 @@ def new_disk(compute: Compute, path: str, body: Json) -> tuple[Json, Work]:
         "architecture": image["architecture"],
     }
     origin, target = compute.file(image), compute.file(disk)
-    return disk, Work(finish, failed, lambda: copy_bytes(origin, target))
+    warnings = _size_warnings(int(disk["sizeGb"]), int(image["diskSizeGb"]))
+    return disk, Work(finish, failed, lambda: copy_bytes(origin, target), warnings)
 
 
 def get(compute: Compute, request: GceRequest) -> Json:
@@ -182,6 +187,18 @@ def _check_size(body: Json, kind: str, image: Json | None) -> int:
         text = f"Disk size has to be from {least} to {LARGEST_DISK_GIB} GB for {kind}."
         raise invalid("resource.sizeGb", asked, text)
     return asked
+
+
+def _size_warnings(size_gib: int, image_gib: int) -> tuple[Json, ...]:
+    """Return what Google says beside the success of an operation: no reason to give up."""
+    if size_gib == image_gib:
+        return ()
+    text = (
+        f"Disk size: '{size_gib} GB' is larger than image size: '{image_gib} GB'. You might need "
+        "to resize the root repartition manually if the operating system does not support "
+        "automatic resizing."
+    )
+    return ({"code": "DISK_SIZE_LARGER_THAN_IMAGE_SIZE", "message": text},)
 
 
 def _zone_of(path: str) -> str:

@@ -26,7 +26,13 @@ from imageport.sandbox.gcp.gce_messages import (
     not_ready,
     required,
 )
-from imageport.sandbox.gcp.gce_names import check_described, check_name, link, path_of
+from imageport.sandbox.gcp.gce_names import (
+    check_architecture,
+    check_described,
+    check_name,
+    link,
+    path_of,
+)
 from imageport.sandbox.gcp.gce_operations import Work
 from imageport.sandbox.gcp.gce_quotas import check_quota
 from imageport.sandbox.gcp.gce_table import PRIVATE, shown
@@ -37,6 +43,7 @@ MULTI_REGIONS: Final = ("eu", "us", "asia")
 _OBJECT: Final = re.compile(r"https://storage\.googleapis\.com/([^/]+)/(.+)")
 _KEPT: Final = ("description", "family", "labels", "architecture")
 """Members of a body that a new image simply has."""
+_MORE: Final = ("name", "guestOsFeatures", "storageLocations", "imageEncryptionKey")
 
 
 def images_path(project: str) -> str:
@@ -51,7 +58,7 @@ def insert(compute: Compute, request: GceRequest) -> Json:
     before = compute.again(request, "insert", path)
     if before is not None:
         return before.document()
-    check_described(body)
+    _check_members(compute, path, body)
     features = check_features(body)
     locations = _check_locations(body)
     given = [name for name in SOURCES if body.get(name)]
@@ -153,6 +160,19 @@ def check_features(body: Json) -> list[Json]:
             text = f"Must be one of {', '.join(sorted(known))}."
             raise invalid("resource.guestOsFeatures.type", name, text)
     return [{"type": name} for name in dict.fromkeys(names)]
+
+
+def _check_members(compute: Compute, path: str, body: Json) -> None:
+    unknown = set(body) - {*_KEPT, *_MORE, *SOURCES}
+    if unknown:
+        text = f"The sandbox makes no images with {', '.join(sorted(unknown))}."
+        raise GceRefusal(400, "invalid", text)
+    check_described(body)
+    check_architecture(body)
+    if body.get("family"):
+        check_name(body, "family")
+    if body.get("labels"):
+        compute.check("compute.images.setLabels", path)
 
 
 def _path(request: GceRequest, field: str) -> str:

@@ -104,7 +104,7 @@ def _making(compute: Compute, path: str, machine: Json, disks: list[Attachment])
                 gce_disks.remove(compute, item.path)
         compute.table.drop(path)
 
-    return Work(finish, failed, before)
+    return Work(finish, failed, before, tuple(item for work in made for item in work.warnings))
 
 
 def get(compute: Compute, request: GceRequest) -> Json:

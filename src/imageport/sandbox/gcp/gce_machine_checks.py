@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ KEPT: Final = (
 )  # fmt: skip
 """Members of a body that a machine simply has."""
 _MORE: Final = ("name", "disks", "networkInterfaces", "tags", "metadata", "zone")
+_METADATA_KEY: Final = re.compile(r"[a-zA-Z0-9-_]{1,128}")
 METADATA_VALUE_BYTES: Final = 256 * 1024
 METADATA_BYTES: Final = 512 * 1024
 RUN_SECONDS: Final = (30, 120 * 24 * 3600)
@@ -83,6 +85,10 @@ def check_metadata(metadata: Json) -> Json:
     """Return metadata with a fingerprint."""
     items = metadata.get("items", [])
     keys = [str(item.get("key", "")) for item in items]
+    for key in keys:
+        if not _METADATA_KEY.fullmatch(key):
+            text = f"Must be a match of regex '{_METADATA_KEY.pattern}'"
+            raise invalid("resource.metadata.items.key", key, text)
     if len(set(keys)) != len(keys):
         raise invalid("resource.metadata", keys, "Keys have to be unique.")
     sizes = [len(str(item.get("value", "")).encode()) for item in items]

@@ -18,6 +18,7 @@ BASE: Final = "https://www.googleapis.com/compute/v1/"
 """Before the path of every link that Google gives, whatever address was asked."""
 DESCRIPTION_CHARACTERS: Final = 2048
 MOST_LABELS: Final = 64
+ARCHITECTURES: Final = ("X86_64", "ARM64")
 _NAME: Final = re.compile(r"(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)")
 _LINK: Final = re.compile(r"https://(?:www|compute)\.googleapis\.com/compute/(?:v1|beta)/(.*)")
 _LABEL_CATEGORIES: Final = {"Ll", "Lo", "Nd", "Nl", "No"}
@@ -46,6 +47,14 @@ def check_described(body: Json) -> None:
         text = f"Must be a string with at most {DESCRIPTION_CHARACTERS} characters."
         raise invalid("resource.description", description, text)
     check_labels(body.get("labels", {}))
+
+
+def check_architecture(body: Json) -> None:
+    """Refuse a processor that no machine has."""
+    given = body.get("architecture", ARCHITECTURES[0])
+    if given not in ARCHITECTURES:
+        text = f"Must be one of {', '.join(ARCHITECTURES)}."
+        raise invalid("resource.architecture", given, text)
 
 
 def check_labels(labels: dict[str, str]) -> None:

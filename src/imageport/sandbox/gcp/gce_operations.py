@@ -35,6 +35,8 @@ class Work:
     """Runs under the lock when the operation failed, to undo what it had begun."""
     before: Callable[[], None] | None = None
     """What takes time and holds nobody else up."""
+    warnings: tuple[Json, ...] = ()
+    """``code`` and ``message`` of each; the operation succeeds all the same."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Operation:
     started: float = field(default_factory=time.time)
     ended: float = 0.0
     error: OperationFailure | None = None
+    warnings: tuple[Json, ...] = ()
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class Operation:
             found["clientOperationId"] = self.request_id
         if self.ended:
             found["endTime"] = moment(self.ended)
+        if self.warnings:
+            found["warnings"] = list(self.warnings)
         if self.error is not None:
             one = {"code": self.error.code, "message": self.error.message}
             found["error"] = {"errors": [one]}
@@ -133,6 +138,7 @@ class Operations:
 
     def run(self, operation: Operation, seconds: float, work: Work) -> Operation:
         """Run ``work`` so that the operation takes at least so long."""
+        operation.warnings = work.warnings
         self.keep(operation)
 
         def first() -> None:
