@@ -185,9 +185,10 @@ def test_a_token_that_ran_out_is_renewed_by_the_waiting_worker(machine: Machine)
     old = machine.folder.read(segment_machine.GRANT)
     machine.lab.service.turn(token_seconds=3600.0)
     time.sleep(1.1)
-    process = machine.start(machine.prepare(GRANT_PAUSE="0.2"))
+    # It waits longer for the token than it tries a block.
+    process = machine.start(machine.prepare(GRANT_PAUSE="0.2", PUT_SECONDS="1.0"))
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=1.5)
+        process.wait(timeout=2.5)
     assert machine.written() == []
     machine.grant.renew()
     assert machine.folder.read(segment_machine.GRANT) != old

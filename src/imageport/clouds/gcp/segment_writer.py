@@ -201,8 +201,8 @@ class SegmentWriter:
             "x-goog-if-generation-match": "0",
             "x-goog-meta-crc32": crc32,
         }
-        end, pause, cause = time.monotonic() + PUT_SECONDS, 0.5, ""
         token = self._grant.token()
+        end, pause, cause = time.monotonic() + PUT_SECONDS, 0.5, ""
         while time.monotonic() < end:
             headers["Authorization"] = f"Bearer {token}"
             try:
@@ -216,6 +216,7 @@ class SegmentWriter:
                 return
             if status == 401:
                 token = self._grant.token(refused=token)
+                end = time.monotonic() + PUT_SECONDS  # waiting for it was no try
                 continue
             cause = cause or f"HTTP {status} {error_code(text)}"
             if status not in PASSES and "BadDigest" not in text:
