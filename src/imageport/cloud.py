@@ -52,6 +52,11 @@ class CloudResource:
     kind: str
     id: str
     tags: dict[str, str] = field(default_factory=dict)
+    note: str = field(default="", compare=False)
+    """What is worth telling about its deletion."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}" + (f" ({self.note})" if self.note else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +184,11 @@ class Cloud(ABC):
         """Return everything in this account and region that carries the tags of ``site``."""
 
     @abstractmethod
-    def delete_resource(self, resource: CloudResource) -> None:
-        """Delete whatever `list_ours` found; for the sweep only."""
+    def delete_resource(self, resource: CloudResource) -> str:
+        """Delete whatever `list_ours` found; for the sweep only.
+
+        Returns what is worth telling about it, mostly nothing.
+        """
 
     @abstractmethod
     def estimate(self, data_bytes: int, size_bytes: int) -> list[CostLine]:

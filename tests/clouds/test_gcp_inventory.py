@@ -59,7 +59,8 @@ def test_an_index_without_its_image_goes_with_its_segments(gcp_lab: GcpLab):
     gcp_lab.account("run-1").mark(reference, "released")
     delete_image(gcp_lab.account("operator"), reference)
     assert roles(gcp_lab, "object") == [ROLE_INDEX]
-    sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(2))
+    (swept,) = sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(2))
+    assert swept.note.endswith("0 are needed")
     assert gcp_lab.everything() == []
 
 

@@ -71,11 +71,12 @@ class StubbornCloud:
     def list_ours(self, _site: str) -> list[CloudResource]:
         return list(self.left)
 
-    def delete_resource(self, resource: CloudResource) -> None:
+    def delete_resource(self, resource: CloudResource) -> str:
         if resource.kind == "group" and self.refusals:
             self.refusals -= 1
             raise CloudRefused("Cannot delete 'g-1': it is in use.")
         self.left.remove(resource)
+        return ""
 
 
 def test_what_cannot_be_deleted_at_once_is_tried_again():

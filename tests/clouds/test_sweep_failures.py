@@ -9,7 +9,7 @@ from imageport.clouds.memory import MemoryCloud
 from imageport.clouds.memory_blocks import MemoryAccount
 from imageport.clouds.sweep import sweep
 from imageport.clouds.tags import TAG_EXPIRES, TAG_RUN, TAG_SITE
-from imageport.errors import CloudUnavailable
+from imageport.errors import CloudUnavailable, ImageportError, StateError
 from imageport.state.store import StateStore
 from imageport.storage.memory import MemoryFolder
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
@@ -18,25 +18,33 @@ from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
 class StubbornCloud(MemoryCloud):
     stubborn = ""
 
-    def delete_resource(self, resource: CloudResource) -> None:
+    error: ImageportError = CloudUnavailable("Cannot delete it: no answer.")
+
+    def delete_resource(self, resource: CloudResource) -> str:
         if resource.id == self.stubborn:
-            raise CloudUnavailable(f"Cannot delete '{resource.id}': no answer.")
-        super().delete_resource(resource)
+            raise self.error
+        return super().delete_resource(resource) or f"nothing of {resource.kind} is left"
 
 
-def test_what_cannot_be_deleted_does_not_protect_the_rest_and_is_tried_again():
+@pytest.mark.parametrize(
+    "error", [CloudUnavailable("no answer"), StateError("Bad index 'x': it is damaged.")]
+)
+def test_what_cannot_be_deleted_does_not_protect_the_rest_and_is_tried_again(
+    error: ImageportError,
+):
     state = StateStore(MemoryFolder())
     cloud = StubbornCloud(state.ledger, "run-1", site=SITE, account=MemoryAccount())
     reference = uploaded(cloud, BLOCKS)
     disk = cloud.make_disk(reference, GUID)
-    cloud.stubborn = disk.id
-    with pytest.raises(CloudUnavailable) as caught:
+    cloud.stubborn, cloud.error = disk.id, error
+    with pytest.raises(type(error)) as caught:
         sweep(cloud, state, SITE, in_days(2))
     assert caught.value.fields["deleted"] == [reference]
     assert caught.value.fields["left"] == [disk.id]
     assert [entry.resource_id for entry in state.ledger.open_entries()] == [disk.id]
     cloud.stubborn = ""
-    assert [item.id for item in sweep(cloud, state, SITE, in_days(2))] == [disk.id]
+    (swept,) = sweep(cloud, state, SITE, in_days(2))
+    assert str(swept) == f"volume {disk.id} (nothing of volume is left)"
     assert state.ledger.open_entries() == []
 
 

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     verb = "would delete" if args.dry_run else "deleted"
     for item in found:
-        sys.stdout.write(f"{verb} {item.kind} {item.id}\n")
+        sys.stdout.write(f"{verb} {item}\n")
     if not found:
         sys.stdout.write("Nothing to delete.\n")
     return 0

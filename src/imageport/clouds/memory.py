@@ -26,9 +26,10 @@ from imageport.clouds.memory_blocks import (
     MemoryVolume,
 )
 from imageport.clouds.memory_target import MemorySnapshotTarget
+from imageport.clouds.own_resources import require_own
 from imageport.clouds.tags import ROLE_PREPARED, TAG_SITE, TAG_TOKEN
 from imageport.compose.contract import EngineJob, EngineReport
-from imageport.errors import CloudRefused, EngineFailed, ResourceGone, TransferCancelled
+from imageport.errors import EngineFailed, ResourceGone, TransferCancelled
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.model import ZERO_BLOCK
 from imageport.progress import EventSink, Stage, silent
@@ -212,15 +213,15 @@ class MemoryCloud(Cloud):
             if tags.get(TAG_SITE) == site
         ]
 
-    def delete_resource(self, resource: CloudResource) -> None:
+    def delete_resource(self, resource: CloudResource) -> str:
         """Delete a volume or a snapshot of the own site."""
-        if resource.tags.get(TAG_SITE) != self._intents.site:
-            raise CloudRefused(f"Cannot delete '{resource.id}': it belongs to another site.")
+        require_own(resource, self._intents.site)
         if resource.kind == "volume":
             self.account.volumes.pop(resource.id, None)
         else:
             self.account.snapshots.pop(resource.id, None)
         self._intents.mark(resource.id, "deleted")
+        return ""
 
     def estimate(self, data_bytes: int, size_bytes: int) -> list[CostLine]:
         """Return one line: memory is free."""

@@ -10,7 +10,7 @@ is taken back although the image itself stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from imageport.cloud import Cloud, CloudResource
@@ -22,7 +22,7 @@ from imageport.clouds.tags import (
     TAG_SITE,
     TAG_TOKEN,
 )
-from imageport.errors import CloudError
+from imageport.errors import CloudError, ImageportError, StateError
 from imageport.model import GenerationRole
 from imageport.state.records import LedgerEntry
 from imageport.state.store import StateStore
@@ -51,7 +51,7 @@ def sweep(
     dry_run: bool = False,
     run: str = "",
 ) -> list[CloudResource]:
-    """Delete what is left and return it; with ``dry_run`` only return it.
+    """Delete what is left and return it, with notes; with ``dry_run`` only return it.
 
     Args:
         cloud: Opened for ``site``.
@@ -64,6 +64,7 @@ def sweep(
     Raises:
         CloudError: something could not be deleted; everything else was, and ``fields`` has both
             lists (``deleted``, ``left``). The next sweep tries again.
+        StateError: likewise, because of something damaged in the cloud.
     """
     view = _View.of(cloud, state, site, now, run)
     listed = cloud.list_ours(site)
@@ -156,16 +157,16 @@ class _View:
 
 def _delete(
     cloud: Cloud, state: StateStore, view: _View, doomed: list[CloudResource]
-) -> tuple[list[CloudResource], list[tuple[CloudResource, CloudError]]]:
+) -> tuple[list[CloudResource], list[tuple[CloudResource, ImageportError]]]:
     deleted: list[CloudResource] = []
-    failed: list[tuple[CloudResource, CloudError]] = []
+    failed: list[tuple[CloudResource, ImageportError]] = []
     for resource in doomed:
         try:
-            cloud.delete_resource(resource)
-        except CloudError as error:
+            note = cloud.delete_resource(resource)
+        except (CloudError, StateError) as error:
             failed.append((resource, error))
             continue
-        deleted.append(resource)
+        deleted.append(replace(resource, note=note))
         for entry in view.entries_of(resource):
             state.ledger.mark(entry.id, "deleted")
     return deleted, failed

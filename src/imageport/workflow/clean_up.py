@@ -17,7 +17,7 @@ RESUME_SECONDS = 600.0
 def clean_up(
     state: StateStore, cloud: Cloud, site: str, *, now: datetime | None = None, run: str = ""
 ) -> list[str]:
-    """Delete what is left and return one ``kind id`` for each thing deleted.
+    """Delete what is left and return a line for each thing deleted: kind, id, what went with it.
 
     With ``run``, everything of that ended run at once; without, everything of the site that is
     past its expiry. Never what the catalogue holds, never what a live lease protects.
@@ -33,8 +33,7 @@ def clean_up(
     if run:
         # An ended run renews nothing any more: its resources count as expired now.
         state.ledger.renew(run, 0.0)
-    deleted = sweep(cloud, state, site, moment, run=run)
-    return [f"{resource.kind} {resource.id}" for resource in deleted]
+    return [str(resource) for resource in sweep(cloud, state, site, moment, run=run)]
 
 
 def clear_store(

@@ -125,9 +125,10 @@ class AzureCloud(Cloud):
         """Return everything with the site's tag, and the access given out to any of it."""
         return inventory.list_ours(self._account, site)
 
-    def delete_resource(self, resource: CloudResource) -> None:
+    def delete_resource(self, resource: CloudResource) -> str:
         """Delete one resource of the settings' own site."""
         inventory.delete_resource(self._account, resource)
+        return ""
 
     def estimate(self, data_bytes: int, size_bytes: int) -> list[CostLine]:
         """Estimate by the table in `imageport.clouds.azure.prices`."""

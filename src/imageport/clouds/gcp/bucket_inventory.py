@@ -21,6 +21,7 @@ from imageport.clouds.gcp.names import (
 )
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_collection import (
+    Collected,
     archives_folder,
     collect_segments,
     delete_archive,
@@ -116,24 +117,26 @@ class BucketInventory:
         return CloudResource(KIND, object_id(self._settings, folder), tags)
 
 
-def delete_from_bucket(account: GcpAccount, resource: CloudResource) -> None:
-    """Delete what `BucketInventory` found; what is gone is no error.
+def delete_from_bucket(account: GcpAccount, resource: CloudResource) -> Collected | None:
+    """Delete what `BucketInventory` found, and say what became of segments; gone is no error.
 
     Raises:
         ResourceGone: it lies outside of the site's folders.
     """
     place, name = _place_and_name(account.settings, resource.id)
+    collected = None
     if place == "uploads" and resource.tags.get(TAG_ROLE) == ROLE_READING:
-        _give_up_reading(account, name, resource.tags.get(TAG_NAME, ""))
+        collected = _give_up_reading(account, name, resource.tags.get(TAG_NAME, ""))
     elif place == "uploads":
-        discard_upload(account, resource.id)
+        collected = discard_upload(account, resource.id)
     elif place in {"index", "out"}:
-        _forget(account, name)
+        collected = _forget(account, name)
     elif place == "archives":
         delete_archive(account, name)
     else:
         delete_job_folder(account, resource.id)
     account.mark(resource.id, "deleted")
+    return collected
 
 
 def folders(objects: Objects, root: str) -> Iterator[tuple[str, ObjectFacts]]:
@@ -158,18 +161,19 @@ def _place_and_name(settings: GcpSettings, resource_id: str) -> tuple[str, str]:
     raise ResourceGone(f"Cannot delete '{resource_id}': it is nothing of this site.")
 
 
-def _give_up_reading(account: GcpAccount, marker: str, image: str) -> None:
+def _give_up_reading(account: GcpAccount, marker: str, image: str) -> Collected:
     """Delete what a machine wrote of a disk that never became an image; the marker goes last."""
     if image:
         _forget(account, image)
     delete_marker(account, marker)
-    collect_segments(account)
+    return collect_segments(account)
 
 
-def _forget(account: GcpAccount, image: str) -> None:
+def _forget(account: GcpAccount, image: str) -> Collected | None:
     """Delete index and blocks of an image unless it is there."""
     if describe_image(account, image_id(account.settings, image)) is None:
-        forget_image(account, image)
+        return forget_image(account, image)
+    return None
 
 
 def _name(key: str) -> str:

@@ -141,9 +141,9 @@ class GcpCloud(Cloud):
         """Return everything with the site's tag, in Compute Engine and in the bucket."""
         return inventory.list_ours(self._account, site)
 
-    def delete_resource(self, resource: CloudResource) -> None:
-        """Delete one resource of the settings' own site."""
-        inventory.delete_resource(self._account, resource)
+    def delete_resource(self, resource: CloudResource) -> str:
+        """Delete one resource of the settings' own site; tell what became of its segments."""
+        return str(inventory.delete_resource(self._account, resource) or "")
 
     def estimate(self, data_bytes: int, size_bytes: int) -> list[CostLine]:
         """Estimate by the table in `imageport.clouds.gcp.prices`."""

@@ -16,6 +16,7 @@ from imageport.clouds.gcp.instances import delete_machine
 from imageport.clouds.gcp.names import LABEL_SITE, ResourceId, label_value, tags_of
 from imageport.clouds.gcp.network import delete_rule
 from imageport.clouds.gcp.prepared_images import delete_whole_image
+from imageport.clouds.gcp.segment_collection import Collected
 from imageport.clouds.gcp.zones import zones_of_region
 from imageport.clouds.own_resources import require_own
 from imageport.clouds.tags import ROLE_PREPARED, TAG_ROLE, TAG_SITE, TAG_TOKEN
@@ -43,23 +44,22 @@ def list_ours(account: GcpAccount, site: str) -> list[CloudResource]:
     return found + images + rules + in_bucket.resources(names)
 
 
-def delete_resource(account: GcpAccount, resource: CloudResource) -> None:
-    """Delete what `list_ours` found; what is gone is no error.
+def delete_resource(account: GcpAccount, resource: CloudResource) -> Collected | None:
+    """Delete what `list_ours` found, and say what became of segments; what is gone is no error.
 
     Raises:
         CloudRefused: it is not tagged as this site's.
     """
     require_own(resource, account.settings.site)
     if resource.kind == OBJECT:
-        delete_from_bucket(account, resource)
-        return
-    deletions: dict[str, Callable[[GcpAccount, str], None]] = {
+        return delete_from_bucket(account, resource)
+    deletions: dict[str, Callable[[GcpAccount, str], Collected | None]] = {
         "instance": delete_machine,
         "disk": delete_disk,
         "snapshot": delete_whole_image,
         "security-group": delete_rule,
     }
-    deletions[resource.kind](account, resource.id)
+    return deletions[resource.kind](account, resource.id)
 
 
 def _listed(

@@ -20,7 +20,7 @@ from imageport.clouds.gcp.images import (
     wait_ready,
 )
 from imageport.clouds.gcp.names import image_id, parse_id, resource_name
-from imageport.clouds.gcp.segment_collection import forget_image
+from imageport.clouds.gcp.segment_collection import Collected, forget_image
 from imageport.clouds.gcp.segment_index import ImageIndex, read_index, write_index
 from imageport.clouds.gcp.segment_machine import write_segments
 from imageport.clouds.gcp.stopped_machine import delete_stopped_machine, keep_stopped_machine
@@ -53,7 +53,7 @@ def make_prepared_image(account: GcpAccount, disk: CloudDisk, name: str) -> str:
     return reference
 
 
-def delete_whole_image(account: GcpAccount, reference: str) -> None:
+def delete_whole_image(account: GcpAccount, reference: str) -> Collected:
     """Delete an image with what belongs to it alone: stopped machine, index, blocks.
 
     What is gone is no error. The image goes before its index, so that none is left that cannot be
@@ -64,7 +64,7 @@ def delete_whole_image(account: GcpAccount, reference: str) -> None:
     if facts is None or facts.tags.get(TAG_ROLE) != ROLE_UPLOADED:
         delete_stopped_machine(account, reference)
     delete_image(account, reference)
-    forget_image(account, named.name)
+    return forget_image(account, named.name)
 
 
 def _insert(account: GcpAccount, disk: CloudDisk, reference: str, intent: Intent) -> None:
