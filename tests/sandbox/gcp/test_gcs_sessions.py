@@ -87,6 +87,23 @@ def test_the_whole_size_may_not_change(gcs: GcsLab) -> None:
     assert answer.status == 400
 
 
+@pytest.mark.parametrize("told", ["at the beginning", "with an earlier chunk", "too late"])
+def test_no_more_bytes_are_taken_than_the_whole_has(gcs: GcsLab, told: str) -> None:
+    headers = {"X-Upload-Content-Length": str(CHUNK)} if told == "at the beginning" else {}
+    target = f"/upload/storage/v1/b/{gcs.name}/o?uploadType=resumable&name=object"
+    url = gcs.ask("POST", target, b"", headers).headers["location"]
+    if told == "with an earlier chunk":
+        assert gcs.chunk(url, f"*/{CHUNK}").status == 308
+    if told == "too late":
+        first_chunk(gcs, url)
+        answer = gcs.chunk(url, f"*/{CHUNK - 1}")
+    else:
+        answer = gcs.chunk(url, f"0-{2 * CHUNK - 1}/*", DATA[: 2 * CHUNK])
+    assert (answer.status, answer.reason) == (400, "invalid")
+    assert "exceeds the total size" in answer.json()["error"]["message"]
+    assert gcs.stat("object").status == 404
+
+
 def test_the_end_may_come_without_bytes(gcs: GcsLab) -> None:
     url = gcs.begin("object")
     first_chunk(gcs, url)

@@ -156,6 +156,13 @@ def test_a_wrong_checksum_is_seen(gcs: GcsLab) -> None:
     assert gcs.stat("result").status == 404
 
 
+def test_headers_that_would_be_ignored_are_refused(gcs: GcsLab) -> None:
+    answer = gcs.ask("PUT", f"/{BUCKET}/key", b"x", {"x-goog-content-length-range": "0,10"})
+    assert answer.status == 400
+    assert b"x-goog-content-length-range" in answer.body
+    assert gcs.stat("key").status == 404
+
+
 def test_a_bearer_may_use_the_same_paths(gcs: GcsLab) -> None:
     answer = gcs.ask("PUT", f"/{BUCKET}/plain/key", b"x", {"x-goog-meta-own": "1"})
     assert answer.status == 200

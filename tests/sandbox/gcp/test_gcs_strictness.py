@@ -108,6 +108,7 @@ def test_no_more_than_32_objects_are_joined(gcs: GcsLab) -> None:
     assert answer.status == 400
     assert "exceeds the maximum (32)" in answer.json()["error"]["message"]
     assert gcs.compose("none", []).status == 400
+    assert gcs.compose("one", [{"name": "part"}], ifGenerationNotMatch=1).status == 400
 
 
 def test_a_join_of_joins_counts_all_pieces_and_has_no_md5(gcs: GcsLab) -> None:
@@ -213,6 +214,35 @@ def test_only_the_fields_that_were_asked_for_come(gcs: GcsLab) -> None:
     assert found == {"items": [{"name": "there", "metadata": {"a": "1"}}]}
     assert gcs.stat("there", fields="size").json() == {"size": "1"}
     assert gcs.stat("there", fields="size)").status == 400
+
+
+def test_fields_that_nothing_has_are_refused(gcs: GcsLab) -> None:
+    gcs.put("there", b"x")
+    answers = [
+        gcs.stat("there", fields="size,crc32"),
+        gcs.put("other", b"x", fields="nextPageToken"),
+        gcs.list(fields="items(name,generatoin)"),
+        gcs.list(fields="name"),
+    ]
+    assert [(one.status, one.reason) for one in answers] == [(400, "invalidParameter")] * 4
+    assert gcs.stat("other").status == 404
+    assert gcs.list(fields="*").status == 200
+
+
+def test_a_checksum_that_is_none_is_refused(gcs: GcsLab) -> None:
+    target = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name=wrong"
+    for said in ("crc32=AAAAAA==", "crc32c", "crc32c=AAAAAA==;md5=x"):
+        answer = gcs.ask("POST", target, b"x", {"X-Goog-Hash": said})
+        assert (answer.status, answer.reason) == (400, "invalid")
+    both = f"crc32c={crc32c_text(b'x')}, md5=AAAAAAAAAAAAAAAAAAAAAA=="
+    answer = gcs.ask("POST", target, b"x", {"X-Goog-Hash": both})
+    assert "doesn't match calculated MD5" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("member", ["contentEncoding", "customTime", "temporaryHold"])
+def test_what_would_not_be_kept_up_is_refused(gcs: GcsLab, member: str) -> None:
+    answer = gcs.put_related({"name": "there", member: "gzip"}, b"x")
+    assert (answer.status, answer.reason) == (400, "notImplemented")
 
 
 def test_a_page_holds_a_thousand_at_most(gcs: GcsLab) -> None:

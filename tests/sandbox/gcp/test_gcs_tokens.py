@@ -169,6 +169,15 @@ def test_a_denied_permission_is_named(gcs: GcsLab) -> None:
     assert answer.json()["permissions"] == ["storage.objects.get"]
 
 
+def test_who_may_not_list_is_not_told_that_something_is_missing(gcs: GcsLab) -> None:
+    gcs.put("there", b"x")
+    gcs.knobs.denied = ["storage.objects.list"]
+    assert gcs.read("there").body == b"x"
+    for answer in (gcs.stat("missing"), gcs.read("missing"), gcs.ask("GET", f"/{BUCKET}/missing")):
+        assert answer.status == 403
+        assert b"storage.objects.get" in answer.body
+
+
 def test_who_may_not_delete_does_not_overwrite(gcs: GcsLab) -> None:
     gcs.put("a", b"x")
     gcs.knobs.denied = ["storage.objects.delete"]

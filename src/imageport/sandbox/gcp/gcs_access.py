@@ -41,6 +41,12 @@ class Access:
         if not self.has(permission, name, list_prefix):
             raise forbidden(self.caller.email, permission, name)
 
+    def check_read(self, name: str, *, is_there: bool) -> None:
+        """Refuse with 403 who may not read, and of what is missing who may not list the bucket."""
+        self.check(GET, name)
+        if not is_there and not self.has(LIST, list_prefix=name):
+            raise forbidden(self.caller.email, GET, name)
+
     def has(self, permission: str, name: str = "", list_prefix: str | None = None) -> bool:
         """Tell whether the caller has a permission for an object, or for the bucket."""
         reads = permission in {GET, LIST, BUCKET_GET}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from imageport.model import MIB
 from imageport.sandbox.gcp.account import BUCKET
 from imageport.sandbox.gcp.call_record import CLASS_A, CLASS_B, FREE
-from imageport.sandbox.gcp.gcs_access import BUCKET_GET, CREATE, GET, Access
+from imageport.sandbox.gcp.gcs_access import BUCKET_GET, CREATE, Access
 from imageport.sandbox.gcp.gcs_listing import list_objects
 from imageport.sandbox.gcp.gcs_messages import (
     GcsAnswer,
@@ -26,6 +26,7 @@ from imageport.sandbox.gcp.gcs_parts import (
 from imageport.sandbox.gcp.gcs_preconditions import Preconditions
 from imageport.sandbox.gcp.gcs_resources import (
     bucket_resource,
+    check_fields,
     object_resource,
     read_fields,
     select,
@@ -52,7 +53,7 @@ _KNOWN_QUERIES: Final = {
     "get": {*_CONDITIONS, "generation"},
     "patch": {*_CONDITIONS, "generation"},
     "delete": {*_CONDITIONS, "generation"},
-    "compose": {*_CONDITIONS, "kmsKeyName"},
+    "compose": {"ifGenerationMatch", "ifMetagenerationMatch", "kmsKeyName"},
     "insert": {*_CONDITIONS, "kmsKeyName", "uploadType", "name"},
     "session": {"uploadType", "upload_id", "name", "kmsKeyName", *_CONDITIONS},
     "bucket": {"ifMetagenerationMatch", "ifMetagenerationNotMatch"},
@@ -74,15 +75,17 @@ class JsonFace:
         """Answer one request of a known caller."""
         method, price, call, name = self._route(request)
         _check_query(request, method)
+        fields = read_fields(request.query.get("fields", ""))
+        if method not in {"bucket", "test"}:
+            check_fields(fields, of_list=method == "list")
         answer = call(request, access, name)
         is_insert = method == "insert"
         size_in = (request.length or 0) if is_insert else 0
         size_out = int(answer.headers.get("Content-Length", 0)) if answer.stream else 0
         title = {"bucket": "storage.buckets.get", "test": "storage.buckets.testIamPermissions"}
         access.calls.count(title.get(method, f"storage.objects.{method}"), price, size_in, size_out)
-        fields = request.query.get("fields")
-        if fields and answer.document is not None:
-            answer.document = select(answer.document, read_fields(fields))
+        if answer.document is not None:
+            answer.document = select(answer.document, fields)
         return answer
 
     def session(self, request: GcsRequest, access: Access) -> GcsAnswer:
@@ -133,7 +136,7 @@ class JsonFace:
         return GcsAnswer.of(list_objects(self._store, request.query, access))
 
     def _get(self, request: GcsRequest, access: Access, name: str) -> GcsAnswer:
-        access.check(GET, name)
+        access.check_read(name, is_there=self._store.get(name) is not None)
         conditions = Preconditions.of_query(request.query)
         if request.query.get("alt") == "media":
             return download(self._store, (name, conditions), request, self._pace)

@@ -58,7 +58,12 @@ class Digest:
 
 def wanted_hashes(headers: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksums that a request gives, in its headers or its metadata."""
-    found: dict[str, str] = dict(_HASH.findall(headers.get("x-goog-hash", "")))
+    found: dict[str, str] = {}
+    for part in filter(None, headers.get("x-goog-hash", "").split(",")):
+        said = _HASH.fullmatch(part.strip())
+        if said is None:
+            raise bad_request(f"Invalid value for X-Goog-Hash: {part.strip()[:60]}")
+        found[said[1]] = said[2]
     if "content-md5" in headers:
         found["md5"] = headers["content-md5"]
     for name, member in (("crc32c", "crc32c"), ("md5", "md5Hash")):

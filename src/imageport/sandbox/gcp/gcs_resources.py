@@ -17,6 +17,16 @@ Fields = dict[str, Any]
 """Name → the fields below it; empty is all of them."""
 TEMPORARY_PREFIX: Final = "imageport/tmp/"
 """What the lifecycle rule deletes after a day."""
+_OBJECT_FIELDS: Final = frozenset({
+    "acl", "bucket", "cacheControl", "componentCount", "contentDisposition", "contentEncoding",
+    "contentLanguage", "contentType", "contexts", "crc32c", "customTime", "customerEncryption",
+    "etag", "eventBasedHold", "generation", "hardDeleteTime", "id", "kind", "kmsKeyName", "md5Hash",
+    "mediaLink", "metadata", "metageneration", "name", "owner", "restoreToken", "retention",
+    "retentionExpirationTime", "selfLink", "size", "softDeleteTime", "storageClass",
+    "temporaryHold", "timeCreated", "timeDeleted", "timeFinalized", "timeStorageClassUpdated",
+    "updated",
+})  # fmt: skip
+_LIST_FIELDS: Final = frozenset({"kind", "nextPageToken", "prefixes", "items"})
 _NAME: Final = re.compile(r"[A-Za-z*][A-Za-z0-9_]*|\*")
 
 
@@ -105,6 +115,20 @@ def read_fields(text: str) -> Fields:
     if rest:
         raise _bad_fields(text)
     return found
+
+
+def check_fields(fields: Fields, *, of_list: bool) -> None:
+    """Refuse fields that an object, or a list of objects, cannot have: a slip would find nothing.
+
+    Raises:
+        GcsRefusal: with the first one.
+    """
+    known = _LIST_FIELDS if of_list else _OBJECT_FIELDS
+    for name in fields:
+        if name not in known and name != "*":
+            raise _bad_fields(name)
+    if of_list:
+        check_fields(fields.get("items", {}), of_list=False)
 
 
 def select(document: Any, fields: Fields) -> Any:

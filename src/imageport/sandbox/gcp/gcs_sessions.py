@@ -130,6 +130,7 @@ class Sessions:
                         f"said before, {session.total}."
                     )
                 session.total = chunk.total
+            _check_total(session, chunk)
             if chunk.length != 0:
                 self._receive(session, chunk, request)
             if session.total is not None and session.persisted >= session.total:
@@ -176,7 +177,8 @@ class Sessions:
                 if short:
                     break
         if most is None:
-            session.total = session.persisted
+            session.total = session.persisted if session.total is None else session.total
+            _check_total(session, _Chunk(0, None, None))
 
     def _finish(self, session: Session, headers: Mapping[str, str]) -> GcsAnswer:
         try:
@@ -251,6 +253,16 @@ def _read_chunk(request: GcsRequest) -> _Chunk:
             "Content-Range header."
         )
     return _Chunk(first, length, total)
+
+
+def _check_total(session: Session, chunk: _Chunk) -> None:
+    """Refuse more bytes than the whole has."""
+    end = max(session.persisted, chunk.first + (chunk.length or 0))
+    if session.total is not None and end > session.total:
+        raise bad_request(
+            f"Invalid request.  According to the request, {end} byte(s) would be uploaded, which "
+            f"exceeds the total size of {session.total} byte(s)."
+        )
 
 
 def _discard(request: GcsRequest, count: int) -> None:

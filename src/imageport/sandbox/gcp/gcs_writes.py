@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from imageport.model import MIB
 from imageport.sandbox.gcp.account import BUCKET
 from imageport.sandbox.gcp.gcs_access import CREATE, DELETE, GET, UPDATE, Access
 from imageport.sandbox.gcp.gcs_messages import GcsRefusal, bad_request, not_found
@@ -25,15 +24,11 @@ MOST_SOURCES: Final = 32
 LONGEST_NAME_BYTES: Final = 1024
 MOST_METADATA_BYTES: Final = 8 * 1024
 """Names and values of an object's own metadata together."""
-LARGEST_BYTES: Final = 5 * 1024 * 1024 * MIB
-"""5 TiB, of any object."""
 _PROPERTIES: Final = (
     "contentType",
-    "contentEncoding",
     "cacheControl",
     "contentDisposition",
     "contentLanguage",
-    "customTime",
 )
 _KNOWN: Final = {
     *_PROPERTIES,

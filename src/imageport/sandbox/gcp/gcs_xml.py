@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from imageport.sandbox.gcp.account import BUCKET
 from imageport.sandbox.gcp.call_record import CLASS_A, CLASS_B, FREE
-from imageport.sandbox.gcp.gcs_access import CREATE, GET, Access
+from imageport.sandbox.gcp.gcs_access import CREATE, Access
 from imageport.sandbox.gcp.gcs_messages import GcsAnswer, GcsRefusal, GcsRequest, bad_request
 from imageport.sandbox.gcp.gcs_parts import Pace, wanted_hashes
 from imageport.sandbox.gcp.gcs_preconditions import Preconditions
@@ -23,12 +23,18 @@ from imageport.sandbox.gcp.gcs_writes import (
 _METADATA: Final = "x-goog-meta-"
 _HEADERS: Final = {
     "content-type": "contentType",
-    "content-encoding": "contentEncoding",
     "cache-control": "cacheControl",
     "content-disposition": "contentDisposition",
     "content-language": "contentLanguage",
 }
 _KNOWN_QUERIES: Final = ("x-goog-", "userproject", "prettyprint")
+_KNOWN_HEADERS: Final = {
+    f"x-goog-{name}"
+    for name in (
+        "hash", "if-generation-match", "if-metageneration-match", "encryption-kms-key-name",
+        "content-sha256", "api-client", "user-project", "copy-source",
+    )
+}  # fmt: skip
 
 
 class XmlFace:
@@ -46,6 +52,7 @@ class XmlFace:
             text = "The specified bucket does not exist."
             raise GcsRefusal(404, "notFound", text, code="NoSuchBucket")
         unknown = [item for item in request.queries if not item.lower().startswith(_KNOWN_QUERIES)]
+        _check_headers(request)
         calls = {"GET": self._get, "HEAD": self._get, "PUT": self._put, "DELETE": self._delete}
         if not name or unknown or request.method not in calls:
             text = "The specified method is not allowed against this resource."
@@ -53,7 +60,7 @@ class XmlFace:
         return calls[request.method](request, access, name)
 
     def _get(self, request: GcsRequest, access: Access, name: str) -> GcsAnswer:
-        access.check(GET, name)
+        access.check_read(name, is_there=self._store.get(name) is not None)
         what = name, Preconditions.of_headers(request.headers)
         answer = download(self._store, what, request, self._pace)
         size = int(answer.headers["Content-Length"]) if request.method == "GET" else 0
@@ -87,3 +94,15 @@ class XmlFace:
         self._writes.delete(name, Preconditions.of_headers(request.headers), access)
         access.calls.count("storage.objects.delete", FREE)
         return GcsAnswer(204)
+
+
+def _check_headers(request: GcsRequest) -> None:
+    """Refuse extension headers that this store would ignore: who sends them counts on them."""
+    unknown = [
+        name
+        for name in request.headers
+        if name.startswith("x-goog-") and not name.startswith(_METADATA)
+        if name not in _KNOWN_HEADERS
+    ]
+    if unknown:
+        raise bad_request(f"Unknown headers: {', '.join(sorted(unknown))}.", "notImplemented")
