@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
 from google.auth.credentials import Credentials
+
+# At the top although it costs every process a second (it imports clients of four APIs): Prefect
+# reads the reference to another block from the class of a field, when this one is defined.
 from prefect_gcp import GcpCredentials  # type: ignore[import-untyped]
 from pydantic import Field, HttpUrl, StringConstraints, model_validator
 
