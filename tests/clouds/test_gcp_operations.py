@@ -129,10 +129,38 @@ def test_what_is_deleted_is_asked_for_again_when_the_operation_vanished():
 def test_what_another_request_made_first_is_there():
     for code in ("RESOURCE_ALREADY_EXISTS", "alreadyExists"):
         made = make(
-            account_of(Answers(failed(code))), "compute.images.insert", IMAGE, lambda: RUNNING,
+            account_of(Answers(failed(code))), "compute.images.insert", IMAGE, lambda _: RUNNING,
             deadline_seconds=5.0,
         )  # fmt: skip
         assert not made
+
+
+def test_a_request_whose_answer_was_lost_ends_with_the_operation_that_it_began():
+    answers = Answers(RUNNING, DONE)
+    asked: list[str] = []
+
+    def insert(request_id: str) -> Operation:
+        asked.append(request_id)
+        if len(asked) == 1:
+            raise ServiceUnavailable("carried out, but who knows")
+        return RUNNING
+
+    assert make(account_of(answers), "compute.images.insert", IMAGE, insert, deadline_seconds=5.0)
+    first, again = asked
+    assert first == again  # by which Google tells a repetition
+    assert len(answers.asked) == 2
+
+
+def test_an_operation_that_failed_is_begun_anew_and_not_asked_for_again():
+    answers = Answers(failed("INTERNAL_ERROR"), DONE)
+    asked: list[str] = []
+
+    def insert(request_id: str) -> Operation:
+        asked.append(request_id)
+        return RUNNING
+
+    assert make(account_of(answers), "compute.images.insert", IMAGE, insert, deadline_seconds=5.0)
+    assert len(set(asked)) == 2
 
 
 @pytest.mark.parametrize(

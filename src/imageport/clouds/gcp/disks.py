@@ -155,7 +155,7 @@ def _insert(account: GcpAccount, disk_id: str, intent: Intent, source: dict[str,
         account,
         "compute.disks.create",
         disk_id,
-        lambda: account.clients.disks.insert_unary(request),
+        lambda id_: account.clients.disks.insert_unary(request | {"request_id": id_}),
         deadline_seconds=READY_SECONDS,
     )
 

@@ -161,7 +161,7 @@ def _insert(
         account,
         "compute.images.create",
         reference,
-        lambda: account.clients.images.insert_unary(request),
+        lambda id_: account.clients.images.insert_unary(request | {"request_id": id_}),
         deadline_seconds=settings.image_deadline_seconds,
     )
     if not made:

@@ -231,7 +231,7 @@ def insert_machine(
             account,
             "compute.instances.create",
             machine_id,
-            lambda: account.clients.instances.insert_unary(request),
+            lambda id_: account.clients.instances.insert_unary(request | {"request_id": id_}),
             deadline_seconds=STATE_SECONDS,
             cancelled=cancelled,
         )

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from imageport.cloud import Cancelled, never
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import TAKEN, asked
-from imageport.clouds.gcp.operations import finished
+from imageport.clouds.gcp.operations import check_success, ended, finished
 from imageport.clouds.waiting import retried, wait_for
 from imageport.errors import CloudError, CloudRefused, CloudUnavailable, ResourceGone
 
@@ -21,47 +22,49 @@ _NO_CAPACITY: Final = re.compile("POOL_EXHAUSTED|STOCKOUT")
 DELETE_SECONDS: Final = 300.0
 
 Request = Callable[[], "Operation"]
+Insertion = Callable[[str], "Operation"]
+"""Asks with the ``requestId`` that it is given."""
 
 
 def make(
     account: GcpAccount,
     action: str,
     subject: str,
-    request: Request,
+    insert: Insertion,
     *,
     deadline_seconds: float,
     cancelled: Cancelled = never,
 ) -> bool:
-    """Make a resource and wait for it; False when an earlier request had made it already.
+    """Make a resource and wait for it; False when an earlier call had made it already.
 
-    A request whose answer was lost is repeated, and finds what it made; so is an operation that
-    failed on Google's side.
+    A request whose answer was lost is repeated with its id, which Google answers with the
+    operation that the first one began: only then is it known that, and when, the resource is
+    there. An operation that failed on Google's side is begun anew.
 
     Raises:
         CloudError: the request or its operation failed.
         TransferCancelled: ``cancelled`` said so; what was asked for may still be made.
     """
+    request_id = str(uuid.uuid4())
 
     def once() -> bool | CloudUnavailable:
+        nonlocal request_id
         try:
             with asked(action, subject):
-                operation = request()
-            finished(
-                account,
-                operation,
-                action,
-                subject,
-                deadline_seconds=deadline_seconds,
-                cancelled=cancelled,
+                operation = insert(request_id)
+            operation = ended(
+                account, operation, subject, deadline_seconds=deadline_seconds, cancelled=cancelled
             )
-        except CloudUnavailable as error:
-            if is_no_capacity(error):
-                return error  # nothing that passes within minutes
-            raise
+            request_id = str(uuid.uuid4())
+            check_success(operation, action, subject)
         except CloudRefused as error:
             if error.fields.get("gcp_code") not in TAKEN:
                 raise
             return False
+        except CloudUnavailable as error:
+            if is_no_capacity(error):
+                return error  # nothing that passes within minutes
+            raise
         return True
 
     made = retried(once)

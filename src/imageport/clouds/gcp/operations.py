@@ -45,6 +45,22 @@ def finished(
         CloudUnavailable: not finished by the deadline; it goes on without us.
         TransferCancelled: ``cancelled`` said so; the operation goes on without us.
     """
+    operation = ended(
+        account, operation, subject, deadline_seconds=deadline_seconds, cancelled=cancelled
+    )
+    check_success(operation, action, subject)
+    return operation
+
+
+def ended(
+    account: GcpAccount,
+    operation: Operation,
+    subject: str,
+    *,
+    deadline_seconds: float = OPERATION_SECONDS,
+    cancelled: Cancelled = never,
+) -> Operation:
+    """Wait like `finished`, and return an operation that failed, too (`check_success`)."""
     end = time.monotonic() + deadline_seconds
     longest = account.clients.poll_seconds
     pause = min(FIRST_PAUSE_SECONDS, longest)
@@ -60,7 +76,6 @@ def finished(
         time.sleep(pause)
         pause = min(pause * 1.4, longest)
         operation = _asked_again(account, operation, subject)
-    _raise_failure(operation, action, subject)
     return operation
 
 
@@ -96,7 +111,8 @@ def _asked_again(account: GcpAccount, operation: Operation, subject: str) -> Ope
         return operation
 
 
-def _raise_failure(operation: Operation, action: str, subject: str) -> None:
+def check_success(operation: Operation, action: str, subject: str) -> None:
+    """Raise the `CloudError` that an operation ended with, if any."""
     errors = list(operation.error.errors)
     if errors:
         text = "; ".join(item.message for item in errors)
