@@ -20,11 +20,14 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from prefect_aws import AwsCredentials  # type: ignore[import-untyped]
+from prefect_gcp import GcpCredentials  # type: ignore[import-untyped]
 
 from blocks import BLOCKS, TARGETS
 from flows._automations import HEARTBEAT_SECONDS, automations
 from imageport.errors import ImageportError, InputError
 
+KINDS: tuple[type[Block], ...] = (AwsCredentials, GcpCredentials, *BLOCKS)
+"""What may be saved: the blocks of this project, and those of Prefect's own that targets nest."""
 REFERENCE = "$block"
 """In a block's values: ``{"$block": "slug/name"}`` nests a block that is saved already."""
 
@@ -62,13 +65,13 @@ def _register(args: argparse.Namespace) -> None:
 
 def register_types() -> None:
     """Make the block types of this project, and what they nest, known to the server."""
-    for block in (AwsCredentials, *BLOCKS):
+    for block in KINDS:
         block.register_type_and_schema()
 
 
 def save_blocks(documents: list[dict[str, Any]]) -> None:
     """Save blocks given as ``{"type": slug, "name": …, "values": {…}}``, in the order given."""
-    classes = {block.get_block_type_slug(): block for block in (AwsCredentials, *BLOCKS)}
+    classes = {block.get_block_type_slug(): block for block in KINDS}
     for document in documents:
         kind = classes.get(document["type"])
         if kind is None:

@@ -1,6 +1,9 @@
 """Run forms, deployments and automations agree with the code."""
 
 import importlib
+import json
+import re
+import typing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,11 @@ from uuid import uuid4
 import pytest
 import yaml
 from prefect import Flow
+from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed, Failed, Running
 
+from blocks import TARGETS
 from flows import _automations, register
 from flows._hand_over import ALREADY_THERE, completed
 from flows._marks import AUTO_RESUME, MOST_ATTEMPTS, TAG
@@ -143,6 +148,48 @@ def test_a_run_elsewhere_says_whether_anything_moved() -> None:
 def test_a_block_of_an_unknown_type_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="imageport-smb-shar"):
         register.save_blocks([{"type": "imageport-smb-shar", "name": "x", "values": {}}])
+
+
+def saved_without_a_server(
+    documents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Block]:
+    """Save blocks as the command does, into the dictionary that is returned."""
+    saved: dict[str, Block] = {}
+
+    def save(block: Block, name: str, *, overwrite: bool) -> None:
+        assert overwrite
+        saved[f"{block.get_block_type_slug()}/{name}"] = block
+
+    for kind in register.KINDS:
+        monkeypatch.setattr(kind, "save", save)
+    monkeypatch.setattr(register.Block, "load", saved.__getitem__)
+    register.save_blocks(documents)
+    return saved
+
+
+def test_the_blocks_of_the_production_guide_are_taken_and_are_those_of_the_deployments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    saved = saved_without_a_server(json.loads(text), monkeypatch)
+    (command,) = re.findall(r"flows\.register --blocks .* --target (\S+)", page)
+    named = set(re.findall(r"block_document_slug: (\S+) }", (ROOT / "prefect.yaml").read_text()))
+    assert {*named, command} - {"imageport-aws-target/aws"} <= set(saved)
+    site: Any = saved["imageport-site/cloud"]
+    assert site.work_pool in {item["name"] for item in DEPLOYMENTS}
+
+
+def test_whatever_a_target_nests_is_saved_by_the_same_file() -> None:
+    nested = {
+        kind
+        for target in TARGETS
+        for field in target.model_fields.values()
+        for kind in typing.get_args(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, Block)
+    }
+    assert {kind.get_block_type_slug() for kind in nested} >= {"aws-credentials", "gcp-credentials"}
+    assert nested <= set(register.KINDS)
 
 
 def test_another_target_may_be_the_default_of_every_deployment() -> None:
