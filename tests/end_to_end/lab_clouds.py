@@ -45,6 +45,8 @@ class LabCloud(ABC):
     """Folders of the payload that its machines need."""
     boot_drivers: tuple[str, ...]
     """Services that Windows must start at boot there."""
+    throttle: tuple[str, float]
+    """The emulator's knob that limits block writes, and what a block a second is in its units."""
 
     def __init__(self, endpoint: str, folder: Path) -> None:
         self.endpoint = endpoint
@@ -57,7 +59,8 @@ class LabCloud(ABC):
 
 
 class LabAws(LabCloud):
-    name, region, drivers, boot_drivers = "aws", REGION, ("ena",), ("stornvme",)
+    name, region, drivers, boot_drivers = "aws", REGION, ("aws",), ("stornvme",)
+    throttle = ("throttle_rps", 1.0)
 
     def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
         session = boto3.Session("lab-key", "lab-secret-key", region_name=REGION)
@@ -75,6 +78,7 @@ class LabAws(LabCloud):
 class LabAzure(LabCloud):
     name, region, drivers = "azure", LOCATION, ()
     boot_drivers = ("vmbus", "storvsc", "vpci", "stornvme")
+    throttle = ("mib_per_second", 0.5)
 
     def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
         known: dict[str, Any] = {
@@ -93,6 +97,7 @@ class LabAzure(LabCloud):
 class LabGcp(LabCloud):
     name, region, drivers = "gcp", gcp.REGION, ("gcp",)
     boot_drivers = ("vioscsi",)
+    throttle = ("requests_per_second", 1.0)
 
     def open(self, ledger: Ledger, run: str, **changes: Any) -> Cloud:
         known: dict[str, Any] = {

@@ -46,9 +46,14 @@ class Laboratory:
     def source_store(self) -> VdiskStore:
         return self.store("source-store")
 
-    def turn(self, **knobs: float) -> None:
-        """Turn the emulator's knobs: throttling, failures."""
+    def turn(self, **knobs: object) -> None:
+        """Turn the emulator's knobs: failures, permissions."""
         self.service.turn(**knobs)
+
+    def throttle(self, blocks_per_second: float) -> None:
+        """Limit how fast the cloud takes blocks; 0 is no limit."""
+        knob, unit = self.cloud.throttle
+        self.service.turn(**{knob: unit * blocks_per_second})
 
     def location(self, share: str) -> str:
         return f"smb://127.0.0.1:{self.smb_port}/{share}"
@@ -94,7 +99,7 @@ class Laboratory:
 
     def fill_payload(self, folder: Path) -> None:
         """Write what the operator of this laboratory has."""
-        write_ena_package(folder / "ena")
+        write_ena_package(folder / "aws")
         write_cloud_packages("gcp", folder / "gcp")
 
     def choices(self) -> PrepareChoices:
