@@ -17,9 +17,9 @@ from imageport.clouds.gcp.segment_machine import SegmentRun, write_segments
 from imageport.clouds.gcp.segments import prepared_folder
 from imageport.errors import EngineFailed, ImageportError, PermissionMissing
 from imageport.transfer.manifest import Manifest
-from tests.clouds.cloud_contract import BLOCKS, GUID, Killed, digest, disk_of, uploaded
+from tests.clouds.cloud_contract import BLOCKS, GUID, digest, disk_of, uploaded
 from tests.clouds.gcp_laboratory import GcpLab
-from tests.clouds.test_gcp_engine_machine import DiesAtTheMachine, started
+from tests.clouds.machine_lab import DiesAt, killed
 from tests.clouds.test_gcp_segment_writer import head
 
 IMAGE = "imageport-prepared-1"
@@ -89,14 +89,12 @@ def test_what_the_image_before_has_is_not_written_again(gcp_lab: GcpLab):
 
 def test_a_worker_that_was_killed_takes_up_the_running_machine(gcp_lab: GcpLab):
     disk = disk_of(gcp_lab.cloud("run-1"))
-    before = started(gcp_lab)
-    dying = gcp_lab.account("run-1", ledger=DiesAtTheMachine(gcp_lab.state.folder))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(dying), "undo_all", lambda *_: [])
-        with pytest.raises(Killed):
-            write_segments(dying, disk, IMAGE, None)
+    before = gcp_lab.started()
+    dying = gcp_lab.account("run-1", ledger=DiesAt(gcp_lab, gcp_lab.boot_ids[-1]))
+    with killed():
+        write_segments(dying, disk, IMAGE, None)
     assert write(gcp_lab, disk).digest(0) == digest(BLOCKS[0])
-    assert len(started(gcp_lab) - before) == 1
+    assert len(gcp_lab.started() - before) == 1
     assert nothing_is_left(gcp_lab, disk)
 
 
@@ -149,12 +147,12 @@ def test_a_token_is_renewed_at_half_of_its_life(gcp_lab: GcpLab):
 
 def test_a_token_that_may_not_be_signed_for_ends_it_before_a_machine_is_made(gcp_lab: GcpLab):
     disk = disk_of(gcp_lab.cloud("run-1"))
-    before = started(gcp_lab)
+    before = gcp_lab.started()
     gcp_lab.service.turn(denied=["storage.objects.create"])
     with pytest.raises(PermissionMissing, match=r"lack storage\.objects\.create"):
         write(gcp_lab, disk)
     gcp_lab.service.turn(denied=[])
-    assert started(gcp_lab) == before
+    assert gcp_lab.started() == before
     assert nothing_is_left(gcp_lab, disk)
 
 
@@ -198,6 +196,7 @@ def test_the_program_names_nothing_that_its_machine_has_not():
     text = engine_setup.user_data("https://x", "0" * 64, 7, segment_writer.write_segments_of_disk)
     assert "imageport.clouds" not in text.partition('"""')[2].rpartition('"""')[2]
     assert "from imageport" not in text
-    assert text.endswith("run_job('https://x', '" + "0" * 64 + "', 7, write_segments_of_disk)\n")
+    job = "JOB = ('https://x', '" + "0" * 64 + "', 7, write_segments_of_disk)"
+    assert text.endswith(f"\n{job}\nrun_job(*JOB)\n")
     compile(text, "startup-script", "exec")
     assert len(text) < 200_000

@@ -251,6 +251,17 @@ def test_a_changed_engine_is_not_run(bucket: Bucket, tmp_path: Path):
     assert b"tampered" not in bucket.objects["log"]
 
 
+def test_a_machine_that_cannot_even_begin_does_not_show_the_url_on_its_console(tmp_path: Path):
+    script = tmp_path / "user-data"
+    script.write_text(user_data(f"https://bucket/setup?{SECRET}", "0" * 64, 7))
+    done = subprocess.run(
+        [vm_bootstrap.PYTHON, str(script)],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "No such file or directory: 'shutdown'" in done.stderr
+    assert "5ecre7" not in done.stderr
+
+
 def test_a_machine_that_cannot_fetch_its_job_still_switches_itself_off(
     bucket: Bucket, tmp_path: Path
 ):

@@ -111,7 +111,8 @@ def user_data(
     if task is not None:
         source += "\n\n" + _text_behind(Path(task.__code__.co_filename).read_text())
         told.append(task.__name__)
-    return f"#!{vm_bootstrap.PYTHON}\n{source}\n\nrun_job({', '.join(told)})\n"
+    # The URL in a line of its own: a traceback, which consoles show, prints the line that calls.
+    return f"#!{vm_bootstrap.PYTHON}\n{source}\n\nJOB = ({', '.join(told)})\nrun_job(*JOB)\n"
 
 
 def _text_behind(text: str) -> str:
@@ -169,7 +170,7 @@ class ReportWatch:
         delivered = self.delivered(found, console)
         try:
             return EngineReport.from_json(delivered)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the second, of brackets in brackets
             raise self.failed(str(error), console) from error
 
     def delivered(self, found: bytes | None, console: Callable[[], str]) -> bytes:
@@ -181,17 +182,23 @@ class ReportWatch:
 
     def failed(self, cause: str, console: Callable[[], str]) -> EngineFailed:
         """Return the error that tells the log, or the console's text where there is no log."""
-        log = (self._folder.read(LOG) or b"").decode(errors="replace")
-        if not log and self._machine:
-            try:
-                log = console()
-            except CloudError as error:
-                log = f"(no console text: {error.message})"
         disk = self._run.disk
         return EngineFailed(
             f"Cannot {self._run.action} '{disk.id}': {cause}.",
             hint="Read the log in this error; a missing package or device shows there.",
-            log=log[-TAIL_CHARACTERS:],
+            log=self._log(console)[-TAIL_CHARACTERS:],
             instance=self._machine,
             disk=asdict(disk),
         )
+
+    def _log(self, console: Callable[[], str]) -> str:
+        """Return the log, or the console's text; that neither can be read hides no failure."""
+        missing = ""
+        try:
+            log = (self._folder.read(LOG) or b"").decode(errors="replace")
+            if not log and self._machine:
+                missing = "console text"
+                log = console()
+        except CloudError as error:
+            log = f"(no {missing or 'log'}: {error.message})"
+        return log
