@@ -104,6 +104,7 @@ def test_faults_of_the_bucket_do_not_keep_a_job_from_being_written(gcp_lab: GcpL
     began = time.monotonic()
     for number in range(5):
         folder.write(f"object-{number}", b"x")
+        assert folder.read(f"object-{number}") == b"x"
     folder.delete()
     gcp_lab.service.turn(fault_rate=0.0)
     assert gcp_lab.objects() == []

@@ -261,6 +261,13 @@ def test_a_disk_of_another_size_is_no_result(machine: Machine):
         machine.manifest()
 
 
+@pytest.mark.parametrize("told", [b"[" * 100_000, b'{"size_bytes": "' + b"9" * 10_000 + b'"}'])
+def test_a_report_that_is_none_ends_nothing_but_the_job(machine: Machine, told: bytes):
+    with pytest.raises((ValueError, RecursionError)) as caught:
+        segment_machine._manifest(machine.account, machine.run, machine.folder, told, frozenset())
+    assert len(str(caught.value)) < 200
+
+
 def test_digests_that_were_exchanged_are_no_result(machine: Machine):
     machine.work()
     machine.folder.write(segment_machine.DIGESTS, b"other")

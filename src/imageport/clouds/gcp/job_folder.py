@@ -67,7 +67,7 @@ class JobFolder:
             CloudRefused: it is longer than ``limit_bytes``: a machine writes what it likes.
         """
         try:
-            return self._objects.get(self.prefix + name, limit_bytes)
+            return retried(lambda: self._objects.get(self.prefix + name, limit_bytes))
         except ResourceGone:
             return None
 

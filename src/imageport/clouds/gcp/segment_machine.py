@@ -95,7 +95,7 @@ def write_segments(
         report = watch.delivered(found, machine.console)
         try:
             return _manifest(account, run, machine.folder, report, known)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise watch.failed(f"its report does not fit ({error})", machine.console) from error
     finally:
         machine.remove()
@@ -173,7 +173,8 @@ def _manifest(
     told = json.loads(report[:REPORT_BYTES])
     size_bytes = run.disk.size_bytes
     if told["size_bytes"] != size_bytes:
-        raise ValueError(f"it read {told['size_bytes']} bytes, the disk has {size_bytes}")
+        found = str(told["size_bytes"])[:40]
+        raise ValueError(f"it read {found} bytes, the disk has {size_bytes}")
     count = block_count(size_bytes)
     limit = count * DIGEST_BYTES
     packed = wait_for(
@@ -197,12 +198,13 @@ def _require_stored(
     account: GcpAccount, run: SegmentRun, manifest: Manifest, known: frozenset[bytes]
 ) -> None:
     folder = prepared_folder(account.settings, run.image)
-    # The listing repeats what may pass by itself.
-    written = {facts.key.removeprefix(folder) for facts in Objects(account).list(folder)}
-    new = {digest for _, digest in manifest.digests.items()} - known
-    lost = [digest.hex() for digest in new if digest.hex() not in written]
+    new = {digest.hex() for _, digest in manifest.digests.items() if digest not in known}
+    lost = set(new)
+    # The listing repeats what may pass by itself; whatever else was written takes no memory.
+    for facts in Objects(account).list(folder):
+        lost.discard(facts.key.removeprefix(folder))
     if lost:
-        raise ValueError(f"{len(lost)} of {len(new)} new blocks are not in the bucket, {lost[0]}")
+        raise ValueError(f"{len(lost)} of {len(new)} new blocks are not in the bucket, {min(lost)}")
 
 
 def _unpacked(packed: bytes, limit: int) -> bytes:
