@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from imageport.clouds.gcp import objects as module
 from imageport.clouds.gcp.clients import GcpClients
 from imageport.clouds.gcp.error_mapping import CHANGED
 from imageport.clouds.gcp.objects import NO_GENERATION, ObjectFacts, Objects, crc32c_of
@@ -141,30 +142,31 @@ def test_objects_are_joined_if_they_are_those_that_were_meant(objects: Objects):
 def test_an_upload_in_order_resumes_where_it_was_cut(gcp_lab: GcpLab, objects: Objects):
     data = os.urandom(2 * PART + 77)
     session = objects.open_session("t/long", {"k": "v"})
-    assert objects.session_offset(session) == 0
-    assert objects.put_chunk(session, 0, data[:PART], None) == PART
+    assert objects.session_offset(session, "t/long") == 0
+    assert objects.put_chunk(session, 0, data[:PART], None, "t/long") == PART
     again = Objects(gcp_lab.account("run-2"))
-    assert again.session_offset(session) == PART
-    assert again.put_chunk(session, PART, data[PART : 2 * PART], None) == 2 * PART
-    done = again.put_chunk(session, 2 * PART, data[2 * PART :], len(data))
+    assert again.session_offset(session, "t/long") == PART
+    middle = data[PART : 2 * PART]
+    assert again.put_chunk(session, PART, middle, None, "t/long") == 2 * PART
+    done = again.put_chunk(session, 2 * PART, data[2 * PART :], len(data), "t/long")
     assert isinstance(done, ObjectFacts)
     assert (done.size_bytes, done.crc32c, done.metadata) == (len(data), crc32c_of(data), {"k": "v"})
-    finished = again.session_offset(session)
+    finished = again.session_offset(session, "t/long")
     assert isinstance(finished, ObjectFacts)
 
 
 def test_a_session_that_keeps_less_than_it_was_sent_says_so(gcp_lab: GcpLab, objects: Objects):
     session = objects.open_session("t/long")
     gcp_lab.service.turn(short_persists=1)
-    assert objects.put_chunk(session, 0, bytes(2 * PART), None) == PART
+    assert objects.put_chunk(session, 0, bytes(2 * PART), None, "t/long") == PART
 
 
 def test_a_session_that_was_given_up_is_gone(objects: Objects):
     session = objects.open_session("t/long")
-    objects.close_session(session)
+    objects.close_session(session, "t/long")
     with pytest.raises(ResourceGone):
         objects.session_offset(session, "t/long")
-    objects.close_session(session)
+    objects.close_session(session, "t/long")
 
 
 def test_a_file_is_written_with_its_checksum(objects: Objects, tmp_path: Path):
@@ -175,11 +177,34 @@ def test_a_file_is_written_with_its_checksum(objects: Objects, tmp_path: Path):
         assert objects.get("t/file") == path.read_bytes()
 
 
+def test_a_file_that_is_not_taken_is_named(gcp_lab: GcpLab, objects: Objects, tmp_path: Path):
+    path = tmp_path / "drivers.zip"
+    path.write_bytes(b"x")
+    open_session = objects.open_session
+    objects.open_session = lambda *named, **options: (  # type: ignore[method-assign]
+        open_session(*named, **options),
+        gcp_lab.service.turn(lost_answers=1),
+    )[0]
+    with pytest.raises(CloudUnavailable, match="Cannot create object 't/file'"):
+        objects.put_file("t/file", path)
+
+
+def test_a_listing_that_tells_no_objects_is_an_answer_like_any_other(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+):
+    objects.put("t/a", b"x")
+    broken = [{"items": [{"name": "t/a"}]}]
+    answer = module.answer_of
+    monkeypatch.setattr(module, "answer_of", lambda told: broken.pop() if broken else answer(told))
+    assert [item.key for item in objects.list("t/")] == ["t/a"]
+    assert not broken
+
+
 def test_an_encryption_key_of_ones_own_is_on_every_way_of_writing(gcp_lab: GcpLab):
     objects = Objects(gcp_lab.account("run-1", kms_key=KMS_KEY))
     part = objects.put("t/a", bytes(10))
     session = objects.open_session("t/b")
-    sent = objects.put_chunk(session, 0, b"b", 1)
+    sent = objects.put_chunk(session, 0, b"b", 1, "t/b")
     joined = objects.compose("t/c", [(part.key, part.generation)])
     assert isinstance(sent, ObjectFacts)
     assert all(item.kms_key.startswith(KMS_KEY) for item in (part, sent, joined))

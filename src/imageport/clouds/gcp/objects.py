@@ -119,8 +119,9 @@ class Objects:
             while True:
                 data = file.read(8 * MIB)
                 checksum.update(data)
-                last = offset + len(data) >= size_bytes
-                done = self.put_chunk(session, offset, data, size_bytes if last else None)
+                last = not data or offset + len(data) >= size_bytes
+                total = offset + len(data) if last else None
+                done = self.put_chunk(session, offset, data, total, key)
                 if isinstance(done, ObjectFacts):
                     require_checksum(done, int.from_bytes(checksum.digest(), "big"))
                     return
@@ -177,11 +178,11 @@ class Objects:
         query |= {"startOffset": start} if start else {}
         query |= {"endOffset": end} if end else {}
         while True:
-            page = retried(lambda: self._page(prefix, query))
-            yield from (facts_in(item) for item in page.get("items", []))
-            if not page.get("nextPageToken"):
+            found, following = retried(lambda: self._page(prefix, query))
+            yield from found
+            if not following:
                 return
-            query["pageToken"] = page["nextPageToken"]
+            query["pageToken"] = following
 
     def set_metadata(
         self, key: str, metadata: Mapping[str, str | None], *, metageneration: int | None = None
@@ -265,8 +266,10 @@ class Objects:
         # The way there is ours: a private endpoint may be told by its public name.
         return self._endpoint + place[place.index("/upload/") :]
 
-    def session_offset(self, session: str, key: str = "") -> int | ObjectFacts:
+    def session_offset(self, session: str, key: str) -> int | ObjectFacts:
         """Return how many bytes a session has, or the object when it is finished.
+
+        ``key`` is for messages.
 
         Raises:
             ResourceGone: the session ended without an object.
@@ -274,7 +277,7 @@ class Objects:
         return self._session_put(session, b"", "bytes */*", key)
 
     def put_chunk(
-        self, session: str, offset: int, data: bytes, total_bytes: int | None, key: str = ""
+        self, session: str, offset: int, data: bytes, total_bytes: int | None, key: str
     ) -> int | ObjectFacts:
         """Send the next bytes of a session; return how many it has, or the finished object.
 
@@ -289,8 +292,8 @@ class Objects:
         part = f"{offset}-{offset + len(data) - 1}" if data else "*"
         return self._session_put(session, data, f"bytes {part}/{total}", key)
 
-    def close_session(self, session: str, key: str = "") -> None:
-        """Give up an upload session with what it has; one that is gone is no error."""
+    def close_session(self, session: str, key: str) -> None:
+        """Give up an upload session of ``key`` with what it has; one that is gone is no error."""
         with asked(CREATE, key):
             answer = self._send("DELETE", session, {})
             if answer.status_code not in {204, 404, 410, CLIENT_CLOSED}:
@@ -300,7 +303,7 @@ class Objects:
         self, session: str, data: bytes, content_range: str, key: str
     ) -> int | ObjectFacts:
         headers = {"Content-Range": content_range, "Content-Type": BINARY}
-        with asked(CREATE, key or "upload session"):
+        with asked(CREATE, key):
             answer = self._send("PUT", session, {}, data, headers)
             if answer.status_code == RESUME_INCOMPLETE:
                 return _kept_bytes(answer.headers.get("Range", ""))
@@ -308,9 +311,11 @@ class Objects:
                 raise ResourceGone(f"Cannot write '{key}': its upload session was given up.")
             return facts_in(answer_of(answer))
 
-    def _page(self, prefix: str, query: dict[str, Any]) -> dict[str, Any]:
+    def _page(self, prefix: str, query: dict[str, Any]) -> tuple[Sequence[ObjectFacts], str]:
+        """Return a page of a listing and how the next is asked for; "" after the last."""
         with asked(LIST, prefix):
-            return answer_of(self._send("GET", self._bucket, query))
+            page = answer_of(self._send("GET", self._bucket, query))
+            return [facts_in(item) for item in page.get("items", [])], page.get("nextPageToken", "")
 
     def _read(
         self, key: str, headers: dict[str, str], limit_bytes: int
