@@ -53,6 +53,12 @@ class GcpClients:
         self._settings = settings
         self._compute: dict[type[Any], Any] = {}
         self._lock = threading.Lock()
+        # Not when first used: threads that are first together would each make one.
+        self.token_request: Final = TokenRequest(settings)
+        """How credentials reach token services: by the proxy and authority of the block."""
+        self.session: Final[AuthorizedSession] = _OneRefreshSession(credentials, self.token_request)
+        """The one session with the credentials' tokens, without any retries."""
+        _pooled(self.session)
         hide_queries_in_logs()
         # Its debug log tells URLs of upload sessions, and what is sent through the session.
         hide_bodies_in_log(logging.getLogger(AuthorizedSession.__module__))
@@ -61,18 +67,6 @@ class GcpClients:
     def poll_seconds(self) -> float:
         """Return the longest pause between two questions about a running operation."""
         return LABORATORY_POLL_SECONDS if self._settings.endpoint_url else LONGEST_POLL_SECONDS
-
-    @cached_property
-    def session(self) -> AuthorizedSession:
-        """Return the one session with the credentials' tokens, without any retries."""
-        session = _OneRefreshSession(self.credentials, self.token_request)
-        _pooled(session)
-        return session
-
-    @cached_property
-    def token_request(self) -> TokenRequest:
-        """Return how credentials reach token services: by the proxy and authority of the block."""
-        return TokenRequest(self._settings)
 
     @cached_property
     def storage(self) -> StorageClient:
@@ -179,10 +173,8 @@ class GcpClients:
 
     def close(self) -> None:
         """Close all connections; may be called twice."""
-        if "session" in self.__dict__:
-            self.session.close()
-        if "token_request" in self.__dict__:
-            self.token_request.session.close()
+        self.session.close()
+        self.token_request.session.close()
 
     def _make(self, kind: type[Any]) -> Any:
         transport = kind.get_transport_class("rest")(
@@ -237,7 +229,10 @@ class _OneRefreshSession(AuthorizedSession):
             InputError: it would show the token on the way.
         """
         if not (url.startswith("https://") or urlsplit(url).hostname in LOOPBACK):
-            raise InputError("Bad endpoint: found plain http, needed https or this machine.")
+            host = urlsplit(url).hostname
+            raise InputError(
+                f"Bad endpoint '{host}': found plain http, needed https or this machine."
+            )
         if not self.credentials.valid:
             with self._refreshing:
                 if not self.credentials.valid:
