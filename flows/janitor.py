@@ -34,14 +34,14 @@ def janitor(
             saved target that the site's catalogue or ledger knows, in whichever cloud.
         ended_run: Id of a flow run that was cancelled, failed or crashed; empty looks at expiry.
     """
-    unreleased = ""
+    problems: list[str] = []
     if ended_run:
         run = _read(ended_run)
         if run is None or not _has_ended(run):
             return Completed(message=f"Run {ended_run} has not ended, or will be resumed.")
-        unreleased = _release_export(run)
-        named = _blocks_of(run)
-        if named is None:
+        named, problems = _blocks_of(run)
+        problems.append(_release_export(run))
+        if not named and not any(problems):
             return Completed(message=f"Run {ended_run} names no target; nothing to clean up.")
     elif target is None:
         raise InputError("Cannot clean up: found no target site, needed one or an ended run.")
@@ -49,7 +49,7 @@ def janitor(
         clouds = [cloud] if cloud else [load_target(name) for name in targets_of(target.saved_name)]
         named = [(target, place) for place in clouds]
     outcomes = [_cleaned(site, place, ended_run) for site, place in named]
-    return _outcome([*outcomes, ([], unreleased)])
+    return _outcome([*outcomes, *(([], problem) for problem in problems)])
 
 
 def _release_export(run: FlowRun) -> str:
@@ -114,19 +114,23 @@ def _has_ended(run: FlowRun) -> bool:
     return not resumed
 
 
-def _blocks_of(run: FlowRun) -> list[tuple[Site, CloudTarget]] | None:
-    """Return site and cloud of each target that the run was started with; None if it has none."""
+def _blocks_of(run: FlowRun) -> tuple[list[tuple[Site, CloudTarget]], list[str]]:
+    """Return site and cloud of each target that the run was started with, and what went wrong.
+
+    A block that was deleted since keeps no other target dirty.
+    """
     given = run.parameters.get("destinations") or [
         {"site": run.parameters.get("target"), "cloud": run.parameters.get("cloud")}
     ]
-    named = []
+    named, problems = [], []
     for one in given:
-        slugs = [_reference(one.get(name)) for name in ("site", "cloud")]
-        if not all(slugs):
-            return None
-        site, cloud = slugs
-        named.append((load_site(site.partition("/")[2]), load_target(cloud)))
-    return named
+        try:
+            site, cloud = (_reference(one.get(name)) for name in ("site", "cloud"))
+            if site and cloud:
+                named.append((load_site(site.partition("/")[2]), load_target(cloud)))
+        except (ImageportError, ObjectNotFound) as error:
+            problems.append(f"Cannot clean up a target of '{run.name}': {error}")
+    return named, problems
 
 
 def _reference(value: Any) -> str:

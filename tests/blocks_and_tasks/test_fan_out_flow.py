@@ -464,13 +464,24 @@ def test_the_janitor_looks_in_every_target_of_a_run(monkeypatch: pytest.MonkeyPa
         {"site": block("imageport-site/b"), "cloud": block("imageport-aws-target/x")},
         {"site": block("imageport-site/c"), "cloud": block("imageport-gcp-target/y")},
     ]
-    assert janitor._blocks_of(ended_run(destinations=places)) == [
+    both = [
         ("site b", "target imageport-aws-target/x"),
         ("site c", "target imageport-gcp-target/y"),
     ]
+    assert janitor._blocks_of(ended_run(destinations=places)) == (both, [])
     one = {"target": block("imageport-site/b"), "cloud": block("imageport-aws-target/x")}
-    assert janitor._blocks_of(ended_run(**one)) == [("site b", "target imageport-aws-target/x")]
-    assert janitor._blocks_of(ended_run(image="gold")) is None
+    assert janitor._blocks_of(ended_run(**one)) == (both[:1], [])
+    assert janitor._blocks_of(ended_run(image="gold")) == ([], [])
+
+    def load_target(slug: str) -> str:
+        if slug.endswith("/x"):
+            raise InputError(f"Cannot load the target block '{slug}'.")
+        return f"target {slug}"
+
+    monkeypatch.setattr(janitor, "load_target", load_target)
+    named, (problem,) = janitor._blocks_of(ended_run(destinations=places))
+    assert named == both[1:]  # a block that was deleted keeps no other target dirty
+    assert "imageport-aws-target/x" in problem
 
 
 def test_the_export_of_a_run_whose_form_calls_the_machine_an_image_is_released(
