@@ -30,7 +30,8 @@ from tasks.models import MasterRef, Route, SourceIdentity
 from tasks.options import PrepareOptions
 
 LOOK_AT_ONCE = 3
-"""Each preflight looks into the image by a small machine of its own at the site."""
+"""Each preflight looks into the image by a small machine of its own, which was seen at 530 MiB: a
+worker of 4 GiB bears three, and its other run's."""
 
 
 @checked_flow(name="fan-out", flow_run_name="{image} to several targets", timeout_seconds=None)
