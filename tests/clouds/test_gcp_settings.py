@@ -159,7 +159,8 @@ def test_an_id_is_taken_apart_whatever_host_stands_before_it():
 
 @pytest.mark.parametrize(
     "text", ["", "snap-0123456789abcdef0", "projects/p/global/images/", "projects/p/images/a",
-             "gs://golden-images/imageport/x", "projects/p/global/images/UPPER"],
+             "gs://golden-images/imageport/x", "projects/p/global/images/UPPER",
+             "projects/p/regions/r/images/a"],
 )  # fmt: skip
 def test_what_is_no_id_names_nothing_that_exists(text: str):
     with pytest.raises(ResourceGone):

@@ -31,11 +31,15 @@ LABEL_EXPIRES: Final = "imageport-expires"
 """Seconds since 1970, because no label may hold a time as text."""
 METADATA_TAGS: Final = "imageport-tags"
 """Key of an object's metadata; the expiry stands beside it as `LABEL_EXPIRES`, to be renewed."""
+SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
+"""A subnet as settings name it: project, region, name."""
+IMAGE: Final = re.compile(r"projects/([^/]+)/global/images/(family/)?([^/]+)")
+"""An image as settings name it: project, whether it is a family, name."""
 
 _UNFIT: Final = re.compile(r"[^a-z0-9_-]+")
 _ID: Final = re.compile(
-    r"projects/(?P<project>[^/]+)/(?:global|zones/(?P<zone>[^/]+)|regions/(?P<region>[^/]+))"
-    r"/(?P<type>images|disks|instances|firewalls|snapshots)/(?P<name>[a-z]([-a-z0-9]{0,61}[a-z0-9])?)"
+    r"projects/(?P<project>[^/]+)/(?:global|zones/(?P<zone>[^/]+))"
+    r"/(?P<type>images|disks|instances|firewalls)/(?P<name>[a-z]([-a-z0-9]{0,61}[a-z0-9])?)"
 )
 
 

@@ -18,6 +18,7 @@ from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.gcp.named_resources import delete, make
 from imageport.clouds.gcp.names import (
+    SUBNET,
     TOKEN_CHARACTERS,
     ResourceId,
     description_of,
@@ -41,7 +42,6 @@ SHARED_NETWORK_HINT: Final = (
     "(engine_network_tags, isolated_network_tag)."
 )
 INGRESS, EGRESS = "INGRESS", "EGRESS"
-_SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
 _NETWORK: Final = re.compile(r"projects/([^/]+)/global/networks/([^/]+)$")
 
 
@@ -192,7 +192,7 @@ def outside(cidrs: Iterable[str]) -> tuple[str, ...]:
 
 def network_of(account: GcpAccount, subnet: str) -> str:
     """Return ``projects/P/global/networks/N`` of a subnet."""
-    found = _SUBNET.fullmatch(subnet)
+    found = SUBNET.fullmatch(subnet)
     if found is None:
         raise InputError(
             f"Bad subnet: found '{subnet}', needed projects/P/regions/R/subnetworks/S.",

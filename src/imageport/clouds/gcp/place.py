@@ -13,6 +13,7 @@ from google.cloud import compute_v1
 from imageport.cloud import PlaceProblem
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.lookups import API_OFF, look_up
+from imageport.clouds.gcp.names import IMAGE, SUBNET
 from imageport.clouds.gcp.network import SHARED_NETWORK_HINT, isolation_gaps, takes_rules
 from imageport.clouds.gcp.place_bucket import check_bucket, covers
 from imageport.clouds.gcp.place_machines import check_disk_type, check_machines
@@ -30,8 +31,6 @@ NAME: Final = re.compile(r"[ -~]*")
 FOR_MACHINES: Final = frozenset({"", "PRIVATE"})
 """Purposes of a subnet that takes machines; others are for proxies and service endpoints."""
 UNUSABLE: Final = frozenset({"OBSOLETE", "DELETED"})
-_SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
-_IMAGE: Final = re.compile(r"projects/([^/]+)/global/images/(family/)?([^/]+)")
 _KEY_LOCATION: Final = re.compile(r"projects/[^/]+/locations/([^/]+)/")
 
 Problems = Iterator[PlaceProblem]
@@ -131,7 +130,7 @@ def _reaches_google(account: GcpAccount, subnet: Any) -> bool:
 
 
 def _subnet(account: GcpAccount, subnet: str) -> Any | None:
-    parts = _SUBNET.fullmatch(subnet)
+    parts = SUBNET.fullmatch(subnet)
     if parts is None:
         return None
     project, region, name = parts.groups()
@@ -178,7 +177,7 @@ def _isolation(account: GcpAccount) -> Problems:
 
 def _engine_image(account: GcpAccount) -> Problems:
     named, setting = account.settings.engine_image, "engine_image"
-    parts = _IMAGE.fullmatch(named)
+    parts = IMAGE.fullmatch(named)
     if parts is None:
         return
     project, family, name = parts.groups()
