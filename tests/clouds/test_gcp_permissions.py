@@ -13,6 +13,7 @@ from imageport.clouds.gcp import permissions
 from imageport.clouds.gcp.permissions import (
     BUCKET,
     ENGINE_IMAGE,
+    NETWORK,
     PERMISSIONS,
     PREFLIGHT,
     PROJECT,
@@ -22,9 +23,11 @@ from imageport.clouds.gcp.permissions import (
     check_permissions,
     needed_permissions,
 )
+from imageport.doctor.grants import gcp_grant
 from imageport.errors import CloudRefused
 from imageport.sandbox.gcp.account import BOOT_SUBNET, SERVICE_ACCOUNT, SUBNET
 from imageport.sandbox.gcp.account import BUCKET as NAME
+from imageport.sandbox.gcp.account import PROJECT as PROJECT_ID
 from tests.clouds.cloud_contract import SITE
 from tests.clouds.gcp_laboratory import GcpLab
 
@@ -94,6 +97,29 @@ def test_a_bucket_or_subnet_that_is_not_there_is_no_missing_permission(gcp_lab: 
     assert check_permissions(account) == []
 
 
+def test_the_rules_of_a_shared_network_are_asked_for_in_its_project(
+    gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    ask = gcp_lab.clients.ask
+
+    def recorded(service: str, method: str, path: str, **options: Any) -> dict[str, Any]:
+        if "/host-1:" not in path:
+            return ask(service, method, path, **options)
+        asked.extend(options["body"]["permissions"])
+        return {}
+
+    monkeypatch.setattr(gcp_lab.clients, "ask", recorded)
+    shared = SUBNET.replace(f"projects/{PROJECT_ID}/", "projects/host-1/")
+    assert check_permissions(gcp_lab.account("run-1", boot_subnet=shared)) == []
+    assert asked == []
+    account = gcp_lab.account("run-1", boot_subnet=shared, isolated_network_tag="shut")
+    (gap,) = check_permissions(account)
+    assert asked == [gap.action] == ["compute.firewalls.list"]
+    assert gap.found == "denied at network's project 'host-1'"
+    assert gcp_grant(account.settings, gap.action).endswith("project 'host-1'")
+
+
 def test_a_stopped_machine_asks_for_more(gcp_lab: GcpLab):
     more = {"compute.instances.attachDisk", "compute.instances.detachDisk"}
     usual = {item.permission for item in needed_permissions(gcp_lab.settings())}
@@ -152,4 +178,11 @@ def test_every_permission_is_in_the_table_once_for_each_place_and_says_what_for(
     places = [(item.permission, item.scope) for item in PERMISSIONS]
     assert len(places) == len(set(places))
     assert all(item.needed_for for item in PERMISSIONS)
-    assert {item.scope for item in PERMISSIONS} == {PROJECT, BUCKET, SUBNETS, ENGINE_IMAGE, SIGNER}
+    assert {item.scope for item in PERMISSIONS} == {
+        PROJECT,
+        BUCKET,
+        SUBNETS,
+        NETWORK,
+        ENGINE_IMAGE,
+        SIGNER,
+    }

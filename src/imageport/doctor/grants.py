@@ -54,6 +54,10 @@ def gcp_grant(settings: GcpSettings, permission: str) -> str:
         at = f"bucket '{settings.bucket}'"
     elif permission.startswith("iam."):
         at = f"service account '{settings.signing_account or 'of the worker'}'"
+    elif permission == "compute.firewalls.list" and settings.isolated_network_tag:
+        # Where the one boot's network is shared, its rules are looked at in its own project.
+        projects = dict.fromkeys((settings.project, settings.boot_network_project))
+        at = " and ".join(f"project '{item}'" for item in projects)
     elif permission.startswith("compute.subnetworks."):
         at = (
             " and ".join(dict.fromkeys(filter(None, (settings.subnet, settings.boot_subnet)))) or at

@@ -19,13 +19,14 @@ from imageport.cloud import PermissionGap
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.gcp.lookups import API_OFF
+from imageport.clouds.gcp.names import IMAGE, SUBNET
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.signing import account_at_google
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused, InputError, PermissionMissing, ResourceGone
 
-PROJECT, BUCKET, SUBNETS, ENGINE_IMAGE, SIGNER = (
-    "project", "bucket", "subnets", "engine image", "signing account",
+PROJECT, BUCKET, SUBNETS, NETWORK, ENGINE_IMAGE, SIGNER = (
+    "project", "bucket", "subnets", "network's project", "engine image", "signing account",
 )  # fmt: skip
 """Where a permission is needed, and asked for."""
 PREFLIGHT: Final = "preflight"
@@ -34,8 +35,6 @@ SELF_TEST: Final = "cloudresourcemanager.googleapis.com"
 """Not a permission but an API: it has to be on in the project for the project to be asked."""
 MOST_AT_ONCE: Final = 100
 """Permissions of one testIamPermissions request."""
-_SUBNET: Final = re.compile(r"projects/([^/]+)/regions/([^/]+)/subnetworks/([^/]+)")
-_IMAGE: Final = re.compile(r"projects/([^/]+)/global/images/(family/)?([^/]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,9 @@ PERMISSIONS: Final = (
     NeededPermission("compute.zones.get", PREFLIGHT),
     NeededPermission("compute.subnetworks.get", "prepare", SUBNETS),
     NeededPermission("compute.subnetworks.use", "prepare", SUBNETS),
+    NeededPermission(
+        "compute.firewalls.list", "prepare (first boot)", NETWORK, ("isolated_network_tag",)
+    ),
     NeededPermission("compute.images.useReadOnly", "prepare", ENGINE_IMAGE, ("engine_image",)),
     NeededPermission("storage.buckets.get", PREFLIGHT, BUCKET),
     NeededPermission("storage.objects.create", "upload, prepare", BUCKET),
@@ -112,7 +114,7 @@ def check_permissions(account: GcpAccount) -> list[PermissionGap]:
         CloudRefused: the credentials themselves are refused, so nothing can be said.
     """
     gaps: list[PermissionGap] = []
-    for scope in (PROJECT, BUCKET, SUBNETS, ENGINE_IMAGE, SIGNER):
+    for scope in (PROJECT, BUCKET, SUBNETS, NETWORK, ENGINE_IMAGE, SIGNER):
         needed = [item for item in needed_permissions(account.settings) if item.scope == scope]
         for resource in _resources(account, scope):
             gaps += _gaps(account, scope, resource, needed)
@@ -134,6 +136,8 @@ def _resources(account: GcpAccount, scope: str) -> list[str]:
         PROJECT: [settings.project],
         BUCKET: [settings.bucket],
         SUBNETS: sorted({settings.subnet, settings.boot_subnet} - {""}),
+        # The own project is asked for all anyway.
+        NETWORK: sorted({settings.boot_network_project} - {settings.project}),
         ENGINE_IMAGE: _named_image(settings),
         SIGNER: _signer(account),
     }[scope]
@@ -141,7 +145,7 @@ def _resources(account: GcpAccount, scope: str) -> list[str]:
 
 def _named_image(settings: GcpSettings) -> list[str]:
     """A family is no resource that could be asked; the project's own images are asked there."""
-    found = _IMAGE.fullmatch(settings.engine_image)
+    found = IMAGE.fullmatch(settings.engine_image)
     asks = found is not None and not found[2] and found[1] != settings.project
     return [settings.engine_image] if asks else []
 
@@ -204,7 +208,7 @@ def _granted(account: GcpAccount, scope: str, resource: str, wanted: Sequence[st
 
 def _ask(account: GcpAccount, scope: str, resource: str, wanted: list[str]) -> Iterable[str]:
     clients = account.clients
-    if scope == PROJECT:
+    if scope in {PROJECT, NETWORK}:
         path = f"/v1/projects/{resource}:testIamPermissions"
         answer = clients.ask("cloudresourcemanager", "POST", path, body={"permissions": wanted})
     elif scope == BUCKET:
@@ -224,12 +228,12 @@ def _ask_compute(
     body = compute_v1.TestPermissionsRequest(permissions=wanted)
     given: dict[str, Any] = {"test_permissions_request_resource": body}
     if scope == SUBNETS:
-        project, region, name = _parts(_SUBNET, resource)
+        project, region, name = _parts(SUBNET, resource)
         subnetworks = account.clients.compute(compute_v1.SubnetworksClient)
         return subnetworks.test_iam_permissions(
             project=project, region=region, resource=name, **given
         ).permissions
-    project, _, name = _parts(_IMAGE, resource)
+    project, _, name = _parts(IMAGE, resource)
     images = account.clients.images
     return images.test_iam_permissions(project=project, resource=name, **given).permissions
 

@@ -109,6 +109,12 @@ class GcpSettings:
         """Return what `list_ours` lists."""
         return f"gcp/{self.region}/{self.project}/{self.bucket}"
 
+    @property
+    def boot_network_project(self) -> str:
+        """Return the project of the one boot's network; another one where it is shared."""
+        _, _, place = (self.boot_subnet or self.subnet).partition("projects/")
+        return place.partition("/")[0] or self.project
+
     def endpoint(self, service: str) -> str:
         """Return the base URL of an API (``compute``, ``storage``, ``sts``…), without a slash."""
         if self.endpoint_url:
