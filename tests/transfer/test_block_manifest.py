@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import tracemalloc
 import zlib
@@ -99,6 +100,31 @@ def test_a_manifest_that_unpacks_to_more_than_it_says_is_refused():
         Manifest.from_bytes(body + hashlib.sha256(body).digest())
 
 
+@pytest.mark.parametrize("blocks", [b"", bytes(33 * 9999), bytes(33 * 10_001)])
+def test_a_manifest_that_unpacks_to_another_length_than_it_says_is_refused(blocks: bytes):
+    header = struct.pack("<16sIIQQ", b"imageport-blocks", 1, 0, 10_000 * BLOCK_BYTES, 10_000)
+    body = header + zlib.compress(blocks)
+    with pytest.raises(StateError, match="bytes of blocks, needed"):
+        Manifest.from_bytes(body + hashlib.sha256(body).digest())
+
+
+def test_a_manifest_becomes_bytes_and_comes_of_them_in_little_more_memory_than_it_takes():
+    count = 40_000
+    manifest = manifest_of({}, count)
+    for index in range(count):
+        manifest.set(index, hashlib.sha256(b"%d" % index).digest())
+    tracemalloc.start()
+    try:
+        data = manifest.to_bytes()
+        assert tracemalloc.get_traced_memory()[1] < 2.3 * 33 * count
+        tracemalloc.reset_peak()
+        found = Manifest.from_bytes(data)
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * 33 * count
+    finally:
+        tracemalloc.stop()
+    assert found == manifest
+
+
 @given(st.dictionaries(st.integers(0, 99), st.binary(min_size=32, max_size=32)))
 def test_a_digest_table_is_a_mapping_in_order(blocks: dict[int, bytes]):
     table = DigestTable(100)
@@ -115,9 +141,10 @@ def test_a_digest_table_survives_being_packed(indexes: set[int]):
     table = DigestTable(20_480 - 1)
     for index in indexes - {20_479}:
         table.set(index, index.to_bytes(32, "big"))
-    again = DigestTable.from_packed(*table.packed())
+    packed = b"".join(table.packed())
+    again = DigestTable.from_packed(table.block_count, io.BytesIO(packed).read)
     assert dict(again) == dict(table)
-    assert again.packed() == table.packed()
+    assert b"".join(again.packed()) == packed
     table.discard(4096)
     assert 4096 not in table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 DIGEST_BYTES = 32
 _PAGE_BLOCKS = 4096
 """2 GiB of the disk in 132 KiB of memory, taken when the first block of it is known: a size that
 is merely claimed costs nothing."""
 _PAGE_BYTES = _PAGE_BLOCKS * (1 + DIGEST_BYTES)
+_EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 class DigestTable(Mapping[int, bytes]):
@@ -24,27 +25,30 @@ class DigestTable(Mapping[int, bytes]):
         """A byte a block, 1 = known, and behind them the digests."""
 
     @classmethod
-    def from_packed(cls, known: bytes, digests: bytes) -> DigestTable:
-        """Return a table from one byte a block (0 or 1) and 32 bytes a block."""
-        table = cls(len(known))
-        for number, start in enumerate(range(0, len(known), _PAGE_BLOCKS)):
-            marks = known[start : start + _PAGE_BLOCKS]
+    def from_packed(cls, block_count: int, read: Callable[[int], bytes]) -> DigestTable:
+        """Return the table that `packed` gave; ``read`` returns its next so many bytes."""
+        table = cls(block_count)
+        for number, count in table._page_sizes():
+            marks = read(count)
             if any(marks):
-                packed = digests[start * DIGEST_BYTES : (start + _PAGE_BLOCKS) * DIGEST_BYTES]
-                page = marks.ljust(_PAGE_BLOCKS, b"\0") + packed
-                table._pages[number] = bytearray(page.ljust(_PAGE_BYTES, b"\0"))
+                table._pages[number] = bytearray(marks.ljust(_PAGE_BYTES, b"\0"))
+        for number, count in table._page_sizes():
+            digests = read(count * DIGEST_BYTES)
+            page = table._pages.get(number)
+            if page is not None:
+                page[_PAGE_BLOCKS : _PAGE_BLOCKS + len(digests)] = digests
         return table
 
-    def packed(self) -> tuple[bytes, bytes]:
-        """Return what `from_packed` takes."""
-        known = bytearray(self.block_count)
-        digests = bytearray(self.block_count * DIGEST_BYTES)
-        for start, page in self._in_order():
-            count = min(_PAGE_BLOCKS, self.block_count - start)
-            known[start : start + count] = page[:count]
-            content = page[_PAGE_BLOCKS : _PAGE_BLOCKS + count * DIGEST_BYTES]
-            digests[start * DIGEST_BYTES : (start + count) * DIGEST_BYTES] = content
-        return bytes(known), bytes(digests)
+    def packed(self) -> Iterator[bytes]:
+        """Yield one byte a block (1 = known) and then 32 bytes a block, in pieces.
+
+        Nobody may set anything meanwhile.
+        """
+        for number, count in self._page_sizes():
+            yield bytes(self._pages.get(number, _EMPTY_PAGE)[:count])
+        for number, count in self._page_sizes():
+            page = self._pages.get(number, _EMPTY_PAGE)
+            yield bytes(page[_PAGE_BLOCKS : _PAGE_BLOCKS + count * DIGEST_BYTES])
 
     def set(self, index: int, digest: bytes) -> None:
         """Set the digest of a block."""
@@ -89,6 +93,11 @@ class DigestTable(Mapping[int, bytes]):
 
     def __len__(self) -> int:
         return sum(page.count(1, 0, _PAGE_BLOCKS) for _, page in self._in_order())
+
+    def _page_sizes(self) -> Iterator[tuple[int, int]]:
+        """Yield each page's number, and how many blocks it stands for."""
+        for number, start in enumerate(range(0, self.block_count, _PAGE_BLOCKS)):
+            yield number, min(_PAGE_BLOCKS, self.block_count - start)
 
     def _in_order(self) -> Iterator[tuple[int, bytearray]]:
         """Yield (first block, page); other threads may add pages meanwhile."""

@@ -20,6 +20,7 @@ _HEADER = struct.Struct("<16sIIQQ")
 """Magic, version, flags, disk bytes, block count; packed states and digests follow, compressed,
 then SHA-256 of everything before it."""
 _ABSENT_READS_ZERO = 1
+_CHUNK = 64 * 1024
 
 
 class Manifest:
@@ -81,16 +82,19 @@ class Manifest:
         """Return the compact form for the state store."""
         flags = _ABSENT_READS_ZERO if self.absent_reads_zero else 0
         header = _HEADER.pack(MAGIC, VERSION, flags, self.size_bytes, self.block_count)
-        known, digests = self.digests.packed()
-        body = header + zlib.compress(known + digests, level=1)
-        return body + hashlib.sha256(body).digest()
+        packing = zlib.compressobj(level=1)
+        pieces = [header, *map(packing.compress, self.digests.packed()), packing.flush()]
+        total = hashlib.sha256()
+        for piece in pieces:
+            total.update(piece)
+        return b"".join([*pieces, total.digest()])
 
     @classmethod
     def from_bytes(cls, data: bytes, location: str = "manifest") -> Manifest:
         """Return the manifest in ``data``; `StateError` naming ``location`` if damaged."""
         if len(data) < _HEADER.size + DIGEST_BYTES:
             raise _bad(location, f"found {len(data)} bytes, needed a header")
-        body, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        body, digest = memoryview(data)[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         magic, version, flags, size_bytes, count = _HEADER.unpack_from(body)
         if magic != MAGIC or version != VERSION:
             raise _bad(location, f"found {magic!r} version {version}, needed {VERSION}")
@@ -99,8 +103,9 @@ class Manifest:
         if count != block_count(size_bytes) or count > MAX_BLOCKS:
             raise _bad(location, f"found {count} blocks for {size_bytes} bytes")
         manifest = cls(size_bytes, absent_reads_zero=bool(flags & _ABSENT_READS_ZERO))
-        packed = _unpack(body[_HEADER.size :], count * (1 + DIGEST_BYTES), location)
-        manifest.digests = DigestTable.from_packed(packed[:count], packed[count:])
+        unpacking = _Unpacking(body[_HEADER.size :], location)
+        manifest.digests = DigestTable.from_packed(count, unpacking.read)
+        unpacking.end()
         return manifest
 
     def __eq__(self, other: object) -> bool:
@@ -116,15 +121,48 @@ def block_count(size_bytes: int) -> int:
     return -(-size_bytes // BLOCK_BYTES)
 
 
-def _unpack(packed: bytes, needed_bytes: int, location: str) -> bytes:
-    stream = zlib.decompressobj()
-    try:
-        data = stream.decompress(packed, needed_bytes + 1)
-    except zlib.error as error:
-        raise _bad(location, f"its blocks do not decompress ({error})") from error
-    if len(data) != needed_bytes:
-        raise _bad(location, f"found {len(data)} bytes of blocks, needed {needed_bytes}")
-    return data
+class _Unpacking:
+    """Decompresses no more than is asked for: whole, a disk of 1 TiB takes 66 MiB at a time."""
+
+    def __init__(self, packed: memoryview, location: str) -> None:
+        self._packed = packed
+        self._location = location
+        self._stream = zlib.decompressobj()
+        self._read_bytes = 0
+
+    def read(self, count: int) -> bytes:
+        """Return the next so many bytes; `StateError` when there are not as many."""
+        found = b""
+        while len(found) < count:
+            more = self._some(count - len(found))
+            if not more:
+                total = self._read_bytes + len(found)
+                raise _bad(self._location, f"found {total} bytes of blocks, needed more")
+            found += more
+        self._read_bytes += count
+        return found
+
+    def end(self) -> None:
+        """Raise `StateError` when there is more than was read."""
+        if self._some(1):
+            found = f"found more than {self._read_bytes} bytes of blocks, needed no more"
+            raise _bad(self._location, found)
+
+    def _some(self, limit: int) -> bytes:
+        """Return at most so many bytes, none at the end alone."""
+        while True:
+            given = self._stream.unconsumed_tail
+            if not given:
+                given, self._packed = bytes(self._packed[:_CHUNK]), self._packed[_CHUNK:]
+            try:
+                found = self._stream.decompress(given, limit)
+            except zlib.error as error:
+                what = f"its blocks do not decompress ({error})"
+                raise _bad(self._location, what) from error
+            if found or not (given or self._packed):
+                return found
+            if self._stream.eof:
+                return b""
 
 
 def _bad(location: str, found: str) -> StateError:
