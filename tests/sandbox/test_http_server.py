@@ -94,11 +94,20 @@ def test_behind_a_large_body_that_nobody_read_the_connection_ends(port: int):
 
 
 @pytest.mark.parametrize(
-    "head", ["Content-Length: -1\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"]
+    "head",
+    [
+        "Content-Length: -1\r\n\r\n",
+        "Content-Length: \xb2\r\n\r\n",
+        "Content-Length: 1, 1\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n-5\r\n",
+        "Transfer-Encoding: gzip\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+    ],
 )
 def test_a_body_without_a_sensible_length_is_refused(port: int, head: str):
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-        client.sendall(f"PUT /a HTTP/1.1\r\n{head}".encode())
+        client.sendall(f"PUT /a HTTP/1.1\r\n{head}".encode("latin-1"))
         received = b""
         while chunk := client.recv(4096):
             received += chunk

@@ -1,4 +1,5 @@
-# References: RFC 9112 (HTTP/1.1): 6.3 message body length, 7.1 chunked, 9.3 persistence; PEP 3333.
+# References: RFC 9112 (HTTP/1.1): 6.1, 6.3 message body length, 7.1 chunked, 9.3 persistence;
+# PEP 3333.
 """A WSGI server that keeps connections open: a client puts thousands of pages over each.
 
 werkzeug's own closes every connection after one answer, which costs a client more than the page.
@@ -7,6 +8,7 @@ werkzeug's own closes every connection after one answer, which costs a client mo
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +22,8 @@ LARGEST_CHUNKED_BYTES = 64 * 1024 * 1024
 MOST_HEADERS = 100
 LONGEST_LINE_BYTES = 64 * 1024
 """Both as Python's own servers have it."""
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNK_LENGTH = re.compile(rb"[0-9A-Fa-f]{1,15}")
 IDLE_SECONDS = 120.0
 """Clouds close idle connections after a few minutes, too."""
 
@@ -122,15 +126,21 @@ class _Handler(BaseHTTPRequestHandler):
         return going_on
 
     def _body(self) -> _Body | None:
-        if self._fields.get("transfer-encoding", "").lower() == "chunked":
-            data = _read_chunks(self.rfile)
-            return None if data is None else _Body(io.BytesIO(data), len(data))
-        length = self._fields.get("content-length") or "0"
-        return _Body(self.rfile, int(length)) if length.isdigit() else None
+        """Return the request's body; None when nobody can tell where it ends."""
+        coding = self._fields.get("transfer-encoding")
+        length = self._fields.get("content-length")
+        if coding is None:
+            known = _LENGTH.fullmatch(length or "0")
+            return _Body(self.rfile, int(known[0])) if known else None
+        # Two lengths may differ: that one of them counts is how requests are smuggled (6.1).
+        if length is not None or coding.lower() != "chunked":
+            return None
+        data = _read_chunks(self.rfile)
+        return None if data is None else _Body(io.BytesIO(data), len(data))
 
     def _environ(self, body: _Body) -> dict[str, Any]:
         target = urlsplit(self.path)
-        chunked = self._fields.get("transfer-encoding", "").lower() == "chunked"
+        chunked = "transfer-encoding" in self._fields
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.command,
             # As PEP 3333 has it: bytes as Latin-1 characters.
@@ -208,10 +218,9 @@ def _read_chunks(source: Any) -> bytes | None:
     found = bytearray()
     while True:
         line = source.readline(1024).split(b";")[0].strip()
-        try:
-            length = int(line, 16)
-        except ValueError:
+        if not _CHUNK_LENGTH.fullmatch(line):
             return None
+        length = int(line, 16)
         if length == 0:
             while source.readline(1024).strip():
                 pass  # trailers
