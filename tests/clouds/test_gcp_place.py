@@ -188,6 +188,7 @@ def test_machines_follow_each_other_so_a_quota_for_one_is_enough(gcp_lab: GcpLab
         ({"retentionPolicy": {"retentionPeriod": "86400"}}, "a retention policy of 86400 s"),
         ({"defaultEventBasedHold": True}, "objects held by default"),
         ({"billing": {"requesterPays": True}}, "requester pays"),
+        ({"autoclass": {"enabled": True}}, "found Autoclass, needed it switched off: blocks are"),
         ({"lifecycle": None}, "no lifecycle rule that deletes what a killed upload left"),
     ],
 )
@@ -219,6 +220,11 @@ def deleting(**condition: Any) -> dict[str, Any]:
     return {"action": {"type": "Delete"}, "condition": {"age": 1} | condition}
 
 
+def moving(**condition: Any) -> dict[str, Any]:
+    action = {"type": "SetStorageClass", "storageClass": "NEARLINE"}
+    return {"action": action, "condition": {"age": 30} | condition}
+
+
 @pytest.mark.parametrize(
     ("rules", "found"),
     [
@@ -243,6 +249,15 @@ def deleting(**condition: Any) -> dict[str, Any]:
         (
             [deleting(matchesPrefix=["imageport/tmp/"]), deleting(isLive=False),
              deleting(daysSinceNoncurrentTime=3), deleting(daysSinceCustomTime=3)],
+            [],
+        ),
+        (
+            [deleting(matchesPrefix=["imageport/tmp/"]), moving()],
+            ["moves 'imageport/frankfurt/seg/'"],
+        ),
+        (
+            [deleting(matchesPrefix=["imageport/tmp/"]),
+             moving(matchesPrefix=["imageport/frankfurt/out/"])],
             [],
         ),
     ],

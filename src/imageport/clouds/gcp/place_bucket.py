@@ -1,5 +1,6 @@
 # References: Cloud Storage JSON API, "Buckets" resource; "Object Lifecycle Management"; "Uniform
-# bucket-level access"; "Credential Access Boundaries" (needs uniform access).
+# bucket-level access"; "Credential Access Boundaries" (needs uniform access); "Composite objects"
+# (of one storage class); "Use customer-managed encryption keys" (key where the bucket is).
 """What about the bucket would stop an image, lose it, or make it dear."""
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LASTING: Final = {
     "uploads": "what lies there keeps the blocks of uploads that go on for days",
 }
 """Folders of a site where no rule of the bucket may delete, and why."""
+ONE_CLASS: Final = "blocks are joined, which have to be of one storage class"
 _OF_OTHERS: Final = frozenset(
     {"daysSinceNoncurrentTime", "noncurrentTimeBefore", "daysSinceCustomTime", "customTimeBefore"}
 )
@@ -96,6 +98,8 @@ def _kind(bucket: Json) -> Problems:
     if kind != STANDARD:
         needed = f"{STANDARD}: others charge for what is deleted early"
         yield PlaceProblem("bucket", f"storage class {kind}", needed)
+    if (bucket.get("autoclass") or {}).get("enabled"):
+        yield PlaceProblem("bucket", "Autoclass", f"it switched off: {ONE_CLASS}")
     if (bucket.get("billing") or {}).get("requesterPays"):
         yield PlaceProblem("bucket", "requester pays", "it switched off")
 
@@ -112,9 +116,12 @@ def _keeping(bucket: Json) -> Problems:
 
 def _lifecycle(settings: GcpSettings, bucket: Json) -> Problems:
     rules = (bucket.get("lifecycle") or {}).get("rule") or []
-    deleting = [item for item in rules if (item.get("action") or {}).get("type") == "Delete"]
+    deleting, moving = (
+        [item for item in rules if (item.get("action") or {}).get("type") == action]
+        for action in ("Delete", "SetStorageClass")
+    )
     folder = site_folder(settings)
-    if not any(_deletes(item, f"{temporary_folder(settings)}{SAMPLE}") for item in deleting):
+    if not any(_reaches(item, f"{temporary_folder(settings)}{SAMPLE}") for item in deleting):
         yield PlaceProblem(
             "bucket",
             "no lifecycle rule that deletes what a killed upload left",
@@ -123,16 +130,20 @@ def _lifecycle(settings: GcpSettings, bucket: Json) -> Problems:
             f"{settings.bucket} --lifecycle-file=docs/policies/gcp-lifecycle.json",
         )
     for name, reason in LASTING.items():
-        if any(_deletes(item, f"{folder}{name}/{SAMPLE}") for item in deleting):
+        if any(_reaches(item, f"{folder}{name}/{SAMPLE}") for item in deleting):
             yield PlaceProblem(
                 "bucket",
                 f"a lifecycle rule that deletes '{folder}{name}/'",
                 f"none: {reason}",
             )
 
+    if any(_reaches(item, f"{folder}seg/{SAMPLE}") for item in moving):
+        found = f"a lifecycle rule that moves '{folder}seg/' to another storage class"
+        yield PlaceProblem("bucket", found, f"none: {ONE_CLASS}")
 
-def _deletes(rule: Json, key: str) -> bool:
-    """Tell whether a rule deletes a living object of this name once it is old enough."""
+
+def _reaches(rule: Json, key: str) -> bool:
+    """Tell whether a rule is for a living object of this name once it is old enough."""
     condition: Json = rule.get("condition") or {}
     if condition.get("isLive") is False or "numNewerVersions" in condition:
         return False
