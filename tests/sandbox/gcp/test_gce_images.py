@@ -7,12 +7,14 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from imageport.model import GIB
+from imageport.sandbox.gcp import gce_images
 from imageport.sandbox.gcp.account import BUCKET, KMS_KEY, PROJECT, REGION, ZONE
+from imageport.sandbox.gcp.gce_archive import unpack
 from tests.sandbox.gcp.gce_lab import GceLab, packed, raw_disk, refused
 
 PARTS = {0: b"first" * 200, 700_000: b"middle", GIB - 5: b"last!"}
@@ -63,6 +65,28 @@ def test_an_archive_may_come_in_several_gzip_members(gce: GceLab, tmp_path: Path
     body = gce.image_body(gce.put(data))
     assert not insert(gce, body).error.errors
     assert holds(gce.file("images", body["name"]), PARTS)
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_an_archive_stays_until_its_image_is_made(
+    gce: GceLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    raw_disk(tmp_path, PARTS)
+    body = gce.image_body(gce.put(gzip.compress(packed(tmp_path), 1)))
+    key = body["raw_disk"]["source"].partition(f"/{BUCKET}/")[2]
+
+    def unpack_meanwhile(archive: BinaryIO, disk: Path) -> int:
+        size_bytes = unpack(archive, disk)
+        if change == "deleted":
+            assert gce.gcs.ask("DELETE", gce.gcs.at(key)).status == 204
+        else:
+            assert gce.gcs.put(key, b"x").status == 200
+        return size_bytes
+
+    monkeypatch.setattr(gce_images, "unpack", unpack_meanwhile)
+    done = insert(gce, body)
+    assert [item.code for item in done.error.errors] == ["RESOURCE_NOT_FOUND"]
+    assert image(gce, body["name"]).status == "FAILED"
 
 
 def _renamed(folder: Path) -> bytes:

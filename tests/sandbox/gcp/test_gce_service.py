@@ -94,6 +94,28 @@ def test_a_request_id_makes_a_request_once(gce: GceLab):
         begin(gce, request_id="again")
 
 
+def test_a_change_with_a_request_id_is_made_once_however_its_subject_is_by_then(gce: GceLab):
+    machine = gce.machine(gce.disk())
+    found = gce.ask("Instances", "get", instance=machine)
+    labels = {"labels": {"a": "b"}, "label_fingerprint": found.label_fingerprint}
+    given = PLACES["zone"] | {
+        "instance": machine, "request_id": str(uuid.uuid4()),
+        "instances_set_labels_request_resource": labels,
+    }  # fmt: skip
+    calls = gce.client("Instances")
+    first = calls.set_labels_unary(given, retry=None)
+    # The fingerprint is an old one by now: the same request is no conflict.
+    assert calls.set_labels_unary(given, retry=None).name == first.name
+    named = PLACES["zone"] | {"instance": machine}
+    with refused(400, "invalid", "was used for another request"):
+        calls.stop_unary(named | {"request_id": given["request_id"]}, retry=None)
+    for call in (calls.stop_unary, calls.delete_unary):
+        asked = named | {"request_id": str(uuid.uuid4())}
+        once = call(asked, retry=None)
+        gce.wait(once)
+        assert call(asked, retry=None).name == once.name
+
+
 def test_lost_answers_and_failed_operations_are_what_they_say(gce: GceLab):
     gce.knobs.lost_answers = 1
     body = {"name": gce.name("disk"), "size_gb": 1}

@@ -81,9 +81,6 @@ def boot_facts(compute: Compute, attachments: list[Attachment]) -> BootFacts:
 def attach(compute: Compute, request: GceRequest) -> Json:
     """Answer attachDisk: at any time, the boot disk of a machine that is off alone."""
     path, machine = _machine(compute, request)
-    before = compute.again(request, "attachDisk", path)
-    if before is not None:
-        return before.document()
     kind = find_type(name_of(machine["machineType"]))
     if kind is None or machine["status"] not in {"RUNNING", "TERMINATED"}:
         raise not_ready(path)
@@ -117,9 +114,6 @@ def attach(compute: Compute, request: GceRequest) -> Json:
 def detach(compute: Compute, request: GceRequest) -> Json:
     """Answer detachDisk; the boot disk of a machine that is off alone."""
     path, machine = _machine(compute, request)
-    before = compute.again(request, "detachDisk", path)
-    if before is not None:
-        return before.document()
     name = request.fields.get("deviceName", "")
     entry = next((item for item in machine["disks"] if item["deviceName"] == name), None)
     if entry is None:

@@ -42,9 +42,6 @@ def insert(compute: Compute, request: GceRequest) -> Json:
     """Answer POST: a disk that is CREATING until its bytes are there."""
     body = request.body
     path = f"projects/{request.project}/zones/{request.zone}/disks/{check_name(body)}"
-    before = compute.again(request, "insert", path)
-    if before is not None:
-        return before.document()
     disk, work = new_disk(compute, path, body)
     compute.table.put(path, disk)
     return compute.begin(request, "insert", path, work).document()
@@ -110,9 +107,6 @@ def list_disks(compute: Compute, request: GceRequest) -> Json:
 def delete(compute: Compute, request: GceRequest) -> Json:
     """Answer DELETE: refused while a machine has the disk, even one that is off."""
     path = _path(request)
-    before = compute.again(request, "delete", path)
-    if before is not None:
-        return before.document()
     disk = compute.table.require(path)
     for user in disk.get("users", []):
         raise in_use(path, path_of(user, "users"))

@@ -104,7 +104,8 @@ class GceFace:
         with self._emulator.lock:
             self._check_place(request, path)
             self._check_allowed(route, request, path)
-            return route.handler(self._compute, request)
+            before = self._compute.again(request, *_asked(route, request, path))
+            return route.handler(self._compute, request) if before is None else before.document()
 
     def _check_allowed(self, route: Route, request: GceRequest, path: str) -> None:
         if not route.permission:
@@ -149,6 +150,16 @@ class GceFace:
             # A token that was restricted to a bucket, or of an identity without a role here.
             raise forbidden("compute.projects.get", f"projects/{PROJECT}")
         return caller
+
+
+def _asked(route: Route, request: GceRequest, path: str) -> tuple[str, str]:
+    """Return the type of the operation that a request would begin, and what it would be about."""
+    if route.permission.endswith(".create"):
+        return "insert", f"{path}/{request.body.get('name', '')}"
+    if request.method == "DELETE":
+        return "delete", path
+    subject, _, verb = path.rpartition("/")
+    return verb, subject
 
 
 def _document(data: bytes) -> Any:

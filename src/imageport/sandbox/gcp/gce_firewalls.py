@@ -38,9 +38,6 @@ def insert(compute: Compute, request: GceRequest) -> Json:
     """Answer POST: a rule that applies when its operation is done."""
     body = request.body
     path = f"projects/{request.project}/global/firewalls/{check_name(body)}"
-    before = compute.again(request, "insert", path)
-    if before is not None:
-        return before.document()
     check_described(body)
     network = path_of(str(body.get("network") or "global/networks/default"), "resource.network")
     compute.table.require(network)
@@ -89,9 +86,6 @@ def list_rules(compute: Compute, request: GceRequest) -> Json:
 def delete(compute: Compute, request: GceRequest) -> Json:
     """Answer DELETE: the rule applies no more when the operation is done."""
     path = _path(request)
-    before = compute.again(request, "delete", path)
-    if before is not None:
-        return before.document()
     rule = compute.table.require(path)
     if not rule[PRIVATE]["applies"]:
         raise not_ready(path)

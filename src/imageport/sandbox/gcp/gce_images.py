@@ -55,9 +55,6 @@ def insert(compute: Compute, request: GceRequest) -> Json:
     """Answer POST: an image that is PENDING until its bytes are there."""
     body = request.body
     path = f"{images_path(request.project)}/{check_name(body)}"
-    before = compute.again(request, "insert", path)
-    if before is not None:
-        return before.document()
     _check_members(compute, path, body)
     features = check_features(body)
     locations = _check_locations(body)
@@ -116,9 +113,6 @@ def list_images(compute: Compute, request: GceRequest) -> Json:
 def delete(compute: Compute, request: GceRequest) -> Json:
     """Answer DELETE; disks that were made from the image stay."""
     path = _path(request, "image")
-    before = compute.again(request, "delete", path)
-    if before is not None:
-        return before.document()
     image = compute.table.require(path)
     if image["status"] == "PENDING" or compute.is_read(path):
         raise not_ready(path)
@@ -216,6 +210,10 @@ def _of_archive(compute: Compute, request: GceRequest, path: str, image: Json) -
         try:
             with archive:
                 size.append(unpack(archive, compute.file(image)))
+            now = objects.get(name)
+            if now is None or now.generation != stored.generation:
+                text = f"The resource '{source}' was not found"
+                raise OperationFailure(404, "RESOURCE_NOT_FOUND", text)
         except OperationFailure as failure:
             refused.append(failure)
             raise

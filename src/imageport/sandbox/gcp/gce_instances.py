@@ -46,9 +46,6 @@ def insert(compute: Compute, request: GceRequest) -> Json:
     """Answer POST: a machine with all its disks, or nothing at all."""
     body = request.body
     path = f"{_collection(request)}/{check_name(body)}"
-    before = compute.again(request, "insert", path)
-    if before is not None:
-        return before.document()
     check_body(body)
     kind = check_machine_type(body)
     if compute.table.get(path) is not None:

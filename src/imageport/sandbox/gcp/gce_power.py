@@ -67,9 +67,6 @@ def switch_on(compute: Compute, machine: Json) -> None:
 def start(compute: Compute, request: GceRequest) -> Json:
     """Answer start; a machine that runs already is no error."""
     path, machine = _find(compute, request)
-    before = compute.again(request, "start", path)
-    if before is not None:
-        return before.document()
     if machine["status"] == ON:
         return compute.begin(request, "start", path, Work(lambda: None)).document()
     if machine["status"] != OFF:
@@ -89,9 +86,6 @@ def start(compute: Compute, request: GceRequest) -> Json:
 def stop(compute: Compute, request: GceRequest) -> Json:
     """Answer stop; a machine that is off is no error."""
     path, machine = _find(compute, request)
-    before = compute.again(request, "stop", path)
-    if before is not None:
-        return before.document()
     if machine["status"] in MAKING:
         raise not_ready(path)
     if machine["status"] == ON:
@@ -109,9 +103,6 @@ def stop(compute: Compute, request: GceRequest) -> Json:
 def reset(compute: Compute, request: GceRequest) -> Json:
     """Answer reset: off and on again at once, the disks as they are."""
     path, machine = _find(compute, request)
-    before = compute.again(request, "reset", path)
-    if before is not None:
-        return before.document()
     if machine["status"] != ON:
         raise not_ready(path)
     step = next_step(machine)
@@ -130,9 +121,6 @@ def reset(compute: Compute, request: GceRequest) -> Json:
 def delete(compute: Compute, request: GceRequest) -> Json:
     """Answer DELETE of a machine; its disks go or stay as they were attached."""
     path, machine = _find(compute, request)
-    before = compute.again(request, "delete", path)
-    if before is not None:
-        return before.document()
     if machine["status"] in MAKING:
         raise not_ready(path)
     finish = _delete(compute, path, machine)
