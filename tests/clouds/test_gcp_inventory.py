@@ -16,11 +16,12 @@ from imageport.clouds.gcp.bucket_inventory import (
     folders,
 )
 from imageport.clouds.gcp.images import delete_image
-from imageport.clouds.gcp.names import resource_name
+from imageport.clouds.gcp.inventory import ROLE_LEFT, _judged
+from imageport.clouds.gcp.names import resource_name, zonal_id
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.upload_markers import ROLE_READING, write_marker
 from imageport.clouds.sweep import sweep
-from imageport.clouds.tags import TAG_ROLE, TAG_SITE
+from imageport.clouds.tags import ROLE_PREPARED, TAG_ROLE, TAG_SITE
 from imageport.errors import CloudRefused, ResourceGone
 from tests.clouds.cloud_contract import (
     BLOCKS,
@@ -36,6 +37,9 @@ from tests.clouds.gcp_laboratory import GcpLab
 
 FOLDER = f"imageport/{SITE}/"
 PARTS = f"imageport/tmp/{SITE}/archives/"
+
+
+LASTING = {TAG_SITE: SITE, TAG_ROLE: ROLE_PREPARED}
 
 
 def objects_of(lab: GcpLab) -> Objects:
@@ -166,6 +170,21 @@ def test_nothing_outside_of_the_sites_folders_is_deleted(gcp_lab: GcpLab, place:
     resource = CloudResource("object", place.format(bucket=account.settings.bucket))
     with pytest.raises(ResourceGone, match="it is nothing of this site"):
         delete_from_bucket(account, resource)
+
+
+def test_a_machine_is_left_behind_only_by_an_image_that_is_gone(gcp_lab: GcpLab):
+    """Not by one that is in no list of ours, because somebody changed its labels."""
+    account = gcp_lab.account("look")
+    name = uploaded(gcp_lab.cloud("run-1"), BLOCKS).rsplit("/", maxsplit=1)[-1]
+    found = [
+        _judged(
+            account,
+            CloudResource("instance", zonal_id(account.settings, "instances", item), LASTING),
+            frozenset(),
+        )
+        for item in (name, f"{name}-gone")
+    ]
+    assert [item.tags[TAG_ROLE] for item in found] == [ROLE_PREPARED, ROLE_LEFT]
 
 
 def test_what_is_not_the_sites_is_refused(gcp_lab: GcpLab):

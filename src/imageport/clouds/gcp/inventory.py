@@ -12,8 +12,9 @@ from imageport.clouds.gcp.bucket_inventory import KIND as OBJECT
 from imageport.clouds.gcp.bucket_inventory import BucketInventory, delete_from_bucket
 from imageport.clouds.gcp.disks import delete_disk
 from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.instances import delete_machine
-from imageport.clouds.gcp.names import LABEL_SITE, ResourceId, label_value, tags_of
+from imageport.clouds.gcp.names import LABEL_SITE, ResourceId, image_id, label_value, tags_of
 from imageport.clouds.gcp.network import delete_rule
 from imageport.clouds.gcp.prepared_images import delete_whole_image
 from imageport.clouds.gcp.segment_collection import Collected
@@ -33,13 +34,13 @@ def list_ours(account: GcpAccount, site: str) -> list[CloudResource]:
     in_bucket = BucketInventory(account, site)
     project = account.settings.project
     images = _listed(account, site, ("snapshot", "images", ""), {"project": project})
-    names = frozenset(item.id.rsplit("/", maxsplit=1)[-1] for item in images)
+    names = frozenset(_name(item) for item in images)
     found = []
     for zone in zones_of_region(account):
         where = {"project": project, "zone": zone}
         zonal = _listed(account, site, ("instance", "instances", zone), where)
         zonal += _listed(account, site, ("disk", "disks", zone), where)
-        found += [_judged(item, names) for item in zonal]
+        found += [_judged(account, item, names) for item in zonal]
     rules = _listed(account, site, ("security-group", "firewalls", ""), {"project": project})
     return found + images + rules + in_bucket.resources(names)
 
@@ -97,9 +98,16 @@ def _of_site(
             yield item, tags
 
 
-def _judged(resource: CloudResource, images: frozenset[str]) -> CloudResource:
+def _judged(account: GcpAccount, resource: CloudResource, images: frozenset[str]) -> CloudResource:
     """Return a stopped machine, or its disk, that its image left behind, as what it is now."""
     lasts = resource.tags.get(TAG_ROLE) == ROLE_PREPARED
-    if not lasts or resource.id.rsplit("/", maxsplit=1)[-1] in images:
+    if not lasts or _name(resource) in images:
+        return resource
+    # An image whose labels or description somebody changed is in no list of ours, but there.
+    if describe_image(account, image_id(account.settings, _name(resource))) is not None:
         return resource
     return CloudResource(resource.kind, resource.id, resource.tags | {TAG_ROLE: ROLE_LEFT})
+
+
+def _name(resource: CloudResource) -> str:
+    return resource.id.rsplit("/", maxsplit=1)[-1]
