@@ -76,13 +76,6 @@ def test_an_object_that_is_longer_than_asked_for_is_not_read_whole(objects: Obje
     assert len(objects.get("t/a", 100_000)) == 100_000
 
 
-def test_a_part_of_an_object_is_read_alone(objects: Objects):
-    objects.put("t/a", bytes(range(256)))
-    assert objects.get_range("t/a", 5, 3) == b"\x05\x06\x07"
-    with pytest.raises(CloudUnavailable, match="found 6 bytes at 250, needed 9"):
-        objects.get_range("t/a", 250, 9)
-
-
 def test_a_listing_goes_over_pages_and_keeps_to_its_ends(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ):

@@ -137,7 +137,7 @@ class Objects:
             CloudRefused: it is longer than ``limit_bytes``.
             CloudUnavailable: it arrived damaged, among the usual.
         """
-        data, headers = self._read(key, {}, limit_bytes)
+        data, headers = self._read(key, limit_bytes)
         if len(data) > limit_bytes:
             raise CloudRefused(
                 f"Bad object '{key}': found more than {limit_bytes} bytes, needed no more."
@@ -145,16 +145,6 @@ class Objects:
         needed = sent_checksum(headers)
         if needed is not None and crc32c_of(data) != needed:
             raise CloudUnavailable(f"Cannot read '{key}': its bytes arrived damaged (CRC32C).")
-        return data
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Return a part of an object, which no checksum of the bucket covers."""
-        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        data, _ = self._read(key, wanted, length)
-        if len(data) != length:
-            raise CloudUnavailable(
-                f"Cannot read '{key}': found {len(data)} bytes at {offset}, needed {length}."
-            )
         return data
 
     def stat(self, key: str) -> ObjectFacts | None:
@@ -317,19 +307,18 @@ class Objects:
             page = answer_of(self._send("GET", self._bucket, query))
             return [facts_in(item) for item in page.get("items", [])], page.get("nextPageToken", "")
 
-    def _read(
-        self, key: str, headers: dict[str, str], limit_bytes: int
-    ) -> tuple[bytes, Mapping[str, str]]:
+    def _read(self, key: str, limit_bytes: int) -> tuple[bytes, Mapping[str, str]]:
+        """Return up to one byte more than ``limit_bytes``, and what the answer's headers tell."""
         session: Any = self._clients.session
         # Stored bytes as they are: nothing unpacks what claims to be packed.
-        headers = {"Accept-Encoding": "gzip", **headers}
+        headers = {"Accept-Encoding": "gzip"}
         with asked(READ, key):
             answer = session.get(
                 self._at(key), params={"alt": "media"}, headers=headers, timeout=TIMEOUT,
                 stream=True, allow_redirects=False,
             )  # fmt: skip
             with answer:
-                if answer.status_code not in {200, 206}:
+                if answer.status_code != requests.codes.ok:
                     answer_of(answer)
                 try:
                     return answer.raw.read(limit_bytes + 1, decode_content=False), answer.headers
