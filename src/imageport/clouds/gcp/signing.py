@@ -23,7 +23,8 @@ from imageport.errors import CloudUnavailable, InputError
 CLOCK_SECONDS: Final = 900.0
 """How far the clocks of worker, machine and store may be apart."""
 LONGEST_SECONDS: Final = 7 * 24 * 3600.0
-"""Of a V4 signature."""
+"""Of a V4 signature. One that IAM makes is good for twelve hours at least: the keys that Google
+keeps change, and a job that takes longer may find its URLs refused."""
 SIGN: Final = "iam.serviceAccounts.signBlob"
 
 
