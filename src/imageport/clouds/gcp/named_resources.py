@@ -88,7 +88,7 @@ def delete(
 ) -> None:
     """Delete a resource, wait until it is gone and close its ledger entry; gone is no error.
 
-    Whatever still uses it is waited for.
+    A failure that may pass is waited out; what something still uses is refused.
     """
 
     def once() -> bool:
