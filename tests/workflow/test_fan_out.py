@@ -173,6 +173,12 @@ def test_a_fault_of_this_program_is_the_outcome_of_one_target(
     assert (aws.words, azure.words) == ("", "")
 
 
+def test_the_word_of_another_program_is_told_without_what_gives_access() -> None:
+    said = "Max retries exceeded with url: /disk?sv=2018&sig=SECRET%3D (Caused by 'a?b=SECRET')"
+    outcome: Outcome[Uploaded] = Outcome("azure", None, OSError(said), 1.0)
+    assert outcome.words == "OSError: Max retries exceeded with url: /disk?… (Caused by 'a?…')"
+
+
 def test_one_that_has_it_reads_and_sends_nothing(fleet: Fleet, read_bytes: list[int]) -> None:
     first = made(fleet.brought(fleet.place("aws")).outcomes[0])
     again = fleet.brought(*fleet.places("run-2"))

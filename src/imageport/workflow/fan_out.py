@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import re
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from imageport.workflow.shared_source import SharedSource
 from imageport.workflow.upload import stats_of, upload_opened
 
 Made = TypeVar("Made")
+_QUERY = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,15 @@ class Outcome(Generic[Made]):
 
     @property
     def words(self) -> str:
-        """Return what went wrong, with the code to look it up by and what to do; or nothing."""
+        """Return what went wrong, with the code to look it up by and what to do; or nothing.
+
+        Errors that are not ours may quote a URL, and what gives access stands behind its "?".
+        """
         if isinstance(self.error, ImageportError):
             hint = f" {self.error.hint}" if self.error.hint else ""
             return f"{self.error.message} [{self.error.code}]{hint}"
-        return f"{type(self.error).__name__}: {self.error}" if self.error else ""
+        said = _QUERY.sub("?…", str(self.error))
+        return f"{type(self.error).__name__}: {said}" if self.error else ""
 
 
 @dataclass(frozen=True, slots=True)
