@@ -9,6 +9,7 @@ from prefect import Task
 
 from blocks import CloudTarget, Site
 from flows._hand_over import HandedOver, publish_at_target
+from imageport.citrix.names import check_vdisk_name
 from imageport.citrix.vdisk_store import IfExists
 from imageport.errors import SourceChanged
 from imageport.workflow.choices import EnginePlace
@@ -63,9 +64,11 @@ def looked_at(route: Route, image: str, chosen: Bringing) -> SourceIdentity:
     """Tell what the target has of the image, and refuse now what would fail later.
 
     Raises:
+        InputError: the target's store would not take the name.
         SourceChanged: the folder gives another content than was exported.
     """
     identity = identify(route, image, chosen.options, chosen.accept_lock)
+    check_vdisk_name(chosen.publish_name or identity.image)
     if chosen.source_key not in {"", identity.source_key}:
         raise SourceChanged(
             f"Cannot bring '{image}': the export folder gives another content than this run "

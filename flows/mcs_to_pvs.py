@@ -12,6 +12,7 @@ from flows._checked import checked_flow
 from flows._export import exported, master_of
 from flows._hand_over import ALREADY_THERE
 from flows._marks import MOST_ATTEMPTS
+from imageport.citrix.names import check_vdisk_name
 from imageport.citrix.vdisk_store import IfExists
 from imageport.workflow.choices import EnginePlace
 from imageport.workflow.master import ExportWay
@@ -61,6 +62,8 @@ def mcs_to_pvs(  # noqa: PLR0913, PLR0917 - the run form
         engine: Where the engine composes: in the cloud on a copy of the uploaded disk, or at the
             source site before the upload.
     """
+    if publish_name:
+        check_vdisk_name(publish_name)  # an export takes hours
     master = master_of(source, hypervisor, vm, image=image, snapshot=snapshot, disk=disk, way=way)
     if (flow_run.get_run_count() or 0) > MOST_ATTEMPTS:
         release_master(master)

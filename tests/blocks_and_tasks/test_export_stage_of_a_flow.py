@@ -11,7 +11,7 @@ import pytest
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 
 from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import HypervisorRefused, SourceChanged, VerificationFailed
+from imageport.errors import HypervisorRefused, InputError, SourceChanged, VerificationFailed
 from imageport.workflow.choices import EnginePlace
 from imageport.workflow.master import ExportWay
 from tasks.models import ExportResult, MasterIdentity, MasterRef, Route, SourceIdentity
@@ -160,6 +160,23 @@ def test_only_what_this_run_exported_is_brought(
     )  # fmt: skip
     with pytest.raises(SourceChanged if refused else BroughtError):
         _bring.bring(ROUTE, None, None, "gold", chosen)
+
+
+def test_a_name_that_no_store_takes_is_refused_before_hours_of_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    identity = SourceIdentity(
+        image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
+    )
+    monkeypatch.setattr(_bring, "identify", lambda *_: identity)
+    chosen = _bring.Bringing(
+        "g:old", IfExists.NEW_VERSION, PrepareOptions(), keep_parent=True, engine=EnginePlace.CLOUD
+    )
+    with pytest.raises(InputError, match="Bad vDisk name 'g:old'"):
+        _bring.looked_at(ROUTE, "gold", chosen)
+    machine = importlib.import_module("flows.mcs_to_pvs").mcs_to_pvs.fn
+    with pytest.raises(InputError, match="Bad vDisk name 'g:old'"):
+        machine(None, None, "/dc/vm/gold", None, None, publish_name="g:old")
 
 
 def test_what_an_export_left_is_released_by_its_own_site(monkeypatch: pytest.MonkeyPatch) -> None:
