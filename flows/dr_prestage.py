@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -20,6 +21,7 @@ from flows._hand_over import (
     run_elsewhere,
     workflow_of,
 )
+from flows._marks import PARTIALLY_PUBLISHED
 from imageport.errors import ImageportError
 from imageport.workflow.choices import EnginePlace
 from imageport.workflow.facts import image_name
@@ -64,11 +66,21 @@ async def dr_prestage(  # noqa: PLR0913, PLR0917 - the run form
     outcomes = await asyncio.gather(
         *(_bring(source, places_of_it, image, shared, places) for image, places_of_it in wanted)
     )
-    failed = [text for text, ok in outcomes if not ok]
-    message = "\n".join(text for text, _ in outcomes)
-    if len(failed) == len(outcomes):
+    message = "\n".join(outcome.text for outcome in outcomes)
+    if not any(outcome.somewhere for outcome in outcomes):
         return Failed(message=message)
-    return Completed(name="PartiallyStaged" if failed else None, message=message)
+    staged = all(outcome.everywhere for outcome in outcomes)
+    return Completed(name=None if staged else "PartiallyStaged", message=message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """How one image fared."""
+
+    text: str
+    somewhere: bool = False
+    """At one of its destinations, or more, it is ready now."""
+    everywhere: bool = False
 
 
 def _wanted(
@@ -90,22 +102,27 @@ async def _bring(
     image: str,
     shared: dict[str, Any],
     places: asyncio.Semaphore,
-) -> tuple[str, bool]:
+) -> _Staged:
     """Run one image to its destinations; a failure is an outcome, other images go on."""
     flow, parameters = _asked(destinations, image, shared)
     parameters["source"] = reference(source)
     what = f"{image} to {', '.join(one.site.name for one in destinations)}"
-    # Blocks of two clouds may have one name.
-    clouds = [reference(one.cloud)["$ref"]["block_document_slug"] for one in destinations]
+    # Blocks of two clouds may have one name, and one cloud may get an image under two.
+    clouds = [
+        f"{reference(one.cloud)['$ref']['block_document_slug']}{one.suffix}" for one in destinations
+    ]
     key = f"{flow_run.get_id()}:{what}:{','.join(clouds)}"
+    somewhere = False
     try:
         async with places:
             run = await run_elsewhere(f"{flow}/{source.work_pool}", parameters, key)
-        return f"{what}: {completed(run, what).text}", True
+        somewhere = run.state is not None and run.state.name == PARTIALLY_PUBLISHED
+        text = completed(run, f"bring {what}").text
     except ObjectNotFound:
-        return f"{what}: there is no deployment {flow}/{source.work_pool}", False
+        return _Staged(f"{what}: there is no deployment {flow}/{source.work_pool}")
     except ImageportError as error:
-        return f"{what}: {error.message}", False
+        return _Staged(f"{what}: {error.message}", somewhere)
+    return _Staged(f"{what}: {text}", somewhere=True, everywhere=True)
 
 
 def _asked(

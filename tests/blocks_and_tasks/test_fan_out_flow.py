@@ -15,12 +15,13 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed, Failed
 
 from flows._automations import automations
 from flows._branches import in_branches
 from flows._bring import Bringing, Brought
 from flows._hand_over import ALREADY_THERE, HandedOver
+from flows._marks import PARTIALLY_PUBLISHED
 from imageport.citrix.vdisk_store import IfExists
 from imageport.cli.run_watch import RunWatch
 from imageport.errors import CloudThrottled, InputError, PermissionMissing, TransferCancelled
@@ -249,6 +250,7 @@ def test_every_target_has_a_row_and_a_line(
     assert table["key"] == "targets-gold"
     assert "5 MiB read for 2 targets" in table["description"]
     first = table["table"][0]
+    assert list(first)[-1] == "text"  # wider than the page; what is behind it is not seen
     assert (first["target"], first["MiB read"], first["MiB sent"], first["upload s"]) == (
         "aws/r/b", 3, 2, 4,
     )  # fmt: skip
@@ -415,8 +417,9 @@ def reference(block: Any) -> dict[str, Any]:
 def staged(monkeypatch: pytest.MonkeyPatch, **chosen: Any) -> list[tuple[str, dict[str, Any], str]]:
     started: list[tuple[str, dict[str, Any], str]] = []
 
-    async def run(deployment: str, parameters: dict[str, Any], key: str) -> None:
+    async def run(deployment: str, parameters: dict[str, Any], key: str) -> Any:
         started.append((deployment, parameters, key))
+        return SimpleNamespace(state=None)
 
     monkeypatch.setattr(dr_prestage, "run_elsewhere", run)
     monkeypatch.setattr(dr_prestage, "reference", reference)
@@ -447,6 +450,36 @@ def test_what_is_composed_at_the_site_is_brought_to_each_apart(
     assert [item[0] for item in started] == ["pvs-to-pvs/onprem"] * 2
     assert started[0][1]["publish_name"] == "gold-1"
     assert len({item[2] for item in started}) == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "name", "found"),
+    [
+        (Failed(name=PARTIALLY_PUBLISHED, message="aws: published"), "PartiallyStaged", "aws: pub"),
+        (Failed(message="no target"), "Failed", "Cannot bring gold to b, c at the other site"),
+        (Completed(message="all there"), "Completed", "gold to b, c: all there"),
+    ],
+    ids=["partly", "nowhere", "everywhere"],
+)
+def test_an_image_that_reached_some_of_its_destinations_is_staged_in_part(
+    ended: State[Any], name: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(name="run", id="r", state=ended)
+    state = staged_state(monkeypatch, run)
+    assert (state.name, found in str(state.message)) == (name, True), state
+
+
+def staged_state(monkeypatch: pytest.MonkeyPatch, run: Any) -> State[Any]:
+    async def elsewhere(*_: Any) -> Any:
+        return run
+
+    monkeypatch.setattr(dr_prestage, "run_elsewhere", elsewhere)
+    monkeypatch.setattr(dr_prestage, "reference", reference)
+    source = SimpleNamespace(name="a", work_pool="onprem")
+    places = [destination("b", "aws", "-1"), destination("c", "gcp")]
+    run_flow: Any = dr_prestage.dr_prestage.fn
+    state: State[Any] = asyncio.run(run_flow(source, places, ["gold"], PrepareOptions()))
+    return state
 
 
 def ended_run(**parameters: Any) -> FlowRun:
