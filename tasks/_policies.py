@@ -12,6 +12,7 @@ from prefect.tasks import Task
 from prefect.utilities.hashing import hash_objects
 
 from imageport.errors import ImageportError
+from tasks._branch import current_branch
 
 RETRY_DELAYS_SECONDS = [5.0, 15.0, 30.0, 60.0, 120.0]
 """Almost four minutes together: longer than a killed run's lease and a file server's restart."""
@@ -48,10 +49,14 @@ class StepKey(CachePolicy):
 
 
 def is_retryable(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether trying again may mend the failure: what the error itself says, nothing else."""
+    """Tell whether trying again may mend the failure: what the error itself says, nothing else.
+
+    Once its run is being ended, a branch does not wait for another try.
+    """
     # A persisted result stands in a record, anything else for itself.
     error = getattr(state.data, "result", state.data)
-    return isinstance(error, ImageportError) and error.retryable
+    may_help = isinstance(error, ImageportError) and error.retryable
+    return may_help and not current_branch().ended()
 
 
 RETRYING: dict[str, Any] = {

@@ -32,7 +32,7 @@ def identify_master(master: MasterRef) -> MasterIdentity:
 
 @task(
     name="preflight-master",
-    task_run_name="preflight {master.vm}",
+    task_run_name="preflight {master.vm} for {route.place}",
     cache_policy=StepKey(step="preflight-master", inputs=("route", "master", "key", "options")),
     cache_expiration=FRESH,
     **REMEMBERED,

@@ -7,7 +7,8 @@ from prefect import flow, task
 from prefect.states import Completed, Failed
 
 from imageport.errors import BadDisk, CloudThrottled, ImageportError, LeaseHeld, ShareUnreachable
-from tasks import preflight, prepare, publish, upload, verify
+from tasks import export, preflight, prepare, publish, upload, verify
+from tasks._branch import Branch, working_for
 from tasks._policies import REMEMBERED, RETRYING, StepKey, is_retryable
 from tasks.models import Route, SourceIdentity
 
@@ -31,7 +32,7 @@ def test_two_steps_with_equal_inputs_have_two_keys() -> None:
     "step",
     [
         preflight.identify, preflight.preflight, upload.upload, upload.compose_and_upload,
-        prepare.prepare,
+        prepare.prepare, export.preflight_master,
     ],
     ids=lambda step: str(step.name),
 )  # fmt: skip
@@ -98,6 +99,12 @@ def test_the_error_alone_decides_whether_to_try_again(error: BaseException, agai
 
 def test_a_good_state_is_not_tried_again() -> None:
     assert is_retryable(None, None, Completed(data=1)) is False  # type: ignore[arg-type]
+
+
+def test_a_branch_of_a_run_that_is_being_ended_does_not_wait_for_another_try() -> None:
+    failed = Failed(data=CloudThrottled("Cannot go on."))
+    with working_for(Branch("aws", ended=lambda: True)):
+        assert is_retryable(None, None, failed) is False  # type: ignore[arg-type]
 
 
 @pytest.mark.prefect
