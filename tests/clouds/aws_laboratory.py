@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import boto3
 
-from imageport.cloud import Cloud
+from imageport.cloud import Cloud, CloudDisk
 from imageport.clouds.aws.account import Account
 from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.cloud import AwsCloud
+from imageport.clouds.aws.disks import attached_to
 from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.tags import TAG_SITE
 from imageport.sandbox.aws.service import AwsService
 from imageport.state.ledger import Ledger
 from tests.clouds.aws_lost_answers import losing_answers
-from tests.clouds.cloud_contract import SITE, BadPlace, CloudLab
+from tests.clouds.cloud_contract import SITE, BadPlace
+from tests.clouds.machine_lab import MachineLab
 
 REGION = "eu-central-1"
 BUCKET = "imageport-jobs"
@@ -61,7 +64,7 @@ class Connections:
             client.close()
 
 
-class AwsLab(CloudLab):
+class AwsLab(MachineLab):
     """The account; every test has its own state store and its own sites' tags to look for."""
 
     troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
@@ -69,6 +72,22 @@ class AwsLab(CloudLab):
         "failing": {"fault_rate": 0.25},
     }
     calm: ClassVar[Mapping[str, object]] = CALM
+    name = "aws"
+    driver = "ena"
+    disk_kind = "volume"
+    engine_needs = ("bucket", "subnet_id")
+    boot_kinds = frozenset({"instance", "machine-image", "snapshot", "volume", "security-group"})
+    boot_ids = ("sg-", "snap-", "ami-", "i-")
+    endings: ClassVar[Mapping[str, str]] = {
+        "stop": "stopped: Client.UserInitiated",
+        "delete": "(shutting-down|terminated): Client.UserInitiated",
+    }
+    engine_denied = "ec2:RunInstances"
+    boot_denied = "ec2:StartInstances"
+    bad_day: ClassVar[Mapping[str, object]] = {"fault_rate": 0.1}
+    secrets = ("X-Amz-Signature", "X-Amz-Credential", "AWSAccessKeyId", "Signature=")
+    log_level = logging.INFO
+    """What botocore tells at its lowest level has the headers of requests, and URLs, in it."""
 
     def __init__(self, connections: Connections) -> None:
         super().__init__()
@@ -92,6 +111,9 @@ class AwsLab(CloudLab):
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Cloud:
         return self.aws_cloud(run, ledger=ledger, site=site)
 
+    def cloud_with(self, run: str, *, ledger: Ledger | None = None, **changes: object) -> Cloud:
+        return self.aws_cloud(run, ledger=ledger, **changes)
+
     def aws_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> AwsCloud:
         made = AwsCloud(self.settings(**changes), self.session, ledger or self.state.ledger, run)
         made._account.clients = self._shared
@@ -108,6 +130,32 @@ class AwsLab(CloudLab):
             "boot_instance_type": "c4.large",
         }
         return BadPlace(self.aws_cloud("run-1", **wrong), frozenset(wrong))
+
+    def is_free(self, disk: CloudDisk) -> bool:
+        return attached_to(self.account("look"), disk.id) == ""
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Return every machine with our tags, those too that were terminated within the hour."""
+        tagged: Any = [{"Name": "tag-key", "Values": [TAG_SITE]}]
+        answer = self.ec2.describe_instances(Filters=tagged)
+        return [item for entry in answer["Reservations"] for item in entry["Instances"]]
+
+    def end_machine(self, act: str) -> None:
+        alive = [item for item in self.instances() if item["State"]["Name"] == "running"]
+        [machine] = [item["InstanceId"] for item in alive]
+        if act == "stop":
+            self.ec2.stop_instances(InstanceIds=[machine], Force=True)
+        else:
+            self.ec2.terminate_instances(InstanceIds=[machine])
+
+    def saved(self, reason: str) -> bytes:
+        key = reason.split(f"s3://{BUCKET}/", 1)[1]
+        data: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return data
+
+    def consoles(self) -> list[str]:
+        found = [item["InstanceId"] for item in self.instances()]
+        return [self.ec2.get_console_output(InstanceId=item).get("Output", "") for item in found]
 
     def turn(self, **knobs: object) -> None:
         self.service.turn(**knobs)
@@ -138,13 +186,19 @@ class AwsLab(CloudLab):
     def everything(self) -> list[str]:
         """Return every resource that carries any tag of ours, and every object."""
         tagged = [{"Name": "tag-key", "Values": [TAG_SITE]}]
-        alive = {"Name": "instance-state-name", "Values": ["pending", "running", "stopped"]}
-        machines = self.ec2.describe_instances(Filters=[*tagged, alive])["Reservations"]
-        found = [item["InstanceId"] for entry in machines for item in entry["Instances"]]
         volumes = self.ec2.describe_volumes(Filters=tagged)["Volumes"]
-        found += [item["VolumeId"] for item in volumes]
         snapshots = self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
-        found += [item["SnapshotId"] for item in snapshots]
+        return [
+            *(item["VolumeId"] for item in volumes),
+            *(item["SnapshotId"] for item in snapshots),
+            *self.leftovers(),
+        ]
+
+    def leftovers(self) -> list[str]:
+        tagged = [{"Name": "tag-key", "Values": [TAG_SITE]}]
+        over = {"shutting-down", "terminated"}
+        alive = [item for item in self.instances() if item["State"]["Name"] not in over]
+        found = [item["InstanceId"] for item in alive]
         images = self.ec2.describe_images(Owners=["self"], Filters=tagged)["Images"]
         found += [item["ImageId"] for item in images]
         groups = self.ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from imageport.cloud import CloudDisk
 from imageport.clouds.azure.account import AzureAccount
 from imageport.clouds.azure.arm_http import NETWORK_API
 from imageport.clouds.azure.clients import AzureClients
 from imageport.clouds.azure.credentials import laboratory_credential
-from imageport.clouds.azure.disks import WITH_ACCESS, delete_disk, describe_disk
+from imageport.clouds.azure.disks import WITH_ACCESS, attached_to, delete_disk, describe_disk
 from imageport.clouds.azure.names import DISKS, SNAPSHOTS, resource_id
 from imageport.clouds.azure.names import NETWORK_SECURITY_GROUPS as GROUPS
 from imageport.clouds.azure.settings import AzureSettings
 from imageport.clouds.azure.snapshots import delete_snapshot, describe_snapshot
 from imageport.sandbox.azure.account import (
+    BOOT_SUBNET_ID,
     LOCATION,
     RESOURCE_GROUP,
     SUBNET_ID,
@@ -23,7 +25,8 @@ from imageport.sandbox.azure.account import (
 )
 from imageport.sandbox.azure.service import AzureService
 from imageport.state.ledger import Ledger
-from tests.clouds.cloud_contract import SITE, CloudLab
+from tests.clouds.cloud_contract import SITE
+from tests.clouds.machine_lab import MachineLab
 
 CALM: dict[str, Any] = {
     "state_seconds": 0.02,
@@ -70,7 +73,7 @@ class AzureConnections:
         self.shared.close()
 
 
-class AzureLab(CloudLab):
+class AzureLab(MachineLab):
     """The subscription; every test has its own state store."""
 
     troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
@@ -79,6 +82,20 @@ class AzureLab(CloudLab):
         "losing answers": {"lost_answers": 3},
     }
     calm: ClassVar[Mapping[str, object]] = CALM
+    name = "azure"
+    driver = "mana"
+    engine_needs = ("job_container_url", "subnet_id")
+    boot_settings: ClassVar[Mapping[str, object]] = {"boot_subnet_id": BOOT_SUBNET_ID}
+    boot_kinds = frozenset({"instance", "snapshot", "disk", "security-group"})
+    boot_ids = (".*/networkSecurityGroups/", ".*/virtualMachines/")
+    endings: ClassVar[Mapping[str, str]] = {
+        "stop": ".* from outside",
+        "delete": "the machine is gone$",
+    }
+    engine_denied = "Microsoft.Compute/virtualMachines/write"
+    boot_denied = "Microsoft.Network/networkSecurityGroups/join/action"
+    bad_day: ClassVar[Mapping[str, object]] = {"fault_rate": 0.1, "control_rps": 20}
+    secrets = ("sig=", "skoid=", "Bearer ", "PRIVATE KEY")
 
     def __init__(self, connections: AzureConnections) -> None:
         super().__init__()
@@ -91,6 +108,9 @@ class AzureLab(CloudLab):
 
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Any:
         return self.azure_cloud(run, ledger=ledger, site=site)
+
+    def cloud_with(self, run: str, *, ledger: Ledger | None = None, **changes: object) -> Any:
+        return self.azure_cloud(run, ledger=ledger, **changes)
 
     def azure_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> Any:
         # Not at the top: the laboratory is of use without machines and network.
@@ -126,11 +146,32 @@ class AzureLab(CloudLab):
 
     def everything(self) -> list[str]:
         """Return every resource that a run could have made, and every blob."""
+        return [*self.disks(), *self.snapshots(), *self.leftovers()]
+
+    def leftovers(self) -> list[str]:
         machines = self.clients.compute.virtual_machines.list(RESOURCE_GROUP)
-        found = [*self.disks(), *self.snapshots(), *(str(item.name) for item in machines)]
+        found = [*self.open_access(), *(str(item.name) for item in machines)]
         found += [*self._groups(), *self._network("Microsoft.Network/networkInterfaces")]
         blobs = self.clients.blob_service.get_container_client(self.clients.job_container)
         return found + [item.name for item in blobs.list_blobs()]
+
+    def is_free(self, disk: CloudDisk) -> bool:
+        return attached_to(self.account("look"), disk.id) == ""
+
+    def end_machine(self, act: str) -> None:
+        machines = self.clients.compute.virtual_machines
+        [machine] = [str(item.name) for item in machines.list(RESOURCE_GROUP)]
+        if act == "stop":
+            machines.begin_deallocate(RESOURCE_GROUP, machine).wait()
+        else:
+            machines.begin_delete(RESOURCE_GROUP, machine).wait()
+
+    def saved(self, reason: str) -> bytes:
+        name = reason.split(f"{self.settings().job_container_url}/", 1)[1]
+        container = self.clients.job_container
+        blob = self.clients.blob_service.get_blob_client(container, name)
+        data: bytes = blob.download_blob().readall()
+        return data
 
     def turn(self, **knobs: object) -> None:
         self.service.turn(**knobs)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from imageport.clouds import waiting
 from imageport.sandbox.aws.service import AwsService
 from imageport.sandbox.azure.service import AzureService
 from imageport.sandbox.gcp.service import GcpService
@@ -14,6 +14,15 @@ from tests.clouds import azure_laboratory, gcp_laboratory
 from tests.clouds.aws_laboratory import CALM, AwsLab, Connections
 from tests.clouds.azure_laboratory import AzureConnections, AzureLab
 from tests.clouds.gcp_laboratory import GcpConnections, GcpLab
+from tests.clouds.machine_lab import ChooseGuest
+from tests.clouds.stand_in_guest import guest_of
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emulated machines take milliseconds where a cloud's take minutes."""
+    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "LONGEST_PAUSE_SECONDS", 0.5)
 
 
 @pytest.fixture(scope="session")
@@ -85,49 +94,7 @@ def gcp_lab(gcp_connections: GcpConnections) -> Iterator[GcpLab]:
         lab.empty()
 
 
-GUEST = """
-import json, sys, time
-from pathlib import Path
-disk, outcome = Path(sys.argv[1]), Path(sys.argv[2])
-mode = {mode!r}
-with disk.open("r+b") as file:
-    print("guest sees", file.read(8).hex(), flush=True)
-    if mode == "slow":
-        time.sleep(4)
-    file.seek(1024)
-    file.write(b"booted")
-if mode == "hang":
-    print("*** STOP: 0x0000007B", flush=True)
-    time.sleep(600)
-print("imageport-firstboot: done", flush=True)
-outcome.write_text(json.dumps({{"outcome": "shutdown"}}))
-"""
-
-
-def guest_of(
-    service: AwsService | AzureService | GcpService, folder: Path
-) -> Callable[[str], None]:
-    def choose(mode: str) -> None:
-        program = folder / "guest.py"
-        program.write_text(GUEST.format(mode=mode))
-        service.turn(boot_command=[sys.executable, str(program)])
-
-    return choose
-
-
 @pytest.fixture
-def guest(aws_lab: AwsLab, tmp_path: Path) -> Callable[[str], None]:
+def guest(aws_lab: AwsLab, tmp_path: Path) -> ChooseGuest:
     """Choose what the guest does."""
     return guest_of(aws_lab.service, tmp_path)
-
-
-@pytest.fixture
-def azure_guest(azure_lab: AzureLab, tmp_path: Path) -> Callable[[str], None]:
-    """Choose what the guest does."""
-    return guest_of(azure_lab.service, tmp_path)
-
-
-@pytest.fixture
-def gcp_guest(gcp_lab: GcpLab, tmp_path: Path) -> Callable[[str], None]:
-    """Choose what the guest does."""
-    return guest_of(gcp_lab.service, tmp_path)

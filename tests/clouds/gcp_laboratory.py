@@ -7,20 +7,23 @@ from typing import Any, ClassVar
 
 from google.oauth2 import service_account
 
+from imageport.cloud import CloudDisk
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import GcpClients
-from imageport.clouds.gcp.disks import delete_disk
+from imageport.clouds.gcp.disks import attached_to, delete_disk
 from imageport.clouds.gcp.images import delete_image
 from imageport.clouds.gcp.instances import delete_machine
-from imageport.clouds.gcp.names import ResourceId
+from imageport.clouds.gcp.job_folder import job_root
+from imageport.clouds.gcp.names import ResourceId, parse_id
 from imageport.clouds.gcp.network import delete_rule
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.settings import GcpSettings
-from imageport.sandbox.gcp.account import BUCKET, PROJECT, REGION, SUBNET, ZONE
+from imageport.sandbox.gcp.account import BOOT_SUBNET, BUCKET, PROJECT, REGION, SUBNET, ZONE
 from imageport.sandbox.gcp.knobs import Knobs
 from imageport.sandbox.gcp.service import GcpService
 from imageport.state.ledger import Ledger
-from tests.clouds.cloud_contract import SITE, CloudLab
+from tests.clouds.cloud_contract import SITE
+from tests.clouds.machine_lab import MachineLab
 
 CALM: dict[str, Any] = {
     name: getattr(Knobs(), name) for name in Knobs.__dataclass_fields__ if name != "seed"
@@ -55,7 +58,7 @@ class GcpConnections:
         self.shared.close()
 
 
-class GcpLab(CloudLab):
+class GcpLab(MachineLab):
     """The project; every test has its own state store."""
 
     troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
@@ -66,6 +69,24 @@ class GcpLab(CloudLab):
     calm: ClassVar[Mapping[str, object]] = CALM
     unwritten_reads_zero = True
     handle_is_reference = False
+    name = "gcp"
+    driver = "gvnic"
+    reads_disks = False
+    subnet_setting = "subnet"
+    engine_needs = ("subnet",)
+    boot_settings: ClassVar[Mapping[str, object]] = {
+        "boot_subnet": BOOT_SUBNET, "nic_type": "VIRTIO_NET",
+    }  # fmt: skip
+    boot_kinds = frozenset({"instance", "snapshot", "disk", "security-group"})
+    boot_ids = (".*/firewalls/", ".*/instances/")
+    endings: ClassVar[Mapping[str, str]] = {
+        "stop": "ended from outside: stop",
+        "delete": "the machine is gone$",
+    }
+    engine_denied = "compute.instances.create"
+    boot_denied = "compute.subnetworks.use"
+    bad_day: ClassVar[Mapping[str, object]] = {"fault_rate": 0.1, "seed": 7}
+    secrets = ("X-Goog-Signature", "Bearer ", "PRIVATE KEY", "run_job(")
 
     def __init__(self, connections: GcpConnections) -> None:
         super().__init__()
@@ -78,6 +99,9 @@ class GcpLab(CloudLab):
 
     def cloud(self, run: str, *, site: str = SITE, ledger: Ledger | None = None) -> Any:
         return self.gcp_cloud(run, ledger=ledger, site=site)
+
+    def cloud_with(self, run: str, *, ledger: Ledger | None = None, **changes: object) -> Any:
+        return self.gcp_cloud(run, ledger=ledger, **changes)
 
     def gcp_cloud(self, run: str, *, ledger: Ledger | None = None, **changes: Any) -> Any:
         # Not at the top: the laboratory is of use without machines and network.
@@ -118,6 +142,21 @@ class GcpLab(CloudLab):
         return [
             *self.machines(), *self.disks(), *self.images(), *self.rules(), *self.objects(),
         ]  # fmt: skip
+
+    def leftovers(self) -> list[str]:
+        return [*self.machines(), *self.rules(), *self.objects(job_root(self.settings()))]
+
+    def is_free(self, disk: CloudDisk) -> bool:
+        return attached_to(self.account("look"), disk.id) == ()
+
+    def end_machine(self, act: str) -> None:
+        [machine] = self.machines()
+        call = getattr(self.clients.instances, f"{act}_unary")
+        call(project=PROJECT, zone=ZONE, instance=parse_id(machine, "instances").name)
+
+    def saved(self, reason: str) -> bytes:
+        key = reason.split(f"gs://{BUCKET}/", 1)[1]
+        return Objects(self.account("look")).get(key)
 
     def empty(self) -> None:
         """Delete everything, so that tests do not see each other."""
