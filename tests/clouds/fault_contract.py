@@ -39,10 +39,7 @@ Found = TypeVar("Found")
 
 
 class Persistent:
-    """Repeats what may be repeated, as pipeline and tasks do, and counts how often."""
-
-    def __init__(self) -> None:
-        self.repeated = 0
+    """Repeats what may be repeated, as pipeline and tasks do."""
 
     def __call__(self, call: Callable[[], Found]) -> Found:
         for _ in range(MOST_TRIES):
@@ -51,7 +48,6 @@ class Persistent:
             except CloudError as error:
                 if not error.retryable:
                     raise
-                self.repeated += 1
                 time.sleep(0.2 if isinstance(error, CloudThrottled) else 0.0)
         raise AssertionError(f"no success in {MOST_TRIES} tries")
 
