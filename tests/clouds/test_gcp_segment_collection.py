@@ -26,10 +26,19 @@ from imageport.clouds.gcp.segment_index import index_key, index_of, write_index
 from imageport.clouds.gcp.segment_target import SegmentTarget
 from imageport.clouds.gcp.segments import prepared_folder, segment_key
 from imageport.clouds.gcp.upload_markers import marker_names, segments_kept, turn_folder
+from imageport.clouds.sweep import sweep
 from imageport.errors import CloudUnavailable, ResourceGone, StateError
 from imageport.model import BLOCK_BYTES, GIB
 from imageport.transfer.manifest import Manifest
-from tests.clouds.cloud_contract import Killed, block, digest, plan_of, put_all
+from tests.clouds.cloud_contract import (
+    SITE,
+    Killed,
+    block,
+    digest,
+    in_days,
+    plan_of,
+    put_all,
+)
 from tests.clouds.gcp_laboratory import GcpLab
 
 ROOT = "imageport/frankfurt/"
@@ -202,10 +211,10 @@ def test_a_damaged_index_stops_the_collection(gcp_lab: GcpLab):
     with pytest.raises(StateError, match="broken"):
         collect_segments(account)
     assert stored(gcp_lab) == names(range(4)) | names(range(99, 100))
-    assert left(gcp_lab) == []
+    assert left(gcp_lab) == ["uncollected/segments"]  # so that every sweep names the index
 
 
-def test_a_collection_that_takes_too_long_leaves_the_rest_to_the_next(
+def test_a_collection_that_takes_too_long_leaves_the_rest_to_the_sweep(
     gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
 ):
     target = begun(gcp_lab, range(8), "t-1")
@@ -216,8 +225,26 @@ def test_a_collection_that_takes_too_long_leaves_the_rest_to_the_next(
         patch.setattr(segment_collection, "time", clock)
         target.abort()
     assert len(stored(gcp_lab)) == 4
-    collected = collect_segments(gcp_lab.account("run-1"))
-    assert (collected.deleted, collected.left) == (4, 0)
+    cloud = gcp_lab.cloud("sweep")
+    assert sweep(cloud, gcp_lab.state, SITE, in_days(0)) == []  # somebody may be at it
+    (swept,) = sweep(cloud, gcp_lab.state, SITE, in_days(1))
+    assert swept.note.startswith("4 segments of no image deleted")
+    assert swept.note.endswith("bytes; 0 are needed")
+    assert gcp_lab.objects() == []
+
+
+def test_what_an_upload_kept_from_its_collection_goes_with_a_sweep_after_it(gcp_lab: GcpLab):
+    first = committed(gcp_lab, range(4), "t-1")
+    second = begun(gcp_lab, range(3, 6), "t-2")
+    delete(gcp_lab, first)
+    assert gcp_lab.cloud("look").list_ours(SITE)[0].id.endswith(marker_names(second._account)[0])
+    reference = second.commit({number: digest(block(number)) for number in range(3, 6)})
+    gcp_lab.account("run-1").mark(reference, "released")
+    assert stored(gcp_lab) == names(range(6))
+    (swept,) = sweep(gcp_lab.cloud("sweep"), gcp_lab.state, SITE, in_days(1))
+    assert swept.note.startswith("3 segments of no image deleted")
+    assert readable(gcp_lab, reference, range(3, 6))
+    assert [item.id for item in gcp_lab.cloud("sweep").list_ours(SITE)] == [reference]
 
 
 # --- one who collects and one who uploads -----------------------------------------------------
@@ -358,6 +385,7 @@ def test_whatever_runs_at_once_every_image_stays_whole_and_nothing_else(gcp_lab:
         assert {item.hex() for _, item in index.blocks()} <= stored(gcp_lab)
     for name in marker_names(account):
         discard_upload(account, upload_markers.marker_id(gcp_lab.settings(), name))
+    collect_segments(account)
     needed = {digest(block(number)).hex() for numbers in made.values() for number in numbers}
     assert made
     assert stored(gcp_lab) == needed

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from imageport.cloud import CloudResource
@@ -21,16 +21,24 @@ from imageport.clouds.gcp.names import (
 )
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_collection import (
+    UNCOLLECTED,
     Collected,
     archives_folder,
     collect_segments,
     delete_archive,
     discard_upload,
     forget_image,
+    uncollected_key,
 )
 from imageport.clouds.gcp.segment_index import index_folder
 from imageport.clouds.gcp.settings import GcpSettings
-from imageport.clouds.gcp.upload_markers import ROLE_READING, delete_marker, marker_folder
+from imageport.clouds.gcp.upload_markers import (
+    LATE_SECONDS,
+    ROLE_READING,
+    TURN_SECONDS,
+    delete_marker,
+    marker_folder,
+)
 from imageport.clouds.tags import (
     TAG_EXPIRES,
     TAG_NAME,
@@ -39,6 +47,7 @@ from imageport.clouds.tags import (
     TAG_SITE,
     TAG_TOKEN,
 )
+from imageport.clouds.waiting import retried
 from imageport.errors import ResourceGone
 
 KIND: Final = "object"
@@ -46,6 +55,7 @@ ROLE_INDEX: Final = "index"
 """Of an index whose image is gone: not `LASTING_ROLES`, which the sweep would leave."""
 ROLE_BLOCKS: Final = "prepared-blocks"
 ROLE_PARTS: Final = "archive-parts"
+ROLE_SEGMENTS: Final = "uncollected-segments"
 BEHIND: Final = "0"
 """The character after the slash: with it, a name sorts behind everything in its folder."""
 
@@ -64,6 +74,7 @@ class BucketInventory:
         self._indexes = list(objects.list(index_folder(self._settings)))
         self._prepared = list(folders(objects, f"{site_folder(self._settings)}out/"))
         self._parts = list(folders(objects, archives_folder(self._settings)))
+        self._uncollected = retried(lambda: objects.stat(uncollected_key(self._settings)))
         self._jobs = job_folders(account, site)
 
     def resources(self, images: frozenset[str]) -> list[CloudResource]:
@@ -90,12 +101,17 @@ class BucketInventory:
             for folder, first in self._parts
             if _name(folder) not in uploads
         ]
+        mark = self._uncollected
+        if mark is not None and not self._markers:
+            # Until then somebody may be at it.
+            seconds = TURN_SECONDS + LATE_SECONDS
+            found.append(self._aged(mark.key, ROLE_SEGMENTS, mark, seconds))
         return [item for item in found if self._is_ours(item)] + self._jobs
 
     def _is_ours(self, resource: CloudResource) -> bool:
         """Tell what lies here: targets of other regions may share bucket and site."""
         tags = resource.tags
-        aged = tags.get(TAG_ROLE) in {ROLE_BLOCKS, ROLE_PARTS}
+        aged = tags.get(TAG_ROLE) in {ROLE_BLOCKS, ROLE_PARTS, ROLE_SEGMENTS}
         return tags.get(TAG_SITE) == self._settings.site and (
             aged or tags.get(TAG_TOKEN, "").startswith(self._here)
         )
@@ -104,17 +120,18 @@ class BucketInventory:
         tags = tags_of_object(facts.metadata) | (changed or {})
         return CloudResource(KIND, object_id(self._settings, facts.key), tags)
 
-    def _aged(self, folder: str, role: str, first: ObjectFacts) -> CloudResource:
-        """Return a folder that says of no run whose it was: its age alone decides."""
-        written = first.updated or datetime.now(UTC)
-        expires = written + timedelta(seconds=self._settings.expires_seconds)
+    def _aged(
+        self, key: str, role: str, first: ObjectFacts, seconds: float | None = None
+    ) -> CloudResource:
+        """Return what says of no run whose it was: its age alone decides."""
+        lives = timedelta(seconds=seconds or self._settings.expires_seconds)
         tags = {
             TAG_SITE: self._settings.site,
             TAG_RUN: "",
             TAG_ROLE: role,
-            TAG_EXPIRES: expires.isoformat(timespec="seconds"),
+            TAG_EXPIRES: (first.updated + lives).isoformat(timespec="seconds"),
         }
-        return CloudResource(KIND, object_id(self._settings, folder), tags)
+        return CloudResource(KIND, object_id(self._settings, key), tags)
 
 
 def delete_from_bucket(account: GcpAccount, resource: CloudResource) -> Collected | None:
@@ -131,6 +148,8 @@ def delete_from_bucket(account: GcpAccount, resource: CloudResource) -> Collecte
         collected = discard_upload(account, resource.id)
     elif place in {"index", "out"}:
         collected = _forget(account, name)
+    elif place == UNCOLLECTED:
+        collected = collect_segments(account)
     elif place == "archives":
         delete_archive(account, name)
     else:

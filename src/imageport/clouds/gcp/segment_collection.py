@@ -3,7 +3,8 @@
 
 Only what an index names is needed, and as long as anybody has a marker nothing is deleted at all
 (`upload_markers`). That keeps the rule short enough to be right: no counting of references, no
-ages, no clocks. What is left because somebody was uploading goes with the next collection.
+ages, no clocks. What is left, because somebody was uploading, time was up or a collection was
+killed, is written down, so that the sweep goes on with it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from imageport.clouds.gcp.account import GcpAccount
+from imageport.clouds.gcp.error_mapping import CHANGED
 from imageport.clouds.gcp.images import describe_image
-from imageport.clouds.gcp.names import image_id, temporary_folder
+from imageport.clouds.gcp.names import image_id, site_folder, temporary_folder
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_index import index_folder, index_key, read_index
 from imageport.clouds.gcp.segments import listed, prepared_folder
@@ -31,7 +33,9 @@ from imageport.clouds.gcp.upload_markers import (
     turn_folder,
 )
 from imageport.clouds.waiting import retried
+from imageport.errors import CloudRefused
 
+UNCOLLECTED: Final = "uncollected"
 BATCH: Final = 256
 """Segments deleted between two looks at the time that is left."""
 
@@ -49,12 +53,17 @@ class Collected:
     uploads: int = 0
     """Uploads under way; if there are any, nothing was deleted."""
 
+    @property
+    def done(self) -> bool:
+        """Tell whether nothing is left for another collection."""
+        return not self.uploads and not self.left
+
     def __str__(self) -> str:
         if self.uploads:
             return f"no segment deleted: {self.uploads} uploads are under way"
         left = f", {self.left} left to the next time" if self.left else ""
         return (
-            f"{self.deleted} segments ({self.deleted_bytes:,} bytes) of no image deleted{left}; "
+            f"{self.deleted} segments of no image deleted, {self.deleted_bytes:,} bytes{left}; "
             f"{self.kept} are needed"
         )
 
@@ -69,11 +78,19 @@ def collect_segments(account: GcpAccount, *, leaving: str = "") -> Collected:
     Raises:
         StateError: an index is damaged: what it names is not known, so nothing is deleted.
     """
+    objects, mark = Objects(account), uncollected_key(account.settings)
+    generation = retried(lambda: objects.put(mark, b"")).generation
     with _turn(account) as deadline:
         uploads = [name for name in marker_names(account) if name != leaving]
-        if uploads:
-            return Collected(uploads=len(uploads))
-        return _collect(account, deadline)
+        found = Collected(uploads=len(uploads)) if uploads else _collect(account, deadline)
+    if found.done:
+        _take_back(objects, mark, generation)
+    return found
+
+
+def uncollected_key(settings: GcpSettings) -> str:
+    """Return what lies in the bucket while segments that nobody needs may be left."""
+    return f"{site_folder(settings)}{UNCOLLECTED}/segments"
 
 
 def forget_image(account: GcpAccount, image: str) -> Collected:
@@ -163,6 +180,15 @@ def _turn(account: GcpAccount) -> Iterator[float]:
         yield deadline
     finally:
         retried(lambda: objects.delete(key))
+
+
+def _take_back(objects: Objects, mark: str, generation: int) -> None:
+    """Delete the mark of a collection, unless another has begun since, which then sees to it."""
+    try:
+        retried(lambda: objects.delete(mark, generation=generation))
+    except CloudRefused as error:
+        if error.fields.get("gcp_code") != CHANGED:
+            raise
 
 
 def _delete_folder(account: GcpAccount, folder: str) -> None:
