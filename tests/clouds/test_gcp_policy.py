@@ -33,9 +33,6 @@ ROLES = {
     "gcp-signer-role": SIGNER,
 }
 NOT_ON_THE_MAIN_PATH = {
-    "compute.disks.setLabels": "only where a run renews how long its disk lives; Google's pages "
-    "ask it of whoever makes one with labels, too",
-    "compute.images.setLabels": "as for disks",
     "compute.instances.getScreenshot": "only of a guest that does not end itself",
     "iam.serviceAccounts.signBlob": "only where the credentials hold no key",
     "storage.objects.update": "only where a run renews how long its objects live",
