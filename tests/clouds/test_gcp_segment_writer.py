@@ -206,6 +206,21 @@ def test_a_token_that_nobody_renews_ends_the_machine_with_its_reason(machine: Ma
     assert b"no new token after" in (machine.folder.read(LOG) or b"")
 
 
+def test_writers_do_not_wait_for_a_token_one_after_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(segment_writer, "GRANT_SECONDS", 0.1)
+    monkeypatch.setattr(segment_writer, "GRANT_PAUSE", 0.01)
+    asked: list[float] = []
+    grant = segment_writer.Grant("http://127.0.0.1:9/grant")
+    monkeypatch.setattr(grant, "_fetched", lambda: asked.append(time.monotonic()) or "")
+    with pytest.raises(TimeoutError):
+        grant.token()
+    assert len(asked) > 1
+    asked.clear()
+    with pytest.raises(TimeoutError):
+        grant.token()
+    assert len(asked) == 1
+
+
 def test_a_permission_that_is_missing_ends_the_machine_at_once(machine: Machine):
     script = machine.prepare()
     # Neither may the machine deliver its log: it tries that for as long as it takes a break.

@@ -93,6 +93,8 @@ class Grant:
     def __init__(self, url: str) -> None:
         self._url = url
         self._token = ""
+        self._gave_up = False
+        """Whoever waited behind the one that gave up has waited as long."""
         self._lock = threading.Lock()
 
     def token(self, refused: str = "") -> str:
@@ -103,7 +105,8 @@ class Grant:
                 self._token = self._fetched() or refused
                 if self._token != refused:
                     break
-                if time.monotonic() > end:
+                if self._gave_up or time.monotonic() > end:
+                    self._gave_up = True
                     raise TimeoutError(f"no new token after {GRANT_SECONDS:.0f} s")
                 time.sleep(GRANT_PAUSE)
             return self._token
