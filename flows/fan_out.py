@@ -173,22 +173,18 @@ def _brought(targets: _Targets) -> State[None]:
 
 
 def _row(outcome: Outcome[Brought]) -> dict[str, object]:
-    place, brought = outcome.target, outcome.made
-    if brought is None:
-        return {"target": place, "outcome": "failed", "text": outcome.words} | _figures({}, outcome)
-    figures = brought.uploaded.figures if brought.uploaded else {}
-    ended = "published" if brought.moved else "already there"
-    return {"target": place, "outcome": ended, "text": brought.published.text} | _figures(
-        figures, outcome
-    )
-
-
-def _figures(figures: dict[str, float], outcome: Outcome[Brought]) -> dict[str, object]:
+    """Return a target's row: what is long comes last, for the page cuts it off."""
+    brought = outcome.made
+    figures = brought.uploaded.figures if brought and brought.uploaded else {}
+    ended = "failed" if brought is None else "published" if brought.moved else "already there"
     return {
+        "target": outcome.target,
+        "outcome": ended,
         "MiB read": int(figures.get("bytes_read", 0)) // MIB,
         "MiB sent": int(figures.get("bytes_sent", 0)) // MIB,
         "upload s": round(figures.get("seconds", 0.0)),
         "all s": round(outcome.seconds),
+        "text": brought.published.text if brought else outcome.words,
     }
 
 
