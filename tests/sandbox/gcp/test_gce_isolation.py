@@ -75,6 +75,9 @@ LEAKING: dict[str, tuple[list[Json], str]] = {
         "INGRESS", 6, "10.1.2.3/32", allowed=HTTPS)], "rule ingress-6 lets traffic in"),
     "a way in for tags": ([IN, OUT, rule("INGRESS", 5, allowed=ALL, sourceTags=["friend"])],
         "lets traffic in"),
+    "a way in for an account": ([IN, OUT, rule(
+        "INGRESS", 5, allowed=ALL, sourceServiceAccounts=["friend@x"], sourceRanges=[])],
+        "lets traffic in"),
 }  # fmt: skip
 
 MACHINES: dict[str, tuple[Json, str]] = {

@@ -68,7 +68,7 @@ def _gaps(rules: list[Json]) -> list[str]:
             if not rule.get("allowed"):
                 continue
             left = _reached(rule, mine, side)
-            if direction == INGRESS and (left or rule.get("sourceTags")):
+            if direction == INGRESS and (left or _is_narrowed(rule)):
                 gaps.append(f"rule {rule['name']} lets traffic in")
             elif any(item.num_addresses > LARGEST_NAMED_ADDRESSES for item in left):
                 gaps.append(f"rule {rule['name']} lets traffic out to everywhere")
@@ -97,5 +97,10 @@ def _without(whole: Range, hole: Range) -> list[Range]:
 
 
 def _denies_all_protocols(rule: Json) -> bool:
-    narrowed = rule.get("sourceTags") or rule.get("sourceServiceAccounts")
-    return not narrowed and any(item["IPProtocol"] == "all" for item in rule.get("denied", []))
+    denied = rule.get("denied", [])
+    return not _is_narrowed(rule) and any(item["IPProtocol"] == "all" for item in denied)
+
+
+def _is_narrowed(rule: Json) -> bool:
+    """Tell whether a rule is of certain machines, whose addresses it does not say."""
+    return bool(rule.get("sourceTags") or rule.get("sourceServiceAccounts"))
