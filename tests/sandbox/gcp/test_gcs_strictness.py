@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imageport.sandbox.gcp import gcs_listing
 from imageport.sandbox.gcp.account import BUCKET, KMS_KEY
 from imageport.sandbox.gcp.gcs_store import ObjectFacts
 from tests.sandbox.gcp.gcs_lab import GcsLab, crc32c_text
@@ -245,15 +246,17 @@ def test_what_would_not_be_kept_up_is_refused(gcs: GcsLab, member: str) -> None:
     assert (answer.status, answer.reason) == (400, "notImplemented")
 
 
-def test_a_page_holds_a_thousand_at_most(gcs: GcsLab) -> None:
-    for index in range(1001):
+def test_a_page_holds_a_thousand_at_most(gcs: GcsLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gcs_listing.MOST_RESULTS == 1000
+    monkeypatch.setattr(gcs_listing, "MOST_RESULTS", 10)
+    for index in range(11):
         part = gcs.emulator.objects.new_part()
         part.touch()
         gcs.emulator.objects.put(f"{index:04d}", part, EMPTY, lambda _found: None)
     first = gcs.list(maxResults=5000).json()
-    assert len(first["items"]) == 1000
+    assert len(first["items"]) == 10
     rest = gcs.list(pageToken=first["nextPageToken"]).json()
-    assert [item["name"] for item in rest["items"]] == ["1000"]
+    assert [item["name"] for item in rest["items"]] == ["0010"]
     assert "nextPageToken" not in rest
 
 
