@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from imageport.clouds.gcp.credentials import (
     credentials_from_info,
     credentials_from_worker,
 )
+from imageport.clouds.gcp.error_mapping import asked
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.token_request import TokenRequest, is_metadata_server
@@ -332,12 +334,12 @@ def test_a_token_that_ran_out_is_renewed_within_the_call(gcp_lab: GcpLab):
 
 def test_many_threads_ask_for_one_new_token(gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch):
     credentials = credentials_from_file(gcp_lab.service.credentials_file, gcp_lab.settings())
-    asked: list[float] = []
+    refreshed: list[float] = []
     refresh = type(credentials).refresh
     monkeypatch.setattr(
         type(credentials),
         "refresh",
-        lambda self, request: (asked.append(time.monotonic()), refresh(self, request))[1],
+        lambda self, request: (refreshed.append(time.monotonic()), refresh(self, request))[1],
     )
     account = gcp_lab.account("run-1")
     account.clients = GcpClients(gcp_lab.settings(), credentials)
@@ -346,8 +348,62 @@ def test_many_threads_ask_for_one_new_token(gcp_lab: GcpLab, monkeypatch: pytest
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(asked) == 1
+    assert len(refreshed) == 1
     account.clients.close()
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """What answers in the place of a token service, each time the same."""
+
+    answer = (200, "")
+
+    def do_POST(self) -> None:
+        status, body = self.answer
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[str]:
+    """The address of a gateway."""
+    with HTTPServer(("127.0.0.1", 0), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/token"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ((503, ""), CloudUnavailable),
+        ((502, "<html>Bad Gateway</html>"), CloudUnavailable),
+        ((429, '{"error": {"status": "RESOURCE_EXHAUSTED"}}'), CloudUnavailable),
+        ((200, "<html>Sign in to the guest network</html>"), CloudUnavailable),
+        ((200, "[]"), CloudUnavailable),
+        ((400, '{"error": "invalid_grant", "error_description": "5ecre7"}'), CloudRefused),
+    ],
+)
+def test_what_stands_in_for_a_token_service_is_told_from_one_that_refuses(
+    gateway: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, kind: type
+):
+    monkeypatch.setattr(Gateway, "answer", answer)
+    token = tmp_path / "token"
+    token.write_text("subject")
+    document = FEDERATION | {"token_url": gateway, "credential_source": {"file": str(token)}}
+    clients = GcpClients(settings(), credentials_from_info(document, settings()))
+    with pytest.raises(kind), asked("storage.objects.get", "t/a"):
+        clients.ask("storage", "GET", "/nothing")
+    clients.close()
 
 
 def test_a_key_that_google_refuses_is_told_from_a_service_that_is_silent(gcp_lab: GcpLab):

@@ -22,7 +22,7 @@ from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 
 from imageport.clouds.gcp.settings import GcpSettings
-from imageport.clouds.gcp.token_request import TokenRequest
+from imageport.clouds.gcp.token_request import TokenRequest, readable_answers
 from imageport.clouds.secret_urls import hide_queries_in_logs
 from imageport.errors import InputError
 
@@ -236,7 +236,8 @@ class _OneRefreshSession(AuthorizedSession):
         if not self.credentials.valid:
             with self._refreshing:
                 if not self.credentials.valid:
-                    self.credentials.refresh(self._token_request)
+                    with readable_answers():
+                        self.credentials.refresh(self._token_request)
         options |= self._token_request.network
         return super().request(method, url, *args, **options)  # type: ignore[no-untyped-call]
 

@@ -14,6 +14,7 @@ from google.oauth2 import sts
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.token_request import readable_answers
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudUnavailable
 
@@ -43,7 +44,7 @@ def creating_token(account: GcpAccount, folder: str) -> DownscopedToken:
 
     def ask() -> DownscopedToken:
         clients = account.clients
-        with asked("sts.tokens.exchange", folder):
+        with asked("sts.tokens.exchange", folder), readable_answers():
             # A new one each time: what is derived from it ends with it.
             clients.credentials.refresh(clients.token_request)
             answer: dict[str, Any] = sts.Client(endpoint).exchange_token(

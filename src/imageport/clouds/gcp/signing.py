@@ -17,6 +17,7 @@ from google.oauth2 import service_account
 
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.error_mapping import asked
+from imageport.clouds.gcp.token_request import readable_answers
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudUnavailable, InputError
 
@@ -92,7 +93,7 @@ def _own_email(account: GcpAccount) -> str:
     credentials: Any = account.clients.credentials
     email = str(getattr(credentials, "service_account_email", None) or "")
     if email == "default":  # of an attached account, until its first token
-        with asked("iam.serviceAccounts.get", "attached account"):
+        with asked("iam.serviceAccounts.get", "attached account"), readable_answers():
             credentials.refresh(account.clients.token_request)
         email = str(credentials.service_account_email or "")
     if "@" not in email:

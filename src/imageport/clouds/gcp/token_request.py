@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 
 from imageport.clouds.gcp.settings import GcpSettings
 
 TOKEN_SECONDS: Final = 20.0
 """For one answer of a token service; hours of work must not hang on a metadata server."""
+PASSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 METADATA_VARIABLE: Final = "GCE_METADATA_HOST"
 """By which google-auth is told of another metadata server than the usual."""
 METADATA_NAMES: Final = frozenset({"metadata.google.internal", "fd00:ec2::254", "fd20:ce::254"})
@@ -35,12 +39,36 @@ class TokenRequest(Request):
         self.network = network_options(settings)
 
     def __call__(self, url: str, *args: Any, **options: Any) -> Any:
-        """Ask once; whoever calls decides about asking again."""
+        """Ask once; whoever calls decides about asking again.
+
+        Raises:
+            TransportError: nothing answered, or what did may answer otherwise a little later.
+        """
         given = options.pop("timeout", None)
         seconds = given if isinstance(given, (int, float)) else TOKEN_SECONDS
         network = _DIRECT if is_metadata_server(url) else self.network
         options |= network | {"timeout": min(seconds, TOKEN_SECONDS)}
-        return super().__call__(url, *args, **options)  # type: ignore[no-untyped-call]
+        answer = super().__call__(url, *args, **options)  # type: ignore[no-untyped-call]
+        if answer.status in PASSES:
+            # Told by its status here: what google-auth raises for it is often a refusal.
+            host = urlsplit(url).hostname
+            raise TransportError(f"the token service at {host} answered HTTP {answer.status}")
+        return answer
+
+
+@contextmanager
+def readable_answers() -> Iterator[None]:
+    """Tell an answer that is of no token service as `TransportError`, like silence.
+
+    google-auth takes every answer with status 200 for one: a gateway's page is a `ValueError`.
+    """
+    try:
+        yield
+    except GoogleAuthError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        cause = type(error).__name__  # its text may show what was answered
+        raise TransportError(f"a token service's answer cannot be read ({cause})") from None
 
 
 def network_options(settings: GcpSettings) -> dict[str, Any]:
