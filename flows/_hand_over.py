@@ -106,5 +106,6 @@ def completed(run: FlowRun, what: str) -> HandedOver:
             f"Cannot {what} at the other site: its run '{run.name}' ended as {found}",
             hint="Open that run for its log; start this one again once its cause is mended.",
             run=str(run.id),
+            ended=state.name if state else None,
         )
     return HandedOver(state.message or "", already_there=state.name == ALREADY_THERE)

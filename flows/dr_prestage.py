@@ -112,15 +112,14 @@ async def _bring(
         f"{reference(one.cloud)['$ref']['block_document_slug']}{one.suffix}" for one in destinations
     ]
     key = f"{flow_run.get_id()}:{what}:{','.join(clouds)}"
-    somewhere = False
     try:
         async with places:
             run = await run_elsewhere(f"{flow}/{source.work_pool}", parameters, key)
-        somewhere = run.state is not None and run.state.name == PARTIALLY_PUBLISHED
         text = completed(run, f"bring {what}").text
     except ObjectNotFound:
         return _Staged(f"{what}: there is no deployment {flow}/{source.work_pool}")
     except ImageportError as error:
+        somewhere = error.fields.get("ended") == PARTIALLY_PUBLISHED
         return _Staged(f"{what}: {error.message}", somewhere)
     return _Staged(f"{what}: {text}", somewhere=True, everywhere=True)
 
