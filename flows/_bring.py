@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import Task
+from prefect.runtime import flow_run
 
 from blocks import CloudTarget, Site
 from flows._hand_over import HandedOver, publish_at_target
@@ -48,6 +49,13 @@ class Brought:
     def moved(self) -> bool:
         """Tell whether anything had to move."""
         return self.uploaded is not None or not self.published.already_there
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return what the upload of this run took; nothing where the target had the content."""
+        if self.uploaded is None or self.uploaded.run != str(flow_run.get_id()):
+            return {}
+        return self.uploaded.figures
 
 
 def bring(route: Route, target: Site, cloud: CloudTarget, image: str, chosen: Bringing) -> Brought:

@@ -175,7 +175,7 @@ def _brought(targets: _Targets) -> State[None]:
 def _row(outcome: Outcome[Brought]) -> dict[str, object]:
     """Return a target's row: what is long comes last, for the page cuts it off."""
     brought = outcome.made
-    figures = brought.uploaded.figures if brought and brought.uploaded else {}
+    figures = brought.figures if brought else {}
     ended = "failed" if brought is None else "published" if brought.moved else "already there"
     return {
         "target": outcome.target,

@@ -133,6 +133,7 @@ class GenerationResult(_Model):
     role: str
     size_bytes: int
     snapshot_id: str
+    run: str = Field(default="", description="Run that made it; another one: nothing moved.")
     figures: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -144,6 +145,7 @@ class GenerationResult(_Model):
             role=generation.role.value,
             size_bytes=generation.size_bytes,
             snapshot_id=generation.handle.get("snapshot_id", ""),
+            run=str(generation.details.get("run", "")),
             figures=dict(generation.details.get("stats", {})),
         )
 

@@ -41,8 +41,9 @@ janitor = importlib.import_module("flows.janitor")
 IDENTITY = SourceIdentity(
     image="gold", source_key="k", options_key="o", engine_id="e", size_bytes=1, prepared_id=""
 )
+# Outside of a run Prefect has no id.
 UPLOADED = GenerationResult(
-    id="u", image="gold", role="U", size_bytes=1, snapshot_id="s",
+    id="u", image="gold", role="U", size_bytes=1, snapshot_id="s", run="None",
     figures={"bytes_read": 3 << 20, "bytes_sent": 2 << 20, "seconds": 4.2},
 )  # fmt: skip
 
@@ -256,6 +257,16 @@ def test_every_target_has_a_row_and_a_line(
     )  # fmt: skip
 
 
+def test_what_an_earlier_run_uploaded_is_no_figure_of_this_one(
+    tables: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = UPLOADED.model_copy(update={"run": "earlier"})
+    state = brought({"aws": Brought(NEW.published, earlier)}, monkeypatch)
+    (row,) = tables[0]["table"]
+    assert (row["MiB read"], row["MiB sent"], row["upload s"]) == (0, 0, 0)
+    assert state.is_completed()
+
+
 def test_a_target_that_fails_stops_no_other_and_fails_the_run(
     tables: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,9 +428,8 @@ def reference(block: Any) -> dict[str, Any]:
 def staged(monkeypatch: pytest.MonkeyPatch, **chosen: Any) -> list[tuple[str, dict[str, Any], str]]:
     started: list[tuple[str, dict[str, Any], str]] = []
 
-    async def run(deployment: str, parameters: dict[str, Any], key: str) -> Any:
+    async def run(deployment: str, parameters: dict[str, Any], key: str) -> None:
         started.append((deployment, parameters, key))
-        return SimpleNamespace(state=None)
 
     monkeypatch.setattr(dr_prestage, "run_elsewhere", run)
     monkeypatch.setattr(dr_prestage, "reference", reference)
