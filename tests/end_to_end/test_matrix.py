@@ -23,7 +23,6 @@ from imageport.model import MIB, ExtentState, TransferStats
 from imageport.state.records import Generation
 from imageport.workflow.choices import PrepareChoices
 from imageport.workflow.facts import source_facts
-from imageport.workflow.fan_out import FanOut, upload_to_many
 from imageport.workflow.place import Workplace
 from imageport.workflow.prepare import prepare
 from imageport.workflow.publish import publish
@@ -33,6 +32,7 @@ from tests.end_to_end.lab_clouds import LAB_CLOUDS, running
 from tests.end_to_end.laboratory import Laboratory
 from tests.end_to_end.master_laboratory import open_master_laboratory
 from tests.end_to_end.story import run
+from tests.workflow.many_uploads import FanOut, upload_to_many
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -19,8 +19,8 @@ from imageport.storage.memory import MemoryFolder
 from imageport.storage.smb import SmbCredentials, SmbFolder, SmbLocation
 from imageport.storage.smb_file import SmbFile
 from imageport.workflow.facts import source_facts
-from imageport.workflow.fan_out import upload_to_many
 from imageport.workflow.place import Workplace
+from tests.workflow.many_uploads import upload_to_many
 
 USER, PASSWORD = "carrier", "Planted-Secret-1618"
 DATA_BYTES = 24 * MIB

@@ -9,7 +9,7 @@ from typing import Final
 
 from imageport.citrix.vdisk_store import VdiskStore
 from imageport.closable import Closable
-from imageport.errors import InputError, SourceChanged
+from imageport.errors import InputError
 from imageport.formats.virtual_disk import VirtualDisk
 from imageport.transfer.shared_reading import HOLD_SECONDS, WINDOW_BYTES, SharedReading, SharedView
 from imageport.workflow.facts import SourceFacts, opened_source
@@ -76,14 +76,6 @@ class SharedSource(Closable):
         """Return the bytes that were read of the vDisk, by whomever."""
         with self._lock:
             return sum(reading.bytes_read for reading in self._readings)
-
-    def check_is(self, source_key: str) -> None:
-        """Raise `SourceChanged` when the vDisk is not the one that preflight saw."""
-        facts, _ = self._open()
-        if facts.source_key != source_key:
-            raise SourceChanged(
-                f"Cannot upload '{self._vdisk}': its content is not the one that preflight saw."
-            )
 
     @contextmanager
     def opened(self, number: int) -> Iterator[tuple[SourceFacts, SharedView]]:
