@@ -6,6 +6,7 @@ Recipe: a store in memory that joins as Cloud Storage does, and can fail at any 
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Sequence
 
 import google_crc32c
@@ -181,6 +182,26 @@ def test_a_part_that_is_gone_ends_it_and_nothing_is_made():
     with pytest.raises(ResourceGone, match="'seg/0'"):
         ComposeTree(parts, WHOLE, FOLDER).carry_out(store, {})
     assert WHOLE not in store.objects
+
+
+class Unmade:
+    """Eight thousand parts, each made when it is asked for."""
+
+    def __len__(self) -> int:
+        return 8000
+
+    def __getitem__(self, place: int) -> Part:
+        return Part(f"seg/{place:064}", 200_000, place, 1)
+
+
+def test_parts_that_are_made_when_they_are_asked_for_are_not_kept():
+    tracemalloc.start()
+    try:
+        tree = ComposeTree(Unmade(), WHOLE, FOLDER)
+        assert tracemalloc.get_traced_memory()[1] < 40 * 8000
+    finally:
+        tracemalloc.stop()
+    assert tree.whole.size_bytes == 200_000 * 8000
 
 
 def test_every_join_is_a_sign_of_life():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
-from imageport.clouds.gcp.deflated_block import deflate, facts_of
-from imageport.clouds.gcp.objects import Objects
+from imageport.clouds.gcp.deflated_block import MOST_BYTES, deflate, facts_of
+from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_index import (
     has_segments,
     index_key,
@@ -17,12 +20,16 @@ from imageport.clouds.gcp.segment_index import (
 )
 from imageport.clouds.gcp.segments import (
     METADATA_CRC32,
-    HeldSegments,
-    listed,
     put_segment,
     read_block,
     segment_key,
-    stored_among,
+)
+from imageport.clouds.gcp.stored_segments import (
+    SHARDS,
+    HeldSegments,
+    StoredSegment,
+    StoredSegments,
+    each_segment,
 )
 from imageport.clouds.gcp.upload_markers import marker_name
 from imageport.errors import (
@@ -46,6 +53,11 @@ def put(lab: GcpLab, data: bytes, name: bytes | None = None) -> bool:
 
 def key_of(lab: GcpLab, data: bytes) -> str:
     return segment_key(lab.settings(), digest(data))
+
+
+def found_in(stored: StoredSegments, data: bytes) -> StoredSegment | None:
+    place = stored.names.place(digest(data))
+    return stored.at(place) if digest(data) in stored else None
 
 
 def tags(lab: GcpLab) -> dict[str, str]:
@@ -117,20 +129,33 @@ def test_a_block_that_was_deleted_is_named(gcp_lab: GcpLab):
 def test_the_bucket_tells_which_of_the_wanted_blocks_it_holds(gcp_lab: GcpLab):
     for number in range(24):
         put(gcp_lab, block(number))
-    wanted = {digest(block(number)) for number in range(20, 30)}
-    found = stored_among(gcp_lab.account("run-1"), wanted)
-    assert set(found) == {digest(block(number)) for number in range(20, 24)}
+    wanted = [digest(block(number)) for number in range(20, 30)]
+    found = StoredSegments(gcp_lab.account("run-1"), [*wanted, *wanted])
+    assert len(found.names) == 10
+    assert [name in found for name in wanted] == [True] * 4 + [False] * 6
+    assert digest(block(0)) not in found
     for number in range(20, 24):
-        stored = found[digest(block(number))]
+        stored = found_in(found, block(number))
+        assert stored is not None
         assert stored.block == facts_of(block(number), deflate(block(number)))
         assert stored.generation > 0
 
 
-def test_a_segment_that_was_copied_without_its_metadata_is_read_for_it(gcp_lab: GcpLab):
+@pytest.mark.parametrize("noted", [{}, {METADATA_CRC32: "f" * 9}, {METADATA_CRC32: "0x1"}])
+def test_a_segment_without_a_usable_checksum_in_its_metadata_is_read_for_it(
+    gcp_lab: GcpLab, noted: dict[str, str]
+):
     account = gcp_lab.account("run-1")
-    Objects(account).put(key_of(gcp_lab, block(1)), deflate(block(1)))
-    found = stored_among(account, {digest(block(1))})
-    assert found[digest(block(1))].block.plain_crc32 == zlib.crc32(block(1))
+    Objects(account).put(key_of(gcp_lab, block(1)), deflate(block(1)), noted)
+    stored = found_in(StoredSegments(account, [digest(block(1))]), block(1))
+    assert stored is not None
+    assert stored.block.plain_crc32 == zlib.crc32(block(1))
+
+
+def test_what_is_too_long_for_a_block_is_not_taken_for_one(gcp_lab: GcpLab):
+    account, noted = gcp_lab.account("run-1"), {METADATA_CRC32: f"{zlib.crc32(block(1)):08x}"}
+    Objects(account).put(key_of(gcp_lab, block(1)), bytes(MOST_BYTES + 1), noted)
+    assert digest(block(1)) not in StoredSegments(account, [digest(block(1))])
 
 
 def test_what_is_held_is_known_by_name_and_bytes(gcp_lab: GcpLab):
@@ -145,10 +170,38 @@ def test_what_is_held_is_known_by_name_and_bytes(gcp_lab: GcpLab):
     assert not held.has(digest(block(99)), 0)
 
 
+def test_what_a_large_bucket_holds_is_known_in_little_memory(
+    gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
+):
+    count, account = 8000, gcp_lab.account("run-1")
+    shards: dict[str, list[bytes]] = {digit: [] for digit in SHARDS}
+    for name in sorted(hashlib.sha256(b"%d" % number).digest() for number in range(count)):
+        shards[name.hex()[0]].append(name)
+    names = [name for shard in shards.values() for name in shard]
+
+    def listed(_objects: Objects, prefix: str) -> Iterator[ObjectFacts]:
+        for name in shards[prefix[-1]]:
+            key = f"{prefix[:-1]}{name.hex()}"
+            yield ObjectFacts(key, 9, 7, 5, metadata={METADATA_CRC32: "0000000b"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "list", listed)
+        tracemalloc.start()
+        try:
+            held = HeldSegments(account)
+            assert tracemalloc.get_traced_memory()[1] < 30 * count
+            stored = StoredSegments(account, iter(names))
+            assert tracemalloc.get_traced_memory()[1] < 140 * count
+        finally:
+            tracemalloc.stop()
+    assert held.has(names[-1], 7)
+    assert all(stored.at(place) == ((11, 9, 7), 5) for place in range(count))
+
+
 def test_sites_share_no_segments(gcp_lab: GcpLab):
     put(gcp_lab, block(1))
     paris = gcp_lab.account("run-1", site="paris")
-    assert stored_among(paris, {digest(block(1))}) == {}
+    assert digest(block(1)) not in StoredSegments(paris, [digest(block(1))])
 
 
 # --- indexes ----------------------------------------------------------------------------------
@@ -227,7 +280,9 @@ def test_what_is_no_segment_is_not_taken_for_one(gcp_lab: GcpLab):
     for key in stray:
         Objects(account).put(key, b"x")
     put(gcp_lab, block(1))
-    assert [len(shard) for shard in listed(account, lambda digest, _: digest) if shard] == [1]
+    found: list[bytes] = []
+    each_segment(account, lambda name, _facts: found.append(name))
+    assert found == [digest(block(1))]
     # A stray object under the name of a block, far too long for one, gives way.
     Objects(account).put(key_of(gcp_lab, block(2)), bytes(2 * BLOCK_BYTES))
     with pytest.raises(CloudUnavailable, match="damaged"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from imageport.clouds.gcp.compose_tree import ComposeTree, Part
+from imageport.clouds.gcp.composed_archive import ObjectComposer
 from imageport.clouds.gcp.deflated_block import deflate, facts_of
 from imageport.clouds.gcp.images import delete_image, describe_image, insert_raw_image, wait_ready
 from imageport.clouds.gcp.names import image_id, resource_name
 from imageport.clouds.gcp.objects import crc32c_of
-from imageport.clouds.gcp.segment_target import ObjectComposer
 from imageport.clouds.gcp.sparse_archive import sparse_archive
 from imageport.model import BLOCK_BYTES, GIB
 from tests.real.conftest import Observed

@@ -8,9 +8,9 @@ brought it in, not in the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from imageport.clouds.gcp.checksum_combination import crc32c_of_parts
@@ -22,6 +22,8 @@ MOST_SOURCES: Final = 32
 THREADS: Final = 32
 """A join takes some tenths of a second in the store and nothing here: 2,000 of them, for 30 GiB of
 data, take half a minute."""
+QUEUED: Final = 8 * THREADS
+"""Joins that wait their turn at once: of 256 GiB there are 16,000."""
 
 
 class Part(NamedTuple):
@@ -32,6 +34,16 @@ class Part(NamedTuple):
     crc32c: int
     generation: int = 0
     """Which version of it; 0 takes whatever is there, to be found wrong afterwards."""
+
+
+class Parts(Protocol):
+    """Parts in order, as a list or as what makes each when it is asked for."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, place: int, /) -> Part:
+        """Return one."""
 
 
 class Composer(Protocol):
@@ -49,34 +61,37 @@ class Composer(Protocol):
         """
 
 
-class _Join(NamedTuple):
-    result: Part
-    """What it gives, as far as that is known beforehand."""
-    parts: tuple[Part, ...]
-
-
 class ComposeTree:
     """The joins that make one object of ``parts``, from the leaves to the whole.
 
     Args:
-        parts: In order; one may occur several times.
+        parts: In order; one may occur several times. Asked for one by one when a join is planned
+            and again when it is made, so that what makes them up as it goes takes no memory here.
         key: Of the whole.
         folder: What the keys of all that lies between parts and whole start with; whoever asks for
             the whole deletes it.
     """
 
-    def __init__(self, parts: Sequence[Part], key: str, folder: str) -> None:
-        if not parts:
+    def __init__(self, parts: Parts, key: str, folder: str) -> None:
+        if not len(parts):
             raise ValueError("Bad join: found no part, needed one.")
-        self._levels: list[list[_Join]] = []
-        while not self._levels or len(parts) > 1:
-            groups = list(_groups(parts))
-            between = f"{folder}{len(self._levels)}-" if len(groups) > 1 else ""
-            joins = [_join(group, number, key, between) for number, group in enumerate(groups)]
-            self._levels.append(joins)
-            parts = [join.result for join in joins]
-        self.whole: Part = parts[0]
-        """What all joins together give, as far as that is known beforehand."""
+        self._parts = parts
+        self._levels: list[list[Part]] = []
+        """What the joins of each level give: as far as that is known beforehand, then as told."""
+        while not self._levels or len(self._levels[-1]) > 1:
+            number = len(self._levels)
+            count = -(-len(self._below(number)) // MOST_SOURCES)
+            between = f"{folder}{number}-" if count > 1 else ""
+            self._levels.append([])
+            for place in range(count):
+                self._levels[number].append(
+                    _result(self._sources(number, place, count), place, key, between)
+                )
+
+    @property
+    def whole(self) -> Part:
+        """Return what all joins together give, as far as that is known."""
+        return self._levels[-1][0]
 
     @property
     def joins(self) -> int:
@@ -103,56 +118,67 @@ class ComposeTree:
             ResourceGone: a part is gone.
             CloudError: as the store answers.
         """
-        made: dict[str, Part] = {}
 
-        def make(join: _Join) -> Part:
+        def make(level: int, place: int) -> None:
             pulse()
-            parts = [made.get(part.key, part) for part in join.parts]
-            wanted = join.result
+            results = self._levels[level]
+            wanted, parts = results[place], self._sources(level, place, len(results))
             before = there.get(wanted.key, wanted).generation
-            return _checked(retried(lambda: composer.compose(wanted.key, parts, before)), wanted)
+            found = retried(lambda: composer.compose(wanted.key, parts, before))
+            results[place] = _checked(found, wanted)
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="gcs-join") as pool:
-            for level in self._missing(there, made):
-                try:
-                    made.update((part.key, part) for part in pool.map(make, level))
-                except BaseException:
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
-        return made[self.whole.key]
+            for level, places in enumerate(self._missing(there)):
+                for start in range(0, len(places), QUEUED):
+                    some = places[start : start + QUEUED]
+                    try:
+                        for _done in pool.map(partial(make, level), some):
+                            pass
+                    except BaseException:
+                        pool.shutdown(wait=True, cancel_futures=True)
+                        raise
+        return self.whole
 
-    def _missing(self, there: Mapping[str, Part], made: dict[str, Part]) -> list[list[_Join]]:
-        """Return the joins that have to be made, leaves first; note in ``made`` what is there.
+    def _missing(self, there: Mapping[str, Part]) -> list[list[int]]:
+        """Return the places in each level of the joins to be made, and take what is there.
 
         What stands below a join that is there is not looked for.
         """
-        needed, missing = {self.whole.key}, []
-        for level in reversed(self._levels):
-            to_make = []
-            for join in level:
-                wanted = join.result
-                found = there.get(wanted.key) if wanted.key in needed else None
-                if found is not None and _differs(found, wanted) is None:
-                    made[wanted.key] = found
-                elif wanted.key in needed:
-                    to_make.append(join)
-            needed = {part.key for join in to_make for part in join.parts}
-            missing.append(to_make)
-        return missing[::-1]
+        missing: list[list[int]] = [[] for _level in self._levels]
+        needed = [0]
+        for level in reversed(range(len(self._levels))):
+            results = self._levels[level]
+            for place in needed:
+                found = there.get(results[place].key)
+                if found is not None and _differs(found, results[place]) is None:
+                    results[place] = found
+                else:
+                    missing[level].append(place)
+            if level:
+                below, count = len(self._levels[level - 1]), len(results)
+                needed = [at for place in missing[level] for at in _span(below, place, count)]
+        return missing
+
+    def _below(self, level: int) -> Parts:
+        """Return what the joins of a level join."""
+        return self._levels[level - 1] if level else self._parts
+
+    def _sources(self, level: int, place: int, count: int) -> tuple[Part, ...]:
+        """Return the parts of one of the ``count`` joins of a level."""
+        below = self._below(level)
+        return tuple(below[at] for at in _span(len(below), place, count))
 
 
-def _groups(parts: Sequence[Part]) -> Iterator[tuple[Part, ...]]:
-    """Cut into as few groups as a request allows, of as many parts each as the others."""
-    count = -(-len(parts) // MOST_SOURCES)
-    ends = [len(parts) * number // count for number in range(count + 1)]
-    return (tuple(parts[start:end]) for start, end in pairwise(ends))
+def _span(parts: int, place: int, count: int) -> range:
+    """Return which of the parts one of ``count`` joins takes: as many as any other."""
+    return range(parts * place // count, parts * (place + 1) // count)
 
 
-def _join(parts: tuple[Part, ...], number: int, key: str, between: str) -> _Join:
-    """Return the join of one group; ``between`` is empty where it gives the whole."""
+def _result(parts: Sequence[Part], place: int, key: str, between: str) -> Part:
+    """Return what a join gives; ``between`` is empty where it gives the whole."""
     crc32c = crc32c_of_parts((part.crc32c, part.size_bytes) for part in parts)
-    name = f"{between}{number:05}-{crc32c:08x}" if between else key
-    return _Join(Part(name, sum(part.size_bytes for part in parts), crc32c), parts)
+    name = f"{between}{place:05}-{crc32c:08x}" if between else key
+    return Part(name, sum(part.size_bytes for part in parts), crc32c)
 
 
 def _checked(found: Part, wanted: Part) -> Part:

@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from imageport.clouds.gcp.account import GcpAccount
+from imageport.clouds.gcp.digest_set import DigestSet
 from imageport.clouds.gcp.error_mapping import CHANGED
 from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.names import image_id, site_folder, temporary_folder
 from imageport.clouds.gcp.objects import ObjectFacts, Objects
 from imageport.clouds.gcp.segment_index import index_folder, index_key, read_index
-from imageport.clouds.gcp.segments import listed, prepared_folder
+from imageport.clouds.gcp.segments import prepared_folder, segment_key
 from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.stored_segments import each_segment
 from imageport.clouds.gcp.upload_markers import (
     TURN_SECONDS,
     delete_marker,
@@ -34,6 +39,7 @@ from imageport.clouds.gcp.upload_markers import (
 )
 from imageport.clouds.waiting import retried
 from imageport.errors import CloudRefused
+from imageport.transfer.digest_table import DIGEST_BYTES
 
 UNCOLLECTED: Final = "uncollected"
 BATCH: Final = 256
@@ -135,37 +141,59 @@ def delete_archive(account: GcpAccount, name: str) -> None:
     _delete_folder(account, archive_folder(account.settings, name))
 
 
+class _Unneeded:
+    """The segments that no index names, in 40 bytes each."""
+
+    def __init__(self, account: GcpAccount) -> None:
+        self.kept = 0
+        self._needed = _needed(account)
+        self._digests = bytearray()
+        self._sizes = array("Q")
+        self._lock = threading.Lock()
+        each_segment(account, self._take)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def between(self, start: int, end: int) -> tuple[list[bytes], int]:
+        """Return the digests at these places, and how many bytes the segments have together."""
+        places = range(start, min(end, len(self)))
+        digests = [
+            bytes(self._digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]) for at in places
+        ]
+        return digests, sum(self._sizes[start:end])
+
+    def _take(self, digest: bytes, facts: ObjectFacts) -> None:
+        needed = digest in self._needed
+        with self._lock:
+            if needed:
+                self.kept += 1
+            else:
+                self._digests += digest
+                self._sizes.append(facts.size_bytes)
+
+
 def _collect(account: GcpAccount, deadline: float) -> Collected:
-    needed = _needed(account)
-    kept = 0
-    doomed: list[ObjectFacts] = []
-
-    def unneeded(digest: bytes, facts: ObjectFacts) -> ObjectFacts | bool:
-        return digest in needed or facts
-
-    for shard in listed(account, unneeded):
-        found = [facts for facts in shard if isinstance(facts, ObjectFacts)]
-        kept += len(shard) - len(found)
-        doomed += found
+    doomed = _Unneeded(account)
     deleted = deleted_bytes = 0
     objects = Objects(account)
     while deleted < len(doomed) and time.monotonic() < deadline:
-        batch = doomed[deleted : deleted + BATCH]
-        objects.delete_many([facts.key for facts in batch])
-        deleted += len(batch)
-        deleted_bytes += sum(facts.size_bytes for facts in batch)
+        digests, size_bytes = doomed.between(deleted, deleted + BATCH)
+        objects.delete_many([segment_key(account.settings, digest) for digest in digests])
+        deleted += len(digests)
+        deleted_bytes += size_bytes
         account.live()
-    return Collected(deleted, deleted_bytes, kept, len(doomed) - deleted)
+    return Collected(deleted, deleted_bytes, doomed.kept, len(doomed) - deleted)
 
 
-def _needed(account: GcpAccount) -> set[bytes]:
+def _needed(account: GcpAccount) -> DigestSet:
     """Return the digests of all indexes of the site; an archive that was streamed needs none."""
     folder = index_folder(account.settings)
-    needed: set[bytes] = set()
+    needed = DigestSet(())
     for facts in Objects(account).list(folder):
         index = read_index(account, facts.key.removeprefix(folder))
         if index is not None and index.has_segments:
-            needed.update(digest for _index, digest in index.blocks())
+            needed = DigestSet(chain(needed, (digest for _index, digest in index.blocks())))
     return needed
 
 

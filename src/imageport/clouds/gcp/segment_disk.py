@@ -11,10 +11,16 @@ from typing import Final
 
 from imageport.clouds.blockwise_disk import BlockwiseDisk
 from imageport.clouds.gcp.account import GcpAccount
+from imageport.clouds.gcp.digest_set import DigestSet
 from imageport.clouds.gcp.images import describe_image
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.segment_index import ImageIndex, index_of
-from imageport.clouds.gcp.segments import prepared_folder, read_block, segment_key
+from imageport.clouds.gcp.segments import (
+    prepared_folder,
+    read_block,
+    segment_digest,
+    segment_key,
+)
 from imageport.clouds.reading_ahead import ReadAhead
 from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import ZERO_DIGEST
@@ -89,10 +95,12 @@ class IndexedBlocks:
         self._account = account
         self._objects = Objects(account)
         self._own_folder = prepared_folder(account.settings, index.image)
-        self._own = frozenset(
-            facts.key.rsplit("/", maxsplit=1)[-1] for facts in self._objects.list(self._own_folder)
+        names = (
+            segment_digest(facts.key.removeprefix(self._own_folder))
+            for facts in self._objects.list(self._own_folder)
         )
-        """Names of blocks that the machine wrote which read the prepared disk."""
+        self._own = DigestSet(digest for digest in names if digest is not None)
+        """Blocks that the machine wrote which read the prepared disk."""
         self._ahead = ReadAhead("gcs-read", WORKERS, AHEAD)
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -125,7 +133,6 @@ class IndexedBlocks:
         return data
 
     def _key(self, digest: bytes) -> str:
-        name = digest.hex()
-        if name in self._own:
-            return f"{self._own_folder}{name}"
+        if digest in self._own:
+            return f"{self._own_folder}{digest.hex()}"
         return segment_key(self._account.settings, digest)

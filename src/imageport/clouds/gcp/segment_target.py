@@ -11,27 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from imageport.clouds.gcp.account import GcpAccount
-from imageport.clouds.gcp.compose_tree import ComposeTree, Part
+from imageport.clouds.gcp.composed_archive import compose_archive
 from imageport.clouds.gcp.deflated_block import deflate, facts_of
-from imageport.clouds.gcp.error_mapping import CHANGED
 from imageport.clouds.gcp.image_upload import ImageUpload
-from imageport.clouds.gcp.objects import ObjectFacts, Objects, crc32c_of
 from imageport.clouds.gcp.segment_disk import IndexedBlocks
 from imageport.clouds.gcp.segment_index import SEGMENTS, ImageIndex, index_of
-from imageport.clouds.gcp.segments import (
-    HeldSegments,
-    StoredSegment,
-    put_segment,
-    segment_key,
-    stored_among,
-)
-from imageport.clouds.gcp.sparse_archive import sparse_archive
-from imageport.clouds.waiting import retried
-from imageport.errors import CloudRefused, CloudUnavailable, ResourceGone
+from imageport.clouds.gcp.segments import put_segment
+from imageport.clouds.gcp.stored_segments import HeldSegments, StoredSegments
+from imageport.errors import CloudRefused, ResourceGone
 from imageport.model import BLOCK_BYTES, ZERO_BLOCK, ZERO_DIGEST
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 from imageport.transfer.digest_table import DigestTable
@@ -119,7 +110,7 @@ class SegmentTarget(BlockTarget):
         """Return the blocks whose segments the bucket does not hold; asked for by digest."""
         if self._upload.sealed or not isinstance(indexes, Mapping):
             return set()
-        stored = stored_among(self._account, _digests(indexes))
+        stored = StoredSegments(self._account, _digests(indexes))
         missing = {index for index, digest in _data(indexes) if digest not in stored}
         if missing:
             self._held = None  # whatever it says, these are to be put
@@ -129,12 +120,13 @@ class SegmentTarget(BlockTarget):
         """Prove that all blocks are there, join them, and have Google make the image."""
         if not self._upload.sealed:
             self._check_counted(digests)
+            self._held = self._parent_index = None  # nothing is put any more: it makes room
         manifest = Manifest(self._upload.size_bytes, absent_reads_zero=True)
         for index, digest in _data(digests):
             manifest.set(index, digest)
-        reference = self._upload.commit(manifest, lambda: self._make_archive(manifest))
-        self._held = self._parent_index = None
-        return reference
+        return self._upload.commit(
+            manifest, lambda: compose_archive(self._account, self._upload, manifest)
+        )
 
     def abort(self) -> None:
         """Remove marker and parts, and the segments that no image needs."""
@@ -195,71 +187,6 @@ class SegmentTarget(BlockTarget):
                 f"with other content than is counted, among them {other[:NAMED]}."
             )
 
-    def _make_archive(self, manifest: Manifest) -> None:
-        account, upload = self._account, self._upload
-        stored = stored_among(account, _digests(manifest.digests))
-        blocks = list(manifest.digests)
-        gone = [index for index in blocks if manifest.digests[index] not in stored]
-        if gone:
-            raise self._segments_gone(len(gone), len(blocks), gone)
-        facts = (stored[manifest.digests[index]].block for index in blocks)
-        archive = sparse_archive(upload.size_bytes, blocks, facts)
-        parts = [self._written(f"{upload.folder}head", archive.head)]
-        parts += (self._part(digest, stored[digest]) for digest in manifest.digests.values())
-        parts.append(self._written(f"{upload.folder}foot", archive.foot))
-        del stored  # as large as all that follows
-        objects = Objects(account)
-        there = {item.key: _part_of(item) for item in objects.list(upload.folder)}
-        tree = ComposeTree(parts, upload.archive_key, f"{upload.folder}part-")
-        try:
-            whole = tree.carry_out(ObjectComposer(objects), there, pulse=account.live)
-        except ResourceGone:
-            raise self._segments_gone(1, len(blocks), []) from None
-        if (whole.size_bytes, whole.crc32c) != (archive.size_bytes, archive.crc32c):
-            raise CloudUnavailable(
-                f"Bad archive '{upload.archive_key}': found {whole.size_bytes} bytes of CRC32C "
-                f"{whole.crc32c:08x}, needed {archive.size_bytes} of {archive.crc32c:08x}."
-            )
-
-    def _part(self, digest: bytes, segment: StoredSegment) -> Part:
-        key, block = segment_key(self._account.settings, digest), segment.block
-        return Part(key, block.deflated_bytes, block.crc32c, segment.generation)
-
-    def _written(self, key: str, data: bytes) -> Part:
-        facts = retried(lambda: Objects(self._account).put(key, data))
-        return Part(key, len(data), crc32c_of(data), facts.generation)
-
-    def _segments_gone(self, gone: int, of: int, some: Sequence[int]) -> CloudUnavailable:
-        """Return the error of segments that somebody deleted: the next try puts them again."""
-        among = f", among them blocks {list(some[:NAMED])}" if some else ""
-        return CloudUnavailable(
-            f"Cannot commit '{self._upload.name}': {gone} or more of {of} blocks are not in the "
-            f"bucket any more{among}.",
-            hint="They are sent again when the upload goes on. Let no lifecycle rule touch "
-            f"'{segment_key(self._account.settings, b'')}'.",
-        )
-
-
-class ObjectComposer:
-    """Cloud Storage as `compose_tree` wants it."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-
-    def compose(self, key: str, parts: Sequence[Part], generation: int) -> Part:
-        """Join parts of these generations; what somebody else made meanwhile is returned."""
-        sources = [(part.key, part.generation) for part in parts]
-        try:
-            return _part_of(self._objects.compose(key, sources, generation=generation))
-        except CloudRefused as error:
-            if error.fields.get("gcp_code") != CHANGED:
-                raise
-            found = self._objects.stat(key)
-            if found is None or found.generation == generation:
-                # It is not the whole that is another: one of the parts is.
-                raise ResourceGone(f"Cannot join '{key}': a part was replaced.") from None
-            return _part_of(found)
-
 
 def _usable_index(account: GcpAccount, parent: str) -> ImageIndex | None:
     """Return the parent's index; without it everything is sent, which is slower and not wrong."""
@@ -270,14 +197,10 @@ def _usable_index(account: GcpAccount, parent: str) -> ImageIndex | None:
     return index if index.has_segments else None
 
 
-def _part_of(facts: ObjectFacts) -> Part:
-    return Part(facts.key, facts.size_bytes, facts.crc32c, facts.generation)
-
-
 def _data(digests: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield the blocks that hold more than zeros."""
     return ((index, digest) for index, digest in digests.items() if digest != ZERO_DIGEST)
 
 
-def _digests(digests: Mapping[int, bytes]) -> set[bytes]:
-    return {digest for _index, digest in _data(digests)}
+def _digests(digests: Mapping[int, bytes]) -> Iterator[bytes]:
+    return (digest for _index, digest in _data(digests))

@@ -1,15 +1,11 @@
-# References: Cloud Storage JSON API, "Objects: insert" (ifGenerationMatch) and "list" (fields).
+# References: Cloud Storage JSON API, "Objects: insert" (ifGenerationMatch).
 """Blocks in the bucket, named by what they hold: written once, shared by all images of a site."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, TypeVar
+from typing import Final
 
 from isal import isal_zlib
 
@@ -27,20 +23,8 @@ from imageport.errors import CloudUnavailable, ResourceGone, VerificationFailed
 
 METADATA_CRC32: Final = "crc32"
 """Of the block as it is on the disk, eight hexadecimal digits: gzip's trailer is made of them."""
-SHARDS: Final = tuple("0123456789abcdef")
-"""A listing answers page after page, 1000 objects in each: 30 GiB of data are 62 requests. By first
-digit of the digest, several go on at once."""
-LISTING_THREADS: Final = 8
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
-
-Kept = TypeVar("Kept")
-
-
-class StoredSegment(NamedTuple):
-    """A segment as the bucket knows it."""
-
-    block: DeflatedBlock
-    generation: int
+_CRC32: Final = re.compile(r"[0-9a-f]{8}")
 
 
 def segment_key(settings: GcpSettings, digest: bytes) -> str:
@@ -51,6 +35,11 @@ def segment_key(settings: GcpSettings, digest: bytes) -> str:
 def segment_folder(settings: GcpSettings) -> str:
     """Return where the segments of a site lie."""
     return f"{site_folder(settings)}seg/"
+
+
+def segment_digest(name: str) -> bytes | None:
+    """Return the SHA-256 in the name of a segment, None if it is the name of none."""
+    return bytes.fromhex(name) if _NAME.fullmatch(name) else None
 
 
 def prepared_folder(settings: GcpSettings, image: str) -> str:
@@ -104,90 +93,21 @@ def read_block(objects: Objects, key: str, digest: bytes, location: str) -> byte
     return data
 
 
-def listed(
-    account: GcpAccount, keep: Callable[[bytes, ObjectFacts], Kept | None]
-) -> Iterator[list[Kept]]:
-    """Yield what ``keep`` makes of all segments of the site, in sixteen lists.
+def plain_crc32_of(objects: Objects, held: ObjectFacts, digest: bytes) -> int | None:
+    """Return the CRC32 of a segment's block; None if what the object holds is no such block.
 
-    ``keep`` gets the digest and what the store tells; it is called from several threads, and what
-    it answers with None takes no memory.
+    What has no metadata is read: somebody may have copied objects without it.
     """
-    folder = segment_folder(account.settings)
-    objects = Objects(account)
-
-    def shard(digit: str) -> list[Kept]:
-        found = []
-        for facts in objects.list(f"{folder}{digit}"):
-            name = facts.key.removeprefix(folder)
-            if _NAME.fullmatch(name):
-                kept = keep(bytes.fromhex(name), facts)
-                if kept is not None:
-                    found.append(kept)
-        account.live()
-        return found
-
-    with ThreadPoolExecutor(LISTING_THREADS, thread_name_prefix="gcs-list") as pool:
-        yield from pool.map(shard, SHARDS)
-
-
-def stored_among(account: GcpAccount, wanted: Collection[bytes]) -> dict[bytes, StoredSegment]:
-    """Return those of ``wanted`` that the bucket holds, with what an archive has to know."""
-    objects = Objects(account)
-
-    def facts(digest: bytes, held: ObjectFacts) -> tuple[bytes, StoredSegment] | None:
-        if digest not in wanted:
-            return None
-        crc32 = _crc32_of(objects, held, digest)
-        if crc32 is None:
-            return None
-        block = DeflatedBlock(crc32, held.size_bytes, held.crc32c)
-        return digest, StoredSegment(block, held.generation)
-
-    return {digest: block for shard in listed(account, facts) for digest, block in shard}
-
-
-class HeldSegments:
-    """Which segments were in the bucket at one moment, in twelve bytes each.
-
-    Known by the first 64 bits of the digest and the CRC32C: whoever is taken for stored and is not
-    is found when the image is made, and put then.
-    """
-
-    def __init__(self, account: GcpAccount) -> None:
-        self._shards: dict[int, tuple[array[int], array[int]]] = {}
-        for shard in listed(account, lambda digest, facts: (_short(digest), facts.crc32c)):
-            shard.sort()
-            if shard:
-                names = array("Q", (name for name, _ in shard))
-                self._shards[names[0] >> 60] = names, array("I", (crc32c for _, crc32c in shard))
-
-    def has(self, digest: bytes, crc32c: int) -> bool:
-        """Tell whether this block was stored in just these bytes."""
-        name = _short(digest)
-        names, checksums = self._shards.get(name >> 60, (array("Q"), array("I")))
-        place = bisect_left(names, name)
-        return place < len(names) and names[place] == name and checksums[place] == crc32c
-
-
-def _short(digest: bytes) -> int:
-    return int.from_bytes(digest[:8], "big")
+    noted = held.metadata.get(METADATA_CRC32, "")
+    if _CRC32.fullmatch(noted):
+        return int(noted, 16)
+    data = _plain(objects, held, digest)
+    return None if data is None else isal_zlib.crc32(data)
 
 
 def _holds(objects: Objects, held: ObjectFacts, digest: bytes) -> bool:
     """Tell whether a segment is sound although other bytes than ours: of another compressor."""
     return _plain(objects, held, digest) is not None
-
-
-def _crc32_of(objects: Objects, held: ObjectFacts, digest: bytes) -> int | None:
-    """Return the CRC32 of the block; what has no metadata is read for it, None if it is no block.
-
-    Somebody may have copied objects without their metadata.
-    """
-    try:
-        return int(held.metadata.get(METADATA_CRC32, ""), 16)
-    except ValueError:
-        data = _plain(objects, held, digest)
-        return None if data is None else isal_zlib.crc32(data)
 
 
 def _plain(objects: Objects, held: ObjectFacts, digest: bytes) -> bytes | None:

@@ -13,12 +13,13 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import google_crc32c
 from isal import isal_zlib
 
-from imageport.clouds.gcp.checksum_combination import crc32c_of_parts
+from imageport.clouds.gcp.checksum_combination import crc32c_combine
 from imageport.clouds.gcp.deflated_block import DeflatedBlock, deflate
 from imageport.model import BLOCK_BYTES, GIB
 
@@ -32,7 +33,8 @@ GZIP_HEADER: Final = bytes.fromhex("1f8b 08 00 00000000 00 03")
 FINAL_BLOCK: Final = b"\x03\x00"
 """An empty block with the final bit, by the fixed Huffman codes."""
 HEADER_RANGES: Final = 4
-EXTENSION_RANGES: Final = 21
+EXTENSION_BYTES: Final = 21 * 24
+"""Of the ranges in each further header."""
 LARGEST_OCTAL: Final = 8**11 - 1
 """Eleven digits; larger numbers are written to base 256."""
 MEMBER_MODE: Final = 0o644
@@ -84,20 +86,20 @@ def sparse_archive(
     """
     head, end = plain_ends(size_bytes, blocks)
     deflated_head = GZIP_HEADER + deflate(head)
-    crc32, parts = isal_zlib.crc32(head), [(google_crc32c.value(deflated_head), len(deflated_head))]
+    size, crc32c = len(deflated_head), google_crc32c.value(deflated_head)
+    crc32, count = isal_zlib.crc32(head), 0
     for block in facts:
         crc32 = isal_zlib.crc32_combine(crc32, block.plain_crc32, BLOCK_BYTES)
-        parts.append((block.crc32c, block.deflated_bytes))
-    if len(parts) != len(blocks) + 1:
-        raise ValueError(
-            f"Bad archive: found facts of {len(parts) - 1} blocks, needed {len(blocks)}."
-        )
-    plain_bytes = len(head) + len(blocks) * BLOCK_BYTES + len(end)
+        crc32c = crc32c_combine(crc32c, block.crc32c, block.deflated_bytes)
+        size += block.deflated_bytes
+        count += 1
+    if count != len(blocks):
+        raise ValueError(f"Bad archive: found facts of {count} blocks, needed {len(blocks)}.")
+    plain_bytes = len(head) + count * BLOCK_BYTES + len(end)
     trailer = struct.pack("<II", zlib.crc32(end, crc32), plain_bytes & 0xFFFFFFFF)
     foot = deflate(end) + FINAL_BLOCK + trailer
-    parts.append((google_crc32c.value(foot), len(foot)))
-    size = sum(length for _crc32c, length in parts)
-    return SparseArchive(deflated_head, foot, size, crc32c_of_parts(parts))
+    crc32c = crc32c_combine(crc32c, google_crc32c.value(foot), len(foot))
+    return SparseArchive(deflated_head, foot, size + len(foot), crc32c)
 
 
 def plain_ends(size_bytes: int, blocks: Sequence[int]) -> tuple[bytes, bytes]:
@@ -106,7 +108,7 @@ def plain_ends(size_bytes: int, blocks: Sequence[int]) -> tuple[bytes, bytes]:
     Raises:
         ValueError: size or blocks are none of a disk.
     """
-    head = b"".join(_tar_header(size_bytes, list(_ranges(size_bytes, blocks))))
+    head = b"".join(_tar_header(size_bytes, len(blocks), _ranges(size_bytes, blocks)))
     plain = len(head) + len(blocks) * BLOCK_BYTES
     return head, bytes(2 * RECORD_BYTES + -(plain + 2 * RECORD_BYTES) % TAPE_BLOCK_BYTES)
 
@@ -137,35 +139,39 @@ def _ranges(size_bytes: int, blocks: Sequence[int]) -> Iterator[Range]:
         yield size_bytes, 0
 
 
-def _tar_header(size_bytes: int, ranges: Sequence[Range]) -> Iterator[bytes]:
-    stored = sum(length for _offset, length in ranges)
-    rest = ranges[HEADER_RANGES:]
+def _tar_header(size_bytes: int, blocks: int, ranges: Iterable[Range]) -> Iterator[bytes]:
+    first = _range_fields(islice(ranges, HEADER_RANGES))
+    rest = _range_fields(ranges)
     header = bytearray(
         _HEADER.pack(
             DISK_NAME.encode(),
             b"%07o\0" % MEMBER_MODE,
             b"%07o\0" % 0,
             b"%07o\0" % 0,
-            number_field(stored),
+            number_field(blocks * BLOCK_BYTES),
             number_field(0),
             b" " * 8,
             _SPARSE,
             b"",
             _MAGIC,
-            _range_fields(ranges[:HEADER_RANGES]),
+            first,
             bool(rest),
             number_field(size_bytes),
         )
     )
     struct.pack_into("8s", header, _CHECKSUM_OFFSET, b"%06o\0 " % sum(header))
     yield bytes(header)
-    for first in range(0, len(rest), EXTENSION_RANGES):
-        fields = _range_fields(rest[first : first + EXTENSION_RANGES])
-        yield _EXTENSION.pack(fields, first + EXTENSION_RANGES < len(rest))
+    for start in range(0, len(rest), EXTENSION_BYTES):
+        end = start + EXTENSION_BYTES
+        yield _EXTENSION.pack(rest[start:end], end < len(rest))
 
 
-def _range_fields(ranges: Sequence[Range]) -> bytes:
-    return b"".join(number_field(offset) + number_field(length) for offset, length in ranges)
+def _range_fields(ranges: Iterable[Range]) -> bytearray:
+    """Return the fields of all ranges, 24 bytes each; joined at once they would take ten times."""
+    fields = bytearray()
+    for offset, length in ranges:
+        fields += number_field(offset) + number_field(length)
+    return fields
 
 
 def number_field(value: int) -> bytes:
