@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOpti
 from imageport.model import GIB
 from tests.clouds.azure_laboratory import AzureLab
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
-from tests.clouds.conftest import GUEST
 from tests.clouds.iam_documents import FOLDER
 from tests.clouds.stand_in_engine import build_stand_in
+from tests.clouds.stand_in_guest import guest_of
 
 NOT_ON_THE_MAIN_PATH = {
     "Microsoft.Compute/diskAccesses/read": "only with disk_access_id",
@@ -49,9 +48,7 @@ def folded(actions: Iterable[str]) -> set[str]:
 @pytest.fixture
 def _guest(azure_lab: AzureLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_setup, "build_engine", build_stand_in)
-    program = tmp_path / "guest.py"
-    program.write_text(GUEST.format(mode="work"))
-    azure_lab.service.turn(boot_command=[sys.executable, str(program)])
+    guest_of(azure_lab.service, tmp_path)("work")
 
 
 def main_path(cloud: Cloud) -> str:

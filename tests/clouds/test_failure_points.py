@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from imageport.compose.contract import Action, EngineDisk, EngineJob
 from imageport.errors import CloudError
 from imageport.model import BLOCK_BYTES
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, Killed, block, in_days, uploaded
-from tests.clouds.conftest import GUEST
 from tests.clouds.failure_points import Wire, spread, tapped_wire
 from tests.clouds.stand_in_engine import build_stand_in
+from tests.clouds.stand_in_guest import guest_of
 
 # A thread that is killed with its process has nobody to tell.
 pytestmark = pytest.mark.filterwarnings(
@@ -39,9 +38,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """The account of a cloud, whose guests shut down at once."""
     found: Any = request.getfixturevalue(f"{request.param}_lab")
-    program = tmp_path / "guest.py"
-    program.write_text(GUEST.format(mode="work"))
-    found.service.turn(boot_command=[sys.executable, str(program)], state_seconds=0.02)
+    guest_of(found.service, tmp_path)("work")
+    found.service.turn(state_seconds=0.02)
     return found
 
 

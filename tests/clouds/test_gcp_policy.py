@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from imageport.clouds.sweep import sweep
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.model import GIB
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
-from tests.clouds.conftest import GUEST
 from tests.clouds.gcp_laboratory import GcpLab
 from tests.clouds.iam_documents import FOLDER
 from tests.clouds.stand_in_engine import build_stand_in
+from tests.clouds.stand_in_guest import guest_of
 
 ROLES = {
     "gcp-role": PROJECT,
@@ -52,9 +51,7 @@ def granted(*names: str) -> set[str]:
 @pytest.fixture
 def _guest(gcp_lab: GcpLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_setup, "build_engine", build_stand_in)
-    program = tmp_path / "guest.py"
-    program.write_text(GUEST.format(mode="work"))
-    gcp_lab.service.turn(boot_command=[sys.executable, str(program)])
+    guest_of(gcp_lab.service, tmp_path)("work")
 
 
 def main_path(cloud: Cloud) -> str:
