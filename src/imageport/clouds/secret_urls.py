@@ -10,7 +10,7 @@ from typing import Final
 LONGEST_TEXT: Final = 300
 """Of what a cloud says; more is not read."""
 
-_QUERY: Final = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
+_QUERY: Final = re.compile(r"\?[^\s'\"<>=?]*=[^\s'\"<>]*")
 _SIGNATURE: Final = re.compile(
     r"(sig|X-Goog-Signature|upload_id|access_token)(=|%3D)[^\s&'\"<>]+", re.IGNORECASE
 )
@@ -23,7 +23,7 @@ _TOKEN: Final = re.compile(
 )
 """In the answer of a token service, which google-auth quotes whole in what it raises."""
 _SECRETS: Final = (_QUERY, _SIGNATURE, _LOGIN_IN_URL, _TOKEN)
-_LOGGED_QUERY: Final = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
+_LOGGED_QUERY: Final = re.compile(r"\?[^\s'\"=?]*=[^\s'\"]*")
 
 
 def without_secrets(text: str) -> str:
