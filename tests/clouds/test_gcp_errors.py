@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from typing import Any
 
@@ -13,7 +14,7 @@ from google.api_core import exceptions
 from google.auth.exceptions import RefreshError, TransportError
 from google.protobuf.json_format import ParseError
 
-from imageport.clouds.gcp.clients import hide_bodies_in_log
+from imageport.clouds.gcp.clients import answer_of, hide_bodies_in_log, in_googles_shape
 from imageport.clouds.gcp.error_mapping import asked, error_of, map_error
 from imageport.errors import (
     CloudError,
@@ -23,6 +24,7 @@ from imageport.errors import (
     PermissionMissing,
     ResourceGone,
 )
+from tests.clouds.gcp_laboratory import GcpLab
 
 IMAGE = "projects/lab/global/images/imageport-uploaded-1"
 SIGNED = "https://storage.googleapis.com/b/k?X-Goog-Expires=9&X-Goog-Signature=5ecre7"
@@ -95,6 +97,24 @@ def test_each_failure_has_its_class(raised: Exception, kind: type[CloudError]):
     error = map_error(raised, "compute.images.insert", IMAGE)
     assert type(error) is kind
     assert error.message.startswith("Cannot insert image 'imageport-uploaded-1': ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "cause"),
+    [
+        (
+            RefreshError("invalid_grant: Bad JWT", {"error": "invalid_grant"}),
+            "invalid_grant: Bad JWT",
+        ),
+        (
+            RefreshError("Unable to acquire credentials", "HTTP 403"),
+            "Unable to acquire credentials; HTTP 403",
+        ),
+    ],
+)
+def test_a_refused_login_is_told_as_a_sentence(raised: Exception, cause: str):
+    error = map_error(raised, "compute.images.insert", IMAGE)
+    assert error.message == f"Cannot insert image 'imageport-uploaded-1': {cause}"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +195,44 @@ def test_no_signed_url_and_no_session_survives_in_an_error_or_its_traceback(rais
     error = caught.value
     printed = "".join(traceback.format_exception(error))
     assert "5ecre7" not in f"{error!s}{error!r}{error.as_dict()}{printed}"
+
+
+def test_a_long_page_is_looked_through_at_once():
+    began = time.monotonic()
+    with pytest.raises(CloudUnavailable), asked("storage.objects.get", "t/a"):
+        raise requests.ConnectionError("?" * 100_000)  # would take minutes, one by one
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "told"),
+    [
+        (503, '{"error": "no upstream"}', CloudUnavailable, "no upstream"),
+        (503, '{"error": {"errors": {"a": 1}}}', CloudUnavailable, "errors"),
+        (403, '{"error": {"details": "blocked"}}', PermissionMissing, "blocked"),
+        (500, '["broken"]', CloudUnavailable, "broken"),
+        (500, '{"message": "broken"}', CloudUnavailable, "broken"),
+    ],
+)
+def test_what_a_gateway_says_in_json_of_its_own_is_an_error_like_any_other(
+    status: int, body: str, kind: type[CloudError], told: str
+):
+    response = requests.Response()
+    response.status_code, response._content = status, body.encode()
+    response.request = requests.Request("GET", "https://x/").prepare()
+    in_googles_shape(response)
+    with pytest.raises(kind, match=told), asked("storage.objects.get", "t/a"):
+        answer_of(response)
+
+
+def test_what_google_says_is_left_as_it_is(gcp_lab: GcpLab):
+    assert in_googles_shape in gcp_lab.clients.session.hooks["response"]
+    found = of_details(403, "PERMISSION_DENIED", "SERVICE_DISABLED", "Enable it.")
+    for raised in (found, answered(404, "No such object: b/t/a"), answered(502, "<html>")):
+        response: Any = raised.response  # type: ignore[attr-defined]
+        before = response.content
+        in_googles_shape(response)
+        assert response.content == before
 
 
 def test_a_harmless_cause_is_kept_for_who_looks_for_it():

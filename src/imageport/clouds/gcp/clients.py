@@ -8,6 +8,7 @@ writes blocks by the pipeline, and what makes resources by name may be asked for
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import threading
 from functools import cached_property
@@ -59,6 +60,7 @@ class GcpClients:
         self.session: Final[AuthorizedSession] = _OneRefreshSession(credentials, self.token_request)
         """The one session with the credentials' tokens, without any retries."""
         _pooled(self.session)
+        self.session.hooks["response"].append(in_googles_shape)
         hide_queries_in_logs()
         # Its debug log tells URLs of upload sessions, and what is sent through the session.
         hide_bodies_in_log(logging.getLogger(AuthorizedSession.__module__))
@@ -205,6 +207,27 @@ def answer_of(answer: requests.Response) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise requests.JSONDecodeError("no object", answer.text[:20], 0)
     return found
+
+
+def in_googles_shape(answer: requests.Response, **_: Any) -> None:
+    """Wrap an error that a gateway tells in JSON of its own; for a session's hooks.
+
+    Google's library takes every JSON for Google's, and fails at ``{"error": "no upstream"}``.
+    """
+    if answer.ok:
+        return
+    try:
+        found = answer.json()
+    except ValueError:
+        return  # a page or a line, which it takes as such
+    try:
+        error = found["error"]
+        lists = [*(error.get("errors") or []), *(error.get("details") or [])]
+        if all(isinstance(item, dict) for item in lists):
+            return
+    except (KeyError, TypeError, AttributeError):
+        pass
+    answer._content = json.dumps({"error": {"message": answer.text}}).encode()  # noqa: SLF001
 
 
 def _compute() -> Any:
