@@ -2,11 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from imageport.cli.demo_workflow import WORKFLOWS
-from imageport.cli.run_watch import error_of, short
+from imageport.cli.run_watch import RunWatch, error_of, short
 from imageport.cli.sandbox import describe
 from imageport.errors import (
     EngineFailed,
@@ -199,3 +201,32 @@ def test_an_mcs_run_names_what_an_operator_would(tmp_path: Path) -> None:
     program = tmp_path / "payload" / installer.path
     assert installer.sha256 == sha256_of(program)
     assert WORKFLOWS["pvs-to-pvs"].parameters(tmp_path) == {}
+
+
+def test_the_demo_names_the_run_of_a_line_and_misses_none_that_comes_late() -> None:
+    said: list[tuple[str, str]] = []
+
+    def record(number: int, run: str, text: str) -> dict[str, Any]:
+        return {"id": str(number), "level": 20, "flow_run_id": run, "message": f"publish: {text}"}
+
+    on_time = [record(1, "a", "4 MiB; one"), record(3, "b", "9 MiB; three")]
+    answers = [on_time, [on_time[0], record(2, "a", "5 MiB; late"), on_time[1]]]
+    states = [SimpleNamespace(is_terminal=False), SimpleNamespace(is_terminal=True)]
+
+    def logs(_runs: list[str], offset: int) -> list[dict[str, Any]]:
+        listed = answers[0][offset:]
+        if not listed and len(answers) > 1:
+            answers.pop(0)
+        return listed
+
+    api = SimpleNamespace(
+        state=lambda _: states.pop(0), logs=logs, artifacts=lambda _: [],
+        child_runs=lambda _: {"a": "gold-aws to cloud", "b": "gold-gcp to cloud"},
+    )  # fmt: skip
+    watch = RunWatch(api, "run", SimpleNamespace(say=lambda *line: said.append(line)))  # type: ignore[arg-type]
+    watch.until_ended(60)
+    assert said == [
+        ("publish", "gold-aws to cloud: 4 MiB; one"),
+        ("publish", "gold-gcp to cloud: 9 MiB; three"),
+        ("publish", "gold-aws to cloud: 5 MiB; late"),
+    ]

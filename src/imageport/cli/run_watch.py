@@ -26,6 +26,8 @@ _LONG_ID = re.compile(
     r"(?:/subscriptions/[^\s'\"]*|\bprojects/[^\s'\"/]+/(?:global|zones/[^\s'\"/]+)/[a-z]+)"
     r"/([A-Za-z0-9._()-]*[A-Za-z0-9_])"
 )
+LATE_RECORDS = 200
+"""How many of the newest records an older one may still come before: what some seconds bring."""
 _WARNING = 30
 _INFO = 20
 
@@ -39,14 +41,16 @@ class RunWatch:
         self._lines = lines
         self._shown: dict[str, str] = {}
         self._said: dict[str, str] = {}
-        self._logs_seen = 0
+        self._records: set[str] = set()
+        self._children: dict[str, str] = {}
 
     def until_ended(self, timeout_seconds: float) -> RunState:
         """Show what happens until the run ended; `CloudUnavailable` if it does not in time."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             state = self._api.state(self._run_id)
-            runs = [self._run_id, *self._api.child_runs(self._run_id)]
+            self._children = self._api.child_runs(self._run_id)
+            runs = [self._run_id, *self._children]
             self._show_logs(runs)
             if state.is_terminal:
                 return state
@@ -67,33 +71,42 @@ class RunWatch:
                 continue
             if _AMOUNT.fullmatch(found["text"]) and self._shown.get(artifact["key"]) != text:
                 self._shown[artifact["key"]] = text
-                self._lines.say(found["stage"], _of_target(found), keep=False)
+                self._lines.say(found["stage"], self._of_target(artifact, found), keep=False)
 
     def _show_logs(self, runs: list[str]) -> None:
-        """Show what stages say in the runs' logs; these lines stay."""
-        while records := self._api.logs(runs, offset=self._logs_seen):
-            self._logs_seen += len(records)
+        """Show what stages say in the runs' logs; these lines stay.
+
+        Runs send their records late, each in its own time: the last ones are looked at again.
+        """
+        offset = max(0, len(self._records) - LATE_RECORDS)
+        while records := self._api.logs(runs, offset=offset):
+            offset += len(records)
             for record in records:
-                self._show_record(record)
+                if record["id"] not in self._records:
+                    self._records.add(record["id"])
+                    self._show_record(record)
 
     def _show_record(self, record: dict[str, Any]) -> None:
         found = _STAGE_LINE.match(str(record["message"]))
         if record["level"] == _WARNING:
             self._lines.say("warning", short(str(record["message"]).splitlines()[0]))
         elif record["level"] == _INFO and found and not _AMOUNT.fullmatch(found["text"]):
-            self._say_once(found)
+            self._say_once(record, found)
 
-    def _say_once(self, found: re.Match[str]) -> None:
+    def _say_once(self, record: dict[str, Any], found: re.Match[str]) -> None:
         """Show a sentence; a stage that stands still repeats its last one in the log."""
-        whose = f"{found['stage']} {found['target']}"
-        if self._said.get(whose) != found["text"]:
-            self._said[whose] = found["text"]
-            self._lines.say(found["stage"], short(_of_target(found)))
+        text = self._of_target(record, found)
+        whose = f"{found['stage']} {found['target']} {record.get('flow_run_id')}"
+        if self._said.get(whose) != text:
+            self._said[whose] = text
+            self._lines.say(found["stage"], short(text))
 
-
-def _of_target(found: re.Match[str]) -> str:
-    """Return what a line says, with the cloud of its target where there are several."""
-    return f"{found['cloud']}: {found['text']}" if found["target"] else found["text"]
+    def _of_target(self, item: dict[str, Any], found: re.Match[str]) -> str:
+        """Return what a line says, with the target it is of where there are several."""
+        if found["target"]:
+            return f"{found['cloud']}: {found['text']}"
+        name = self._children.get(str(item.get("flow_run_id")), "")
+        return f"{name}: {found['text']}" if name and len(self._children) > 1 else found["text"]
 
 
 def short(text: str) -> str:

@@ -113,12 +113,12 @@ class PrefectApi:
             found += records
         return found
 
-    def child_runs(self, run_id: str) -> list[str]:
-        """Return the runs that a run started on other pools."""
+    def child_runs(self, run_id: str) -> dict[str, str]:
+        """Return the runs that a run started on other pools, each with its name."""
         found = self._call(
             "POST", "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
         )
-        return [str(run["id"]) for run in found]
+        return {str(run["id"]): str(run["name"]) for run in found}
 
     def artifacts(self, run_ids: list[str]) -> list[dict[str, Any]]:
         """Return the newest version of every artifact that the runs wrote."""
