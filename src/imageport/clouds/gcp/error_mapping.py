@@ -129,7 +129,7 @@ def map_error(error: Exception, action: str, subject: str) -> CloudError:
     if isinstance(error, GoogleAPICallError) and error.code is not None:
         code, text = _answer(error)
         return error_of(code, text, int(error.code), action, subject)
-    text = without_secrets(str(error))
+    text = without_secrets(_sentence(error))
     message = f"{_cannot(action, subject)}: {text}"
     facts: dict[str, Any] = {"action": action, "gcp_code": "", "status": 0}
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
@@ -138,6 +138,12 @@ def map_error(error: Exception, action: str, subject: str) -> CloudError:
     if isinstance(error, GoogleAuthError):
         return _map_login(error, message, facts)
     return CloudUnavailable(message, **facts)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error says; that of a login also holds the parsed answer, which is no text."""
+    texts = [item for item in error.args if isinstance(item, str)]
+    return "; ".join(texts) if isinstance(error, GoogleAuthError) and texts else str(error)
 
 
 def error_of(code: str, text: str, status: int, action: str, subject: str) -> CloudError:

@@ -68,6 +68,7 @@ class Objects:
         self._clients = account.clients
         endpoint = account.settings.endpoint("storage")
         self._endpoint = endpoint
+        self._name = account.settings.bucket
         self._bucket = f"{endpoint}/storage/v1/b/{account.settings.bucket}/o"
         self._upload = f"{endpoint}/upload/storage/v1/b/{account.settings.bucket}/o"
 
@@ -303,7 +304,7 @@ class Objects:
 
     def _page(self, prefix: str, query: dict[str, Any]) -> tuple[Sequence[ObjectFacts], str]:
         """Return a page of a listing and how the next is asked for; "" after the last."""
-        with asked(LIST, prefix):
+        with asked(LIST, f"gs://{self._name}/{prefix}"):
             page = answer_of(self._send("GET", self._bucket, query))
             return [facts_in(item) for item in page.get("items", [])], page.get("nextPageToken", "")
 

@@ -96,7 +96,11 @@ def _zone(account: GcpAccount) -> Problems:
         lambda: zones.get(project=settings.project, zone=settings.zone),
     )
     if found is None:
-        yield PlaceProblem("zone", f"no '{settings.zone}'", f"a zone of {settings.region}")
+        yield PlaceProblem(
+            "zone", f"no '{settings.zone}' in project '{settings.project}'",
+            f"a zone of {settings.region}",
+            "Check the zone, and that the project's id is right.",
+        )  # fmt: skip
     elif found.status == "DOWN":
         yield PlaceProblem("zone", f"'{settings.zone}', which is down", "one that works")
 
