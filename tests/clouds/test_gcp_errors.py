@@ -14,8 +14,9 @@ from google.api_core import exceptions
 from google.auth.exceptions import RefreshError, TransportError
 from google.protobuf.json_format import ParseError
 
-from imageport.clouds.gcp.clients import answer_of, hide_bodies_in_log, in_googles_shape
+from imageport.clouds.gcp.clients import answer_of, in_googles_shape
 from imageport.clouds.gcp.error_mapping import asked, error_of, map_error
+from imageport.clouds.secret_urls import hide_bodies_in_log
 from imageport.errors import (
     CloudError,
     CloudRefused,

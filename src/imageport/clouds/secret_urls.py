@@ -63,3 +63,22 @@ def hide_queries_in_logs() -> None:
         logger = logging.getLogger(name)
         if _HIDE_QUERIES not in logger.filters:
             logger.addFilter(_HIDE_QUERIES)
+
+
+class _HideBodies(logging.Filter):
+    """Cuts from records what was sent and answered: a machine's script holds signed URLs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record, without bodies and headers."""
+        for name in ("httpRequest", "httpResponse", "metadata"):
+            record.__dict__.pop(name, None)
+        return True
+
+
+_HIDE_BODIES: Final = _HideBodies()
+
+
+def hide_bodies_in_log(logger: logging.Logger) -> None:
+    """Keep bodies and headers out of the debug log of one of Google's; may be called often."""
+    if _HIDE_BODIES not in logger.filters:
+        logger.addFilter(_HIDE_BODIES)

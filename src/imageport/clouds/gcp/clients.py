@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 
 from imageport.clouds.gcp.settings import GcpSettings
 from imageport.clouds.gcp.token_request import TokenRequest, readable_answers
-from imageport.clouds.secret_urls import hide_queries_in_logs
+from imageport.clouds.secret_urls import hide_bodies_in_log, hide_queries_in_logs
 from imageport.errors import InputError
 
 if TYPE_CHECKING:
@@ -278,25 +278,6 @@ class _AskingOnce:
         asking = functools.partial(found, retry=None, timeout=READ_SECONDS)
         setattr(self, name, asking)
         return asking
-
-
-class _HideBodies(logging.Filter):
-    """Cuts from records what was sent and answered: a machine's script holds signed URLs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record, without bodies and headers."""
-        for name in ("httpRequest", "httpResponse", "metadata"):
-            record.__dict__.pop(name, None)
-        return True
-
-
-_HIDE_BODIES: Final = _HideBodies()
-
-
-def hide_bodies_in_log(logger: logging.Logger) -> None:
-    """Keep bodies and headers out of the debug log of a client's transport; may be called often."""
-    if _HIDE_BODIES not in logger.filters:
-        logger.addFilter(_HIDE_BODIES)
 
 
 def _pooled(session: requests.Session) -> None:
