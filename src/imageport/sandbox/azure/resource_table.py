@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Json = dict[str, Any]
+from imageport.sandbox.kept_documents import Json, KeptDocuments
+
 ENDING = ("microsoft.compute/virtualmachines", "microsoft.network/networkinterfaces")
 """Types that end with the emulator: their machines do."""
 
@@ -18,12 +15,10 @@ class ResourceTable:
     """Documents by lower-case ARM id. Not locked: callers hold the emulator's lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._documents: dict[str, Json] = {}
-        for file in sorted(folder.glob("*.json")):
-            document = json.loads(file.read_text())
-            self._documents[str(document["id"]).lower()] = document
+        self._kept = KeptDocuments(folder)
+        self._documents: dict[str, Json] = {
+            str(document["id"]).lower(): document for document in self._kept.all()
+        }
 
     def get(self, key: str) -> Json | None:
         """Return a resource by its id in any case."""
@@ -33,24 +28,15 @@ class ResourceTable:
         """Keep a resource, new or changed."""
         key = str(document["id"]).lower()
         self._documents[key] = document
-        if str(document["type"]).lower() in ENDING:
-            return
-        part = self._file(key).with_suffix(".part")
-        with part.open("w") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._file(key))
+        if str(document["type"]).lower() not in ENDING:
+            self._kept.keep(key, document)
 
     def drop(self, key: str) -> None:
         """Forget a resource; one that is not there is no error."""
         self._documents.pop(key.lower(), None)
-        self._file(key.lower()).unlink(missing_ok=True)
+        self._kept.drop(key.lower())
 
     def of_type(self, kind: str) -> Iterator[Json]:
         """Yield all of a type, ``Microsoft.Compute/disks``, by name."""
         found = [item for item in self._documents.values() if item["type"].lower() == kind.lower()]
         yield from sorted(found, key=lambda item: str(item["name"]).lower())
-
-    def _file(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"

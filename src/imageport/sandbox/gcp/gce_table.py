@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from imageport.sandbox.gcp.gce_messages import not_found
+from imageport.sandbox.gcp.gce_messages import Json, not_found
+from imageport.sandbox.kept_documents import KeptDocuments
 
-Json = dict[str, Any]
 PRIVATE: Final = "imageport"
 """Member with what only the emulator knows of a resource."""
 _ENDING: Final = "instances"
@@ -22,12 +19,10 @@ class ResourceTable:
     """Documents by path, ``projects/P/zones/Z/disks/N``; callers hold the emulator's lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._documents: dict[str, Json] = {}
-        for file in sorted(folder.glob("*.json")):
-            kept = json.loads(file.read_text())
-            self._documents[kept["path"]] = kept["document"]
+        self._kept = KeptDocuments(folder)
+        self._documents: dict[str, Json] = {
+            kept["path"]: kept["document"] for kept in self._kept.all()
+        }
 
     def get(self, path: str) -> Json | None:
         """Return a resource, None if there is none."""
@@ -43,19 +38,13 @@ class ResourceTable:
     def put(self, path: str, document: Json) -> None:
         """Keep a resource, new or changed."""
         self._documents[path] = document
-        if path.split("/")[-2] == _ENDING:
-            return
-        part = self._file(path).with_suffix(".part")
-        with part.open("w") as file:
-            json.dump({"path": path, "document": document}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._file(path))
+        if path.split("/")[-2] != _ENDING:
+            self._kept.keep(path, {"path": path, "document": document})
 
     def drop(self, path: str) -> None:
         """Forget a resource; one that is not there is no error."""
         self._documents.pop(path, None)
-        self._file(path).unlink(missing_ok=True)
+        self._kept.drop(path)
 
     def below(self, collection: str) -> Iterator[tuple[str, Json]]:
         """Yield path and document of all in a collection, ``projects/P/global/images``, by name."""
@@ -66,9 +55,6 @@ class ResourceTable:
         """Yield all of a type, ``disks``, wherever they are."""
         found = sorted(self._documents.items())
         yield from [item for item in found if item[0].split("/")[-2] == kind]
-
-    def _file(self, path: str) -> Path:
-        return self._folder / f"{hashlib.sha256(path.encode()).hexdigest()[:40]}.json"
 
 
 def shown(document: Json) -> Json:
