@@ -47,6 +47,12 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "many tags": ({"target_tags": [f"t{i}" for i in range(71)]}, 400, "invalid", "At most 70"),
     "tags and accounts": ({"target_tags": ["a"], "target_service_accounts": ["b"]},
         400, "invalid", "exclude"),
+    "tags of targets and accounts of sources": (
+        CLOSED["in"] | {"target_tags": ["a"], "source_service_accounts": ["b"]},
+        400, "invalid", "exclude"),
+    "tags of sources and accounts of targets": (
+        CLOSED["in"] | {"source_tags": ["a"], "target_service_accounts": ["b"]},
+        400, "invalid", "exclude"),
 }  # fmt: skip
 
 

@@ -152,8 +152,9 @@ def _check_traffic(rule: Json) -> None:
 
 def _check_targets(rule: Json) -> None:
     tags = rule.get("targetTags", [])
-    if tags and rule.get("targetServiceAccounts"):
-        text = "Target tags and target service accounts exclude each other."
+    by_tag = tags or rule.get("sourceTags")
+    if by_tag and (rule.get("targetServiceAccounts") or rule.get("sourceServiceAccounts")):
+        text = "Tags and service accounts exclude each other, of sources and targets alike."
         raise GceRefusal(400, "invalid", text)
     if len(tags) > MOST_TARGET_TAGS:
         text = f"At most {MOST_TARGET_TAGS} target tags are allowed."
