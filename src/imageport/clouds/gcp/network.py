@@ -3,7 +3,8 @@
 
 Rules belong to a network and apply by tag. At one priority a denial wins, so at 0 nothing of the
 network's own rules comes before it. What no rule covers is the metadata server, which is part of
-every machine. Hierarchical firewall policies of the organization are looked at before any rule.
+every machine. Hierarchical firewall policies of the organization are looked at before any rule, and
+network firewall policies where the network puts them first.
 """
 
 from __future__ import annotations
