@@ -76,6 +76,8 @@ class _Shown:
 
     started: float
     event: Event
+    ended: float | None = None
+    """When it finished; its task may go on for long."""
     artifact: UUID | None = None
     percent: float = -1.0
     text: str = ""
@@ -102,7 +104,11 @@ class _StageArtifacts:
             if event.kind is EventKind.STARTED:
                 shown.started = now
             shown.event = event
-        if event.note or event.kind is EventKind.FINISHED:
+            shown.ended = now if event.kind is EventKind.FINISHED else None
+            says = bool(event.note) or shown.ended is not None
+            if says:
+                shown.logged = now
+        if says:
             self._logger.info(self._line(event, now - shown.started))
 
     def run(self) -> None:
@@ -135,7 +141,7 @@ class _StageArtifacts:
         return abs(reached - shown.percent) >= AT_LEAST_PERCENT or now - shown.at >= EVERY_SECONDS
 
     def _show(self, shown: _Shown, reached: float, now: float) -> None:
-        text = self._line(shown.event, now - shown.started)
+        text = self._line(shown.event, (shown.ended or now) - shown.started)
         if shown.artifact is not None and (reached, text) == (shown.percent, shown.text):
             return
         if shown.artifact is None:
@@ -144,7 +150,7 @@ class _StageArtifacts:
             shown.artifact = cast("UUID", made)
         else:
             update_progress_artifact(shown.artifact, reached, description=text)
-        if now - max(shown.logged, shown.started) >= EVERY_SECONDS:
+        if shown.ended is None and now - max(shown.logged, shown.started) >= EVERY_SECONDS:
             self._logger.info(text)
             shown.logged = now
         shown.percent, shown.text, shown.at = reached, text, now

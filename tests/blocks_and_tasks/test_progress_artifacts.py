@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,34 @@ def shown(percent_: float, at: float) -> _Shown:
 def test_updates_are_throttled(before: float, reached: float, seconds: float, due: bool) -> None:
     stages = _StageArtifacts("gold", _reporting.logging.getLogger("test"))
     assert stages._is_due(shown(before, at=100.0), reached, 100.0 + seconds) is due
+
+
+def test_a_stage_took_what_it_took_however_long_its_task_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[str] = []
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(_reporting.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(
+        _reporting,
+        "create_progress_artifact",
+        lambda *_, description, **__: written.append(description),
+    )
+    monkeypatch.setattr(
+        _reporting,
+        "update_progress_artifact",
+        lambda *_, description, **__: written.append(description),
+    )
+    logger = _reporting.logging.getLogger("stages")
+    caplog.set_level("INFO", logger="stages")
+    stages = _StageArtifacts("gold", logger)
+    stages(Event("upload", EventKind.STARTED, total=4))
+    clock.now += 20.0
+    stages(Event("upload", EventKind.FINISHED, done=4, total=4, note="all there"))
+    clock.now += 400.0
+    stages._publish(final=True)
+    assert [text.rpartition("; ")[2] for text in written] == ["finished in 20 s"]
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.prefect
