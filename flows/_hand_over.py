@@ -14,13 +14,14 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from blocks import CloudTarget, Site
 from blocks._block import ImageportBlock
 from imageport.citrix.vdisk_store import IfExists
-from imageport.errors import TransferError
+from imageport.errors import InputError, TransferError
 from tasks._branch import current_branch
 
 POLL_SECONDS = 2.0
@@ -73,18 +74,32 @@ async def run_elsewhere(deployment: str, parameters: dict[str, Any], key: str) -
 
     A run that had already failed before this call is not waited for: the next number of the key
     starts another.
+
+    Raises:
+        InputError: there is no such deployment.
+        TransferCancelled: this run ends before the other did.
     """
     began = datetime.now(UTC)
     for attempt in range(1, _MOST_ATTEMPTS + 1):
         current_branch().check_wanted(f"start a run of '{deployment}'")
-        started = await arun_deployment(
-            deployment, parameters=parameters, idempotency_key=f"{key}:{attempt}", timeout=0
-        )
-        run = await _ended(started)
+        run = await _ended(await _started(deployment, parameters, f"{key}:{attempt}"))
         ended_before = run.end_time is not None and run.end_time < began
         if not ended_before or (run.state is not None and run.state.is_completed()):
             return run
     return run
+
+
+async def _started(deployment: str, parameters: dict[str, Any], key: str) -> FlowRun:
+    try:
+        return await arun_deployment(
+            deployment, parameters=parameters, idempotency_key=key, timeout=0
+        )
+    except ObjectNotFound as error:
+        raise InputError(
+            f"Cannot start '{deployment}': there is no deployment of that name.",
+            hint="It bears the name of the Site's work pool: correct the block, or register the "
+            "deployment, and start this run again.",
+        ) from error
 
 
 async def _ended(run: FlowRun) -> FlowRun:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -116,8 +115,6 @@ async def _bring(
         async with places:
             run = await run_elsewhere(f"{flow}/{source.work_pool}", parameters, key)
         text = completed(run, f"bring {what}").text
-    except ObjectNotFound:
-        return _Staged(f"{what}: there is no deployment {flow}/{source.work_pool}")
     except ImageportError as error:
         somewhere = error.fields.get("ended") == PARTIALLY_PUBLISHED
         return _Staged(f"{what}: {error.message}", somewhere)

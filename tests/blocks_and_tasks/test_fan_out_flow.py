@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed
 
 from flows._automations import automations
@@ -178,6 +179,15 @@ def test_a_branch_begins_nothing_once_the_run_ends(monkeypatch: pytest.MonkeyPat
         with pytest.raises(TransferCancelled, match="publish-to-store/b"):
             asyncio.run(hand_over.run_elsewhere("publish-to-store/b", {}, "key"))
     assert started == []
+
+
+def test_a_deployment_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(_deployment: str, **_words: Any) -> None:
+        raise ObjectNotFound(LookupError())
+
+    monkeypatch.setattr(hand_over, "arun_deployment", run)
+    with pytest.raises(InputError, match=r"Cannot start 'publish-to-store/b'.*the Site"):
+        asyncio.run(hand_over.run_elsewhere("publish-to-store/b", {}, "key"))
 
 
 def test_reports_of_several_targets_have_a_key_each() -> None:
