@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from azure.core.pipeline.transport import HttpTransport
 
 from imageport.clouds import waiting
 from imageport.sandbox.aws.service import AwsService
@@ -17,12 +20,23 @@ from tests.clouds.gcp_laboratory import GcpConnections, GcpLab
 from tests.clouds.machine_lab import ChooseGuest
 from tests.clouds.stand_in_guest import guest_of
 
+LONGEST_BACK_OFF_SECONDS = 0.4
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Emulated machines take milliseconds where a cloud's take minutes."""
-    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(waiting, "LONGEST_PAUSE_SECONDS", 0.5)
+
+@pytest.fixture(autouse=True, scope="module")
+def short_pauses() -> Iterator[None]:
+    """Emulated machines take milliseconds, and emulated trouble seconds, a cloud's take minutes."""
+
+    def sleep(_transport: HttpTransport[Any, Any], seconds: float) -> None:
+        time.sleep(min(seconds, LONGEST_BACK_OFF_SECONDS))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.05)
+        patch.setattr(waiting, "LONGEST_PAUSE_SECONDS", 0.5)
+        patch.setattr(waiting, "LONGEST_BACK_OFF_SECONDS", LONGEST_BACK_OFF_SECONDS)
+        # Between the tries of Azure's own library.
+        patch.setattr(HttpTransport, "sleep", sleep)
+        yield
 
 
 @pytest.fixture(scope="session")

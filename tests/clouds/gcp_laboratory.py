@@ -62,7 +62,7 @@ class GcpLab(MachineLab):
     """The project; every test has its own state store."""
 
     troubles: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "throttled": {"requests_per_second": 10.0},
+        "throttled": {"requests_per_second": 20.0},
         "failing": {"fault_rate": 0.25},
         "losing answers": {"lost_answers": 3},
     }

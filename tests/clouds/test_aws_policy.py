@@ -14,17 +14,19 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from imageport.cloud import Cloud, CloudResource
+from imageport.cloud import CloudResource
 from imageport.clouds import engine_setup
+from imageport.clouds.aws.clients import AwsClients
 from imageport.clouds.aws.cloud import AwsCloud
 from imageport.clouds.aws.permissions import PREFLIGHT, probes
+from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.sweep import sweep
 from imageport.clouds.tags import TAG_SITE
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions
 from imageport.errors import ImageportError, PermissionMissing
 from imageport.model import GIB
 from imageport.sandbox.aws.iam_policy import is_allowed
-from tests.clouds.aws_laboratory import BUCKET, REGION, AwsLab
+from tests.clouds.aws_laboratory import BUCKET, REGION, AwsLab, Connections
 from tests.clouds.cloud_contract import BLOCKS, GUID, SITE, in_days, uploaded
 from tests.clouds.iam_documents import FOLDER, actions_of, policy
 from tests.clouds.stand_in_engine import build_stand_in
@@ -58,24 +60,28 @@ def values(lab: AwsLab, **changes: str) -> dict[str, str]:
     return known | changes
 
 
-@pytest.fixture
-def worker(aws_lab: AwsLab) -> Iterator[Any]:
-    """Return what makes the cloud of a worker that has one of the policies and no more."""
+@pytest.fixture(scope="module")
+def clients(aws_connections: Connections) -> Iterator[AwsClients]:
+    """Connections of the worker, for all tests: making them takes longer than a test."""
     session = boto3.Session(KEY, "test", region_name=REGION)
-    made: list[Cloud] = []
+    settings = AwsSettings(region=REGION, endpoint_url=aws_connections.service.endpoint)
+    made = AwsClients(session, settings)
+    yield made
+    made.close()
 
-    def cloud(run: str, document: dict[str, Any], **changes: Any) -> AwsCloud:
+
+@pytest.fixture
+def worker(aws_lab: AwsLab, clients: AwsClients) -> Iterator[Any]:
+    """Return what makes the cloud of a worker that has one of the policies and no more."""
+
+    def cloud(run: str, document: dict[str, Any]) -> AwsCloud:
         aws_lab.service.turn(policies={KEY: document})
-        found = AwsCloud(aws_lab.settings(**changes), session, aws_lab.state.ledger, run)
-        made.append(found)
+        found = AwsCloud(aws_lab.settings(), clients.session, aws_lab.state.ledger, run)
+        found._clients = found._account.clients = clients
         return found
 
-    try:
-        yield cloud
-    finally:
-        aws_lab.service.turn(policies={})
-        for each in made:
-            each.close()
+    yield cloud
+    aws_lab.service.turn(policies={})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from imageport.errors import CloudError, CloudThrottled, CloudUnavailable, Trans
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_BACK_OFF_SECONDS = 4.0
 
 Found = TypeVar("Found")
 
@@ -72,7 +73,7 @@ def wait_for(
 def retried(
     call: Callable[[], Found], *, attempts: int = 6, budget_seconds: float = 120.0
 ) -> Found:
-    """Call again while the error says that it may pass: full jitter, at most 4 s apart.
+    """Call again while the error says that it may pass: full jitter, bounded.
 
     Being too fast says nothing about the call: that is limited by time alone. For reading only;
     writes are paced and retried by the pipeline above their target.
@@ -85,5 +86,6 @@ def retried(
             spent = attempt >= attempts and not isinstance(error, CloudThrottled)
             if not error.retryable or spent or time.monotonic() > end:
                 raise
-        time.sleep(random.uniform(0, min(4.0, 0.1 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
+        longest = min(LONGEST_BACK_OFF_SECONDS, 0.1 * 2 ** min(attempt, 8))
+        time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter
     raise AssertionError  # the loop returns or raises
