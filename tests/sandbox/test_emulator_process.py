@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imageport.sandbox.azure import operations as azure_operations
 from imageport.sandbox.control_pages import ControlPages
 from imageport.sandbox.emulator_process import PORT_FILE, endpoint_of, listen
+from imageport.sandbox.gcp import gce_operations
 from imageport.sandbox.gcp.call_record import CallRecord
 from imageport.sandbox.gcp.knobs import Knobs
 from imageport.sandbox.http_server import WsgiServer
@@ -101,3 +106,32 @@ def test_a_counted_fault_is_used_up_once_however_many_ask_for_it():
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(lambda _: knobs.take("lost_answers"), range(2000)))
     assert (taken.count(True), knobs.lost_answers) == (500, 0)
+
+
+def _azure(finish: Callable[[], Any], failed: Callable[[], None]) -> Any:
+    return azure_operations.Operations(threading.RLock()).begin("x/y", 0.0, finish, failed)
+
+
+def _google(finish: Callable[[], Any], failed: Callable[[], None]) -> Any:
+    operation = gce_operations.Operation("projects/p", "insert", "projects/p/x/y", "1", "user")
+    work = gce_operations.Work(finish, failed)
+    return gce_operations.Operations(threading.RLock()).run(operation, 0.0, work)
+
+
+@pytest.mark.parametrize("begin", [_azure, _google])
+def test_an_operation_ends_although_it_cannot_be_undone(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[..., Any]
+):
+    said: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    operation = begin(fail, fail)
+    end = time.monotonic() + 10
+    while not (operation.ended and said):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert operation.error is not None
+    assert [item.exc_type for item in said] == [RuntimeError]

@@ -103,20 +103,19 @@ class Operations:
             if error is not None:
                 raise error
             operation.result = finish()
-            status = "Succeeded"
         except NotYet:
             self._later(LOOK_SECONDS, lambda: self._end(operation, finish, failed, None))
             return
         except ArmError as refused:
             operation.error = refused
-            status = "Failed"
-            failed()
         except Exception:  # a defect of the emulator: said to the client instead of hanging it
             operation.error = ArmError(500, "InternalServerError", traceback.format_exc())
-            status = "Failed"
-            failed()
-        operation.ended = time.time()
-        operation.status = status
+        try:
+            if operation.error is not None:
+                failed()
+        finally:
+            operation.ended = time.time()
+            operation.status = "Succeeded" if operation.error is None else "Failed"
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         def run() -> None:

@@ -170,10 +170,12 @@ class Operations:
             operation.error = failure
         except Exception:  # a defect of the emulator: said to the client instead of hanging it
             operation.error = OperationFailure(500, "INTERNAL_ERROR", traceback.format_exc())
-        if operation.error is not None:
-            work.failed()
-        operation.ended = time.time()
-        self._changed.notify_all()
+        try:
+            if operation.error is not None:
+                work.failed()
+        finally:
+            operation.ended = time.time()
+            self._changed.notify_all()
 
     def _later(self, seconds: float, call: Callable[[], Any]) -> None:
         def run() -> None:
