@@ -22,7 +22,7 @@ from imageport.clouds.gcp.job_folder import JobFolder
 from imageport.clouds.gcp.objects import Objects
 from imageport.clouds.gcp.segment_index import ImageIndex
 from imageport.clouds.gcp.segment_writer import NO_DIGEST, write_segments_of_disk
-from imageport.clouds.gcp.segments import prepared_folder
+from imageport.clouds.gcp.segments import prepared_folder, segment_digest
 from imageport.clouds.waiting import wait_for, wait_until
 from imageport.errors import CloudError
 from imageport.model import MIB, ZERO_DIGEST
@@ -198,13 +198,14 @@ def _require_stored(
     account: GcpAccount, run: SegmentRun, manifest: Manifest, known: frozenset[bytes]
 ) -> None:
     folder = prepared_folder(account.settings, run.image)
-    new = {digest.hex() for _, digest in manifest.digests.items() if digest not in known}
-    lost = set(new)
+    lost = {digest for _, digest in manifest.digests.items() if digest not in known}
+    new = len(lost)
     # The listing repeats what may pass by itself; whatever else was written takes no memory.
     for facts in Objects(account).list(folder):
-        lost.discard(facts.key.removeprefix(folder))
+        lost.discard(segment_digest(facts.key.removeprefix(folder)) or NO_DIGEST)
     if lost:
-        raise ValueError(f"{len(lost)} of {len(new)} new blocks are not in the bucket, {min(lost)}")
+        first = min(lost).hex()
+        raise ValueError(f"{len(lost)} of {new} new blocks are not in the bucket, {first}")
 
 
 def _unpacked(packed: bytes, limit: int) -> bytes:
