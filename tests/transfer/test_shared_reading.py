@@ -278,6 +278,22 @@ def test_a_source_that_fails_is_told_to_all_and_each_may_try_again_by_itself() -
         assert [one.covered for one in again] == [all_of(source)] * 2
 
 
+def test_a_source_that_fails_keeps_nothing_for_who_has_not_begun() -> None:
+    source = CountedSource(20)
+
+    def gone(offset: int) -> None:
+        if offset >= 10 * B:
+            raise ShareUnreachable("Cannot read 'counted': the server is gone.")
+
+    source.before_piece = gone
+    with SharedReading(source, 2) as reading:
+        reader = Reader(source, reading.views[0], all_of(source))
+        start(reader)
+        finished(reader)
+        assert isinstance(reader.error, ShareUnreachable)
+        assert reading._window.blocks == 0
+
+
 def test_a_reading_that_is_closed_leaves_views_that_read_by_themselves() -> None:
     source = CountedSource(30)
     reading = SharedReading(source, 1)

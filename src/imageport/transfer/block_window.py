@@ -54,6 +54,11 @@ class WindowReader:
     """Blocks taken so far."""
 
     @property
+    def has_begun(self) -> bool:
+        """Tell whether it said anything of what it wants."""
+        return self.said_until > 0
+
+    @property
     def said_all(self) -> bool:
         """Tell whether it wants nothing but what is pending."""
         return self.said_until == math.inf

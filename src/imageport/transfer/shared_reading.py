@@ -175,6 +175,8 @@ class SharedReading(Closable):
         except BaseException as error:
             with self._lock:
                 self._error = error
+                for reader in [one for one in self._window.readers if not one.has_begun]:
+                    self._window.leave(reader)  # it shares the next reading, if there is one
                 self._arrived.notify_all()
 
     def _wait_for_work(self) -> bool:
