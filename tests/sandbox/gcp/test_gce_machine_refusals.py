@@ -47,6 +47,12 @@ REFUSED: dict[str, Case] = {
     "a disk that is not there": (disks({"source": f"zones/{ZONE}/disks/none"}),
         400, "invalid", "cannot be found"),
     "a disk twice": (disks({"source": "DISK"}, {"source": "DISK"}), 400, "invalid", "once"),
+    "a new disk of another's name": (disks(
+        {"initialize_params": {"source_image": ENGINE_IMAGE, "disk_name": "same"}},
+        boot=params(disk_name="same")), 400, "invalid", "once"),
+    "new disks beyond a quota together": (disks(*[
+        {"initialize_params": {"disk_size_gb": 1500, "disk_type": f"{TYPES}/pd-standard"}}] * 3),
+        403, "quotaExceeded", "DISKS_TOTAL_GB"),
     "a device name twice": (disks({"source": "DISK", "device_name": "persistent-disk-0"}),
         400, "invalid", "unique"),
     "a device name that is none": (disks({"source": "DISK", "device_name": "A b"}),

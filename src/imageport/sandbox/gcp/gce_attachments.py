@@ -60,14 +60,16 @@ def check_disks(compute: Compute, path: str, body: Json, kind: MachineType) -> l
         for index, item in enumerate(given)
         if "initializeParams" not in item
     }
-    paths = [item.path for item in existing.values()]
-    if len(set(paths)) < len(paths):
-        raise invalid("resource.disks.source", paths, "A disk can be attached once.")
-    return [
+    found = [
         existing[index] if index in existing
         else _new(compute, path, (index, names[index]), item, kind)
         for index, item in enumerate(given)
     ]  # fmt: skip
+    paths = [item.path for item in found]
+    if len(set(paths)) < len(paths):
+        raise invalid("resource.disks.source", paths, "A disk can be attached once.")
+    gce_disks.check_room(compute, [item.made[0] for item in found if item.made is not None])
+    return found
 
 
 def boot_facts(compute: Compute, attachments: list[Attachment]) -> BootFacts:

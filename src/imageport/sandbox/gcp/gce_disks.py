@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from imageport.model import GIB
@@ -70,7 +72,7 @@ def new_disk(compute: Compute, path: str, body: Json) -> tuple[Json, Work]:
     if body.get("sourceImage"):
         source, image = find_source(compute, body["sourceImage"], "resource.sourceImage")
     disk["sizeGb"] = str(_check_size(body, name_of(kind), image))
-    check_quota(compute, DISK_TYPES[name_of(kind)][1], int(disk["sizeGb"]))
+    check_room(compute, [disk])
 
     def finish() -> None:
         _finish(compute, path, disk)
@@ -91,6 +93,15 @@ def new_disk(compute: Compute, path: str, body: Json) -> tuple[Json, Work]:
     origin, target = compute.file(image), compute.file(disk)
     warnings = _size_warnings(int(disk["sizeGb"]), int(image["diskSizeGb"]))
     return disk, Work(finish, failed, lambda: copy_bytes(origin, target), warnings)
+
+
+def check_room(compute: Compute, disks: Iterable[Json]) -> None:
+    """Refuse with 403 new disks that together are beyond a quota."""
+    wanted: Counter[str] = Counter()
+    for disk in disks:
+        wanted[DISK_TYPES[name_of(disk["type"])][1]] += int(disk["sizeGb"])
+    for metric, size_gib in wanted.items():
+        check_quota(compute, metric, size_gib)
 
 
 def get(compute: Compute, request: GceRequest) -> Json:
