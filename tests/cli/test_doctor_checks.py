@@ -118,6 +118,16 @@ def test_every_missing_action_says_where_to_grant_it_and_room_is_looked_at_all_t
     assert room.mend == "Ask for more."
 
 
+def test_what_could_not_be_asked_is_not_called_permitted() -> None:
+    class Mute(MemoryCloud):
+        def check_permissions(self) -> list[PermissionGap]:
+            return [PermissionGap("an.api", "preflight", "cannot ask", optional=True)]
+
+    first, note, _room = cloud_checks("gcp", lambda: opened_memory(Mute), lambda _action: "you")
+    assert (first.mark, first.found) == ("ok", "no action that a run needs was denied")
+    assert (note.mark, note.found) == ("note", "cannot ask")
+
+
 def test_a_cloud_that_cannot_be_asked_is_a_failed_check() -> None:
     def unreachable() -> MemoryCloud:
         raise CloudUnavailable("Cannot reach 'azure'.")
@@ -161,7 +171,10 @@ GCP_SUBNET = "projects/network-1/regions/europe-west3/subnetworks/machines"
             "iam.serviceAccounts.signBlob",
             "the worker's identity at service account 'of the worker'",
         ),
-        ("cloudresourcemanager.googleapis.com", "project 'images-1' by enabling that API"),
+        (
+            "cloudresourcemanager.googleapis.com",
+            "project 'images-1' by enabling that API, if its id is right",
+        ),
     ],
 )
 def test_a_google_cloud_permission_is_granted_where_its_resource_lies(

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps([asdict(check) for check in checks]) + "\n")
     for check in () if args.json else checks:
         sys.stdout.write(f"{check.mark:<4}  {check.name}: {check.found}\n")
-        if not check.passed:
+        if not check.passed and check.mend:
             sys.stdout.write(f"      mend: {check.mend}\n")
     return 0 if all_well(checks) else 1
 

@@ -48,7 +48,7 @@ def gcp_grant(settings: GcpSettings, permission: str) -> str:
     of another project to theirs, and signing to the account that signs.
     """
     if permission == RESOURCE_MANAGER:
-        return f"project '{settings.project}' by enabling that API"
+        return f"project '{settings.project}' by enabling that API, if its id is right"
     at = f"project '{settings.project}'"
     if permission.startswith("storage."):
         at = f"bucket '{settings.bucket}'"
