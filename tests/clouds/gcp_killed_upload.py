@@ -16,7 +16,7 @@ from typing import Any
 
 from google.oauth2 import service_account
 
-from imageport.clouds.gcp import image_upload, segment_target
+from imageport.clouds.gcp import composed_archive, image_upload
 from imageport.clouds.gcp.account import GcpAccount
 from imageport.clouds.gcp.clients import GcpClients
 from imageport.clouds.gcp.segment_target import SegmentTarget
@@ -99,7 +99,7 @@ def arrange(where: str, archive: str) -> None:
     elif where == "between puts":
         _die_among_puts(TARGETS[archive])
     elif where == "while blocks are joined":
-        composer: Any = segment_target.ObjectComposer
+        composer: Any = composed_archive.ObjectComposer
         composer.compose = then_die(composer.compose)
     elif where == "before the image is made":
         upload_of.insert_raw_image = die
