@@ -42,6 +42,24 @@ def test_an_object_is_written_once_and_never_replaced(objects: Objects):
     assert objects.stat("t/b") is None
 
 
+def test_what_is_written_is_not_copied_and_may_be_sent_again(
+    gcp_lab: GcpLab, objects: Objects, monkeypatch: pytest.MonkeyPatch
+):
+    sent: list[Any] = []
+    request = gcp_lab.clients.session.request
+
+    def watched(method: str, url: str, *, data: Any, **named: Any) -> Any:
+        sent.append(data)
+        return request(method, url, data=data, **named)
+
+    monkeypatch.setattr(gcp_lab.clients.session, "request", watched)
+    block = os.urandom(5000)
+    objects.put("t/a", block)
+    (body,) = sent
+    assert [piece is block for piece in body] == [False, True, False]
+    assert len(body) == sum(len(piece) for piece in body)
+
+
 def test_a_precondition_that_does_not_hold_is_told_apart(objects: Objects):
     first = objects.put("t/a", b"first")
     assert objects.put("t/a", b"second", generation=first.generation).size_bytes == 6
