@@ -5,6 +5,7 @@ The archive is fetched just before Google is asked to import it; afterwards it i
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import subprocess
@@ -337,6 +338,17 @@ def test_a_note_that_is_none_begins_anew(gcp_lab: GcpLab, damage: bytes):
     _, handle = begun(gcp_lab)
     (note,) = [key for key in gcp_lab.objects() if key.endswith("/session")]
     Objects(gcp_lab.account("other")).put(note, damage)
+    with pytest.raises(ResourceGone):
+        resumed(gcp_lab, handle)
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/upload?upload_id=x", 7])
+def test_a_note_that_names_another_place_is_not_followed(gcp_lab: GcpLab, place: object):
+    _, handle = begun(gcp_lab)
+    (key,) = [key for key in gcp_lab.objects() if key.endswith("/session")]
+    objects = Objects(gcp_lab.account("other"))
+    note = json.loads(objects.get(key)) | {"session": place}
+    objects.put(key, json.dumps(note).encode())
     with pytest.raises(ResourceGone):
         resumed(gcp_lab, handle)
 

@@ -202,9 +202,11 @@ class ArchiveUpload:
     def _read_note(self) -> _Note | None:
         try:
             document: Any = json.loads(self._objects.get(self._note_key, NOTE_BYTES))
-            return _Note(**document)
+            note = _Note(**document)
         except (ResourceGone, ValueError, TypeError):
             return None  # without it nobody can go on: the upload begins anew
+        # Our token goes where the note says, so that it may say no other place.
+        return note if self._objects.is_session(note.session) else None
 
     def _write_note(self, note: _Note) -> None:
         self._objects.put(self._note_key, json.dumps(asdict(note)).encode())

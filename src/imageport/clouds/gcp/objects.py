@@ -257,6 +257,10 @@ class Objects:
         # The way there is ours: a private endpoint may be told by its public name.
         return self._endpoint + place[place.index("/upload/") :]
 
+    def is_session(self, url: object) -> bool:
+        """Tell whether this is the URL of an upload session of this bucket, at our endpoint."""
+        return isinstance(url, str) and url.startswith(f"{self._upload}?") and "upload_id=" in url
+
     def session_offset(self, session: str, key: str) -> int | ObjectFacts:
         """Return how many bytes a session has, or the object when it is finished.
 
