@@ -27,9 +27,19 @@ def laboratory(
         yield opened
 
 
-@pytest.fixture(scope="module")
-def disk_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
-    with open_laboratory(tmp_path_factory.mktemp("disks"), make_small_disk) as opened:
+@pytest.fixture(
+    scope="module",
+    params=[
+        "aws",
+        pytest.param("azure", marks=pytest.mark.slow),
+        pytest.param("gcp", marks=pytest.mark.slow),
+    ],
+)
+def disk_laboratory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Laboratory]:
+    root = tmp_path_factory.mktemp(f"disks-{request.param}")
+    with open_laboratory(root, make_small_disk, request.param) as opened:
         yield opened
 
 
