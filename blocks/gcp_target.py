@@ -20,7 +20,7 @@ from imageport.clouds.gcp.credentials import (
     credentials_from_info,
     credentials_from_worker,
 )
-from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.settings import DEFAULT_PREFIX, GcpSettings
 from imageport.clouds.registry import cloud_class
 from imageport.doctor.grants import gcp_grant
 from imageport.state.ledger import Ledger
@@ -86,7 +86,7 @@ class GcpTarget(ImageportBlock):
         "with uniform access.",
     )
     prefix: str = Field(
-        default="imageport",
+        default=DEFAULT_PREFIX,
         pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
         description="Folder of the bucket that everything lies in.",
     )

@@ -198,14 +198,26 @@ def arguments(*words: str) -> list[str]:
         (["--cloud", "azure", "--region", "eu-central-1"], "--region, which mean nothing at azure"),
         (["--cloud", "aws", "--location", "westeurope"], "--location, which mean nothing at aws"),
         (["--cloud", "aws", "--project", "images-1"], "--project, which mean nothing at aws"),
+        (["--cloud", "aws", "--prefix", "golden"], "--prefix, which mean nothing at aws"),
         (["--cloud", "gcp"], "project is missing; region is missing; zone is missing; bucket is"),
+        (["--cloud", "gcp", "--prefix", "a b"], "prefix 'a b'"),
         (["--cloud", "gcp", "--environment", "china"], "--environment, which mean nothing at gcp"),
         (
             ["--cloud", "azure", "--subscription", "mine", "--resource-group", "vdi"],
             "subscription_id 'mine' is no GUID",
         ),
     ],
-    ids=["nothing", "region", "location", "project", "gcp", "environment", "guid"],
+    ids=[
+        "nothing",
+        "region",
+        "location",
+        "project",
+        "prefix",
+        "gcp",
+        "folder",
+        "environment",
+        "guid",
+    ],
 )
 def test_a_cloud_that_is_named_wrongly_is_wrong_usage(
     words: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

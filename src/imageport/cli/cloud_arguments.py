@@ -18,7 +18,7 @@ from imageport.clouds.aws.settings import AwsSettings
 from imageport.clouds.azure.settings import ENVIRONMENTS, AzureSettings
 from imageport.clouds.azure.worker_login import worker_credential
 from imageport.clouds.gcp.credentials import credentials_from_worker
-from imageport.clouds.gcp.settings import GcpSettings
+from imageport.clouds.gcp.settings import DEFAULT_PREFIX, GcpSettings
 from imageport.clouds.registry import CLOUDS, cloud_class
 from imageport.doctor.grants import aws_grant, azure_grant, gcp_grant
 from imageport.errors import InputError
@@ -36,6 +36,7 @@ _MEANT_BY = {
     "job_container": ("azure",),
     "environment": ("azure",),
     "project": ("gcp",),
+    "prefix": ("gcp",),
 }
 """Arguments that do not mean something at every cloud, and where they do."""
 
@@ -67,6 +68,11 @@ def add_cloud_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
     )
     gcp = parser.add_argument_group("Google Cloud")
     gcp.add_argument("--project", default="", help="the project's id")
+    gcp.add_argument(
+        "--prefix",
+        default="",
+        help=f"the folder of the bucket (default: {DEFAULT_PREFIX})",
+    )
     azure = parser.add_argument_group("Azure")
     azure.add_argument("--subscription", default="", help="the subscription's id")
     azure.add_argument("--resource-group", default="", help="the resource group")
@@ -154,5 +160,6 @@ def _gcp_settings(args: argparse.Namespace) -> GcpSettings:
         bucket=args.bucket,
         subnet=args.subnet,
         site=args.site,
+        prefix=args.prefix or DEFAULT_PREFIX,
         endpoint_url=args.endpoint_url,
     )

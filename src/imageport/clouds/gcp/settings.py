@@ -12,6 +12,7 @@ from typing import Final
 
 from imageport.clouds.settings_checks import refuse_contradictions, require_set
 
+DEFAULT_PREFIX: Final = "imageport"
 ARCHIVES: Final = ("segments", "stream")
 TEMPORARY: Final = "tmp"
 """Folder of all sites' temporary objects, so that one lifecycle rule does for a bucket; it lies
@@ -53,7 +54,7 @@ class GcpSettings:
     bucket: str
     """Its objects become images, and carry engine jobs; uniform bucket-level access."""
     site: str = ""
-    prefix: str = "imageport"
+    prefix: str = DEFAULT_PREFIX
     """Folder of the bucket that everything lies in."""
     archive: str = "segments"
     """How a disk is brought: ``segments`` sends only what changed; ``stream`` is one plain tar.gz,
