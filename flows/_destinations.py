@@ -49,13 +49,15 @@ def routes_to(
             problems.append(error.message)
         else:
             vdisks.append(f"'{vdisk}' in {one.site.store.location}".casefold())  # as Windows does
-    twice = [*_twice(route.place for route in routes), *_twice(vdisks)]
-    if twice:
+    places, stores = _twice(route.place for route in routes), _twice(vdisks)
+    if twice := places + stores:
         problems.append(f"Found {' and '.join(twice)} more than once, needed each once.")
+    hints = ["Take out a destination that is there twice."] if places else []
+    hints += ["Give destinations that share a store a suffix each."] if stores else []
     if problems:
         raise InputError(
             f"Bad destinations: {' '.join(problems)}",
-            hint="Give destinations that share a store a suffix each." if twice else "",
+            hint=" ".join(hints),
             problems=problems,
         )
     return routes
