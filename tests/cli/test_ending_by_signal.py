@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 COMMAND = """
-import subprocess, sys, time, types
+import signal, subprocess, sys, time, types
 from pathlib import Path
 from imageport.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def run(args):
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)

@@ -24,9 +24,12 @@ from imageport.workflow.upload import stats_of
 from tests.end_to_end.conftest import run
 from tests.end_to_end.lab_clouds import LAB_CLOUDS
 from tests.end_to_end.laboratory import open_laboratory
-from tests.end_to_end.test_delta_upload import CHANGED, DATA_MIB, DISK_MIB, make_disk, uploaded
+from tests.end_to_end.test_delta_upload import make_disk, uploaded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+DISK_MIB, DATA_MIB = 192, 100
+CHANGED = (3 * MIB, 55 * MIB)
+"""Where half a MiB changes: two blocks of 200, one per cent of the data."""
 DATA_BYTES = DATA_MIB * MIB + 2 * BLOCK_BYTES
 """Not zero: the random part, and both partition tables. AWS is sent written zeros as well."""
 MOST_SENT = 0.012
@@ -100,7 +103,9 @@ BILLS: dict[str, Callable[[list[Asked], TransferStats], tuple[str, float]]] = {
 
 def second_upload(root: Path, cloud: str) -> Row:
     """Upload an image, change one per cent of it, upload it again."""
-    with open_laboratory(root, make_disk, cloud) as laboratory:
+    with open_laboratory(
+        root, lambda path: make_disk(path, DISK_MIB, DATA_MIB), cloud
+    ) as laboratory:
         assert stats_of(uploaded(laboratory, "first")).bytes_sent >= DATA_BYTES
         source = laboratory.share("source-store") / "gold.vhdx"
         for offset in CHANGED:

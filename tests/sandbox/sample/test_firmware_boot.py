@@ -26,6 +26,7 @@ def test_firmware_finds_the_loader_which_powers_off(small_vhdx: Path, tmp_path: 
     assert small_vhdx.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow  # waits for a deadline
 def test_a_disk_without_fallback_loader_never_powers_off(
     raw_of: Callable[[Variant], Path], tmp_path: Path
 ):
