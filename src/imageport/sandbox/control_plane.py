@@ -102,6 +102,9 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End workers first, then the server; may be called twice."""
+        for child in self._children:
+            if child is not self._server:
+                child.ask_to_end()  # they end side by side; each takes its seconds
         for child in reversed(self._children):
             child.stop()
         self._children.clear()

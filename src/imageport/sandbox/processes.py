@@ -28,6 +28,7 @@ class Child:
     def __init__(self, name: str, argv: list[str], env: Mapping[str, str], log: Path) -> None:
         self.name = name
         self._log = log
+        self._asked = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -69,11 +70,17 @@ class Child:
         if sign == signal.SIGKILL:
             self._process.wait()
 
+    def ask_to_end(self) -> None:
+        """Ask the process group to end, once: Prefect's programs break off at a second time."""
+        if not self._asked and self._process.poll() is None:
+            self._asked = True
+            _signal_group(self._process.pid, signal.SIGTERM)
+
     def stop(self, timeout_seconds: float = 10) -> None:
         """Ask the process group to end, then make it; may be called twice."""
         if self._process.poll() is not None:
             return
-        _signal_group(self._process.pid, signal.SIGTERM)
+        self.ask_to_end()
         try:
             self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
