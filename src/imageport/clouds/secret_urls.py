@@ -23,13 +23,18 @@ _TOKEN: Final = re.compile(
 )
 """In the answer of a token service, which google-auth quotes whole in what it raises."""
 _SECRETS: Final = (_QUERY, _SIGNATURE, _LOGIN_IN_URL, _TOKEN)
-_LOGGED_QUERY: Final = re.compile(r"\?[^\s'\"=?]*=[^\s'\"]*")
+_BARE_QUERY: Final = re.compile(r"\?[^\s'\"=?]*=[^\s'\"]*")
 
 
 def without_secrets(text: str) -> str:
     """Cut query strings and logins of URLs, tokens, and what is too long to read."""
     plain = _TOKEN.sub(r"\1…", _QUERY.sub("?…", _LOGIN_IN_URL.sub(r"\1…@", text)))
     return " ".join(_SIGNATURE.sub(r"\1\2…", plain).split())[:LONGEST_TEXT]
+
+
+def without_queries(text: str) -> str:
+    """Cut query strings and nothing else: what is logged or told at length stays whole."""
+    return _BARE_QUERY.sub("?…", text)
 
 
 def shows_secret(error: BaseException | None) -> bool:
@@ -49,7 +54,7 @@ class _HideQueries(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep every record, without what is secret in it."""
-        record.msg = _LOGGED_QUERY.sub("?…", record.getMessage())
+        record.msg = without_queries(record.getMessage())
         record.args = ()
         return True
 

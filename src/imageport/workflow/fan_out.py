@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from imageport.cloud import Cancelled
+from imageport.clouds.secret_urls import without_queries
 from imageport.errors import ImageportError
 
 Made = TypeVar("Made")
-_QUERY = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,9 @@ class Outcome(Generic[Made]):
         if isinstance(self.error, ImageportError):
             hint = f" {self.error.hint}" if self.error.hint else ""
             return f"{self.error.message} [{self.error.code}]{hint}"
-        said = _QUERY.sub("?…", str(self.error))
-        return f"{type(self.error).__name__}: {said}" if self.error else ""
+        if self.error is None:
+            return ""
+        return f"{type(self.error).__name__}: {without_queries(str(self.error))}"
 
 
 def side_by_side(
