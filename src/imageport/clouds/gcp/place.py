@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from google.cloud import compute_v1
@@ -34,6 +35,8 @@ UNUSABLE: Final = frozenset({"OBSOLETE", "DELETED"})
 _KEY_LOCATION: Final = re.compile(r"projects/[^/]+/locations/([^/]+)/")
 
 Problems = Iterator[PlaceProblem]
+SubnetOf = Callable[[str], Any]
+"""Asks for a subnet by its path; None when there is none."""
 
 
 def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceProblem]:
@@ -45,6 +48,7 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
     account.settings.require("subnet")
     machines: dict[str, tuple[str, int]] = {}
     zone = problems_of([lambda: _zone(account)])
+    subnet_of = functools.cache(functools.partial(_subnet, account))
     of_zone: tuple[PlaceCheck, ...] = (
         lambda: check_machines(account, machines),
         lambda: check_disk_type(account),
@@ -56,8 +60,8 @@ def check_place(account: GcpAccount, image: str, size_bytes: int) -> list[PlaceP
         lambda: zone,
         # Nothing is in a zone that is not there.
         *(() if zone else of_zone),
-        lambda: _subnets(account),
-        lambda: _rules(account),
+        lambda: _subnets(account, subnet_of),
+        lambda: _rules(account, subnet_of),
         lambda: _isolation(account),
         lambda: _engine_image(account),
         lambda: check_bucket(account),
@@ -105,13 +109,13 @@ def _zone(account: GcpAccount) -> Problems:
         yield PlaceProblem("zone", f"'{settings.zone}', which is down", "one that works")
 
 
-def _subnets(account: GcpAccount) -> Problems:
+def _subnets(account: GcpAccount, subnet_of: SubnetOf) -> Problems:
     settings = account.settings
     named = {"subnet": settings.subnet, "boot_subnet": settings.boot_subnet}
     for setting, subnet in named.items():
         if not subnet:
             continue
-        found = _subnet(account, subnet)
+        found = subnet_of(subnet)
         if found is None:
             yield PlaceProblem(setting, f"no '{subnet}'", "a subnet")
             continue
@@ -146,7 +150,7 @@ def _subnet(account: GcpAccount, subnet: str) -> Any | None:
     )
 
 
-def _rules(account: GcpAccount) -> Problems:
+def _rules(account: GcpAccount, subnet_of: SubnetOf) -> Problems:
     """Where the rules of a shared network are the operator's, machines need to know their tags."""
     settings = account.settings
     needing = {
@@ -154,7 +158,7 @@ def _rules(account: GcpAccount) -> Problems:
         "isolated_network_tag": settings.boot_subnet or settings.subnet,
     }
     for setting, subnet in needing.items():
-        found = None if getattr(settings, setting) else _subnet(account, subnet)
+        found = None if getattr(settings, setting) else subnet_of(subnet)
         if found is not None and not takes_rules(account, found.network):
             yield PlaceProblem(
                 setting, "none", f"tags of rules in '{found.network}', which is of another project",

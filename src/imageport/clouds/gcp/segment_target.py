@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
 
 from imageport.clouds.gcp.account import GcpAccount
-from imageport.clouds.gcp.composed_archive import compose_archive
+from imageport.clouds.gcp.composed_archive import NAMED, compose_archive
 from imageport.clouds.gcp.deflated_block import deflate, facts_of
 from imageport.clouds.gcp.image_upload import ImageUpload
 from imageport.clouds.gcp.segment_disk import IndexedBlocks
@@ -27,9 +26,6 @@ from imageport.model import BLOCK_BYTES, ZERO_BLOCK, ZERO_DIGEST
 from imageport.transfer.block_target import BlockTarget, TargetTraits, TransferPlan
 from imageport.transfer.digest_table import DigestTable
 from imageport.transfer.manifest import Manifest, block_count
-
-NAMED: Final = 8
-"""Blocks that an error names; more help nobody."""
 
 
 def traits_of(*, parent: str = "", kms_key: str = "") -> TargetTraits:
