@@ -34,6 +34,8 @@ _READY_SECONDS = 300.0
 _MOST_BEAT_SECONDS = 60.0
 """vCenter's own timeout is 300 s: four beats may be lost."""
 _LEAST_BEAT_SECONDS = 0.05
+_LAST_BEAT_SECONDS = 2.0
+"""A beat under way is waited for so long: one that comes after the logout would log in again."""
 _BEATS = 4
 """In one timeout of the lease."""
 _CONTROLLER = re.compile(r"([A-Za-z]+Controller)(\d+):(\d+)$")
@@ -134,7 +136,7 @@ class ExportLease:
                 return
             self._is_open = False
         if self._beat is not None and self._beat is not threading.current_thread():
-            self._beat.join(_LEAST_BEAT_SECONDS)
+            self._beat.join(_LAST_BEAT_SECONDS)
         # One that cannot be ended now ends by itself after its timeout.
         with contextlib.suppress(ImageportError):
             self._session.call(self._doing, how)

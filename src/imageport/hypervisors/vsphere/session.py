@@ -162,7 +162,7 @@ class VsphereSession:
             asking("log out", server=self.settings.location),
         ):
             content.sessionManager.Logout()
-        stub.DropConnections()
+        stub.end()
 
     def _logged_in(self, work: Callable[[], _Result]) -> _Result:
         for _ in range(_RENEWALS):
@@ -254,6 +254,12 @@ class _TrustedStub(SoapStubAdapter):
             connectionPoolTimeout=_IDLE_SECONDS,
         )
         self._session = session
+        self._ended = False
+
+    def end(self) -> None:
+        """Close all connections, also those that calls under way in other threads return."""
+        self._ended = True
+        self.DropConnections()  # type: ignore[no-untyped-call]
 
     def GetConnection(self) -> Any:  # noqa: N802 - pyVmomi's name
         """Return a connection of the pool or a new one, connected and checked."""
@@ -264,6 +270,12 @@ class _TrustedStub(SoapStubAdapter):
         connection = self._session.connect()
         connection.connect()
         return connection
+
+    def ReturnConnection(self, conn: Any) -> None:  # noqa: N802 - pyVmomi's name
+        """Keep a connection for the next call."""
+        super().ReturnConnection(conn)  # type: ignore[no-untyped-call]
+        if self._ended:  # asked afterwards: whoever ended meanwhile has not seen this one
+            self.DropConnections()  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         return f"stub of '{self._session.settings.location}'"
