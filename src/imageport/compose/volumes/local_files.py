@@ -5,6 +5,7 @@ Host side only; it does not travel in the engine.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,10 +103,18 @@ class LocalFiles(GuestFiles):
     def _find(self, path: str) -> Path | None:
         at = self.root
         for part in filter(None, path.split("/")):
-            if not at.is_dir():
+            name = _spelled(at, part)
+            if name is None:
                 return None
-            match = [item for item in at.iterdir() if item.name.lower() == part.lower()]
-            if not match:
-                return None
-            at = match[0]
+            at /= name
         return at
+
+
+def _spelled(folder: Path, name: str) -> str | None:
+    """Return how a name is spelled in a folder, None where it is not there."""
+    wanted = name.lower()
+    try:
+        with os.scandir(folder) as entries:
+            return next((entry.name for entry in entries if entry.name.lower() == wanted), None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
