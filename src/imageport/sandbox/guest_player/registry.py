@@ -7,7 +7,7 @@ import struct
 import tempfile
 from pathlib import Path
 
-from imageport.sandbox.guest_player.programs import PlayerError, run
+from imageport.sandbox.guest_player.programs import run
 
 Key = dict[str, "Value"]
 Value = tuple[int, bytes]
@@ -28,28 +28,30 @@ def is_clean(hive: bytes) -> bool:
 
 
 class Hive:
-    """One hive: subtrees read on demand, edits collected and merged by `flush`."""
+    """One hive: exported whole when it is first asked, edits collected and merged by `flush`.
+
+    The program takes as long to start as to export all of a sample's hive.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._exported: dict[str, dict[str, Key]] = {}
+        self._exported: dict[str, Key] = {}
         self._edits: list[str] = []
         self._named: set[str] = set()
 
     def subtree(self, key: str) -> dict[str, Key]:
         """Return every key at and below ``key``: lower-case path → values by lower-case name."""
         wanted = key.lower()
-        if wanted not in self._exported:
-            try:
-                text = run("hivexregedit", "--export", self._path, "\\" + key)
-            except PlayerError:
-                text = b""  # there is no such key
-            self._exported[wanted] = _parse(text.decode("utf-8", "replace"))
-        return self._exported[wanted]
+        below = f"{wanted}\\" if wanted else ""
+        return {
+            path: values
+            for path, values in self._keys().items()
+            if path == wanted or path.startswith(below)
+        }
 
     def key(self, path: str) -> Key | None:
         """Return one key's values, None when there is no such key."""
-        return self.subtree(path).get(path.lower())
+        return self._keys().get(path.lower())
 
     def children(self, key: str) -> list[str]:
         """Return the names directly below a key, in lower case."""
@@ -92,6 +94,12 @@ class Hive:
         self._edits.clear()
         self._named.clear()
         self._exported.clear()
+
+    def _keys(self) -> dict[str, Key]:
+        if not self._exported:
+            export = run("hivexregedit", "--export", self._path, "\\")
+            self._exported = _parse(export.decode("utf-8", "replace"))
+        return self._exported
 
 
 def dword(key: Key | None, name: str, missing: int = -1) -> int:
