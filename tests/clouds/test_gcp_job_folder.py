@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -101,11 +100,9 @@ def test_urls_of_a_folder_open_its_objects_with_the_key_of_the_settings(gcp_lab:
 def test_faults_of_the_bucket_do_not_keep_a_job_from_being_written(gcp_lab: GcpLab):
     gcp_lab.service.turn(fault_rate=0.3, seed=3)
     folder = JobFolder(gcp_lab.account("run-1"), "engine-job", "disk")
-    began = time.monotonic()
     for number in range(5):
         folder.write(f"object-{number}", b"x")
         assert folder.read(f"object-{number}") == b"x"
     folder.delete()
     gcp_lab.service.turn(fault_rate=0.0)
     assert gcp_lab.objects() == []
-    assert time.monotonic() - began < 30

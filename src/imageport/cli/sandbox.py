@@ -68,7 +68,7 @@ def describe(facts: SiteFacts) -> str:
     """Return how to reach a running site, as lines."""
     user, _, password = facts.api_auth.partition(":")
     share = f"smb://127.0.0.1:{facts.smb_port}"
-    labels = {"aws": "AWS endpoint", "azure": "Azure endpoint", "gcp": "GCP endpoint"}
+    labels = {"aws": "AWS endpoint", "azure": "Azure endpoint", "gcp": "Google Cloud"}
     vcenter = [
         f"vCenter API    https://127.0.0.1:{facts.vcenter_port}",
         f"               (user {facts.vcenter_user}, password {facts.vcenter_password})",
