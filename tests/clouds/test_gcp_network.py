@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imageport.clouds.gcp import named_resources
 from imageport.clouds.gcp.network import (
     EGRESS,
     INGRESS,
@@ -20,7 +21,7 @@ from imageport.clouds.gcp.network import (
     outside,
     require_isolation,
 )
-from imageport.clouds.gcp.operations import finished
+from imageport.clouds.gcp.operations import ended, finished
 from imageport.errors import CloudRefused, InputError, PermissionMissing
 from imageport.sandbox.gcp.account import NETWORK, PROJECT, SUBNET
 from tests.clouds.cloud_contract import SITE, Killed, LedgerOfAKilledRun
@@ -123,6 +124,36 @@ def test_what_was_made_but_never_recorded_is_found_again(gcp_lab: GcpLab):
     rules.remove()
     assert gcp_lab.cloud("look").list_ours(SITE) == []
     assert gcp_lab.state.ledger.open_entries() == []
+
+
+def test_an_insertion_that_a_killed_process_began_is_waited_for(
+    gcp_lab: GcpLab, monkeypatch: pytest.MonkeyPatch
+):
+    """A rule that is there may not apply yet, and only its operation tells."""
+    begun, waited = [], []
+
+    def die(_account: object, operation: Any, *_more: object, **_options: object) -> Any:
+        begun.append(operation.name)
+        raise Killed
+
+    def note(account: Any, operation: Any, *more: Any, **options: Any) -> Any:
+        waited.append(operation.name)
+        return ended(account, operation, *more, **options)
+
+    monkeypatch.setattr(named_resources, "ended", die)
+    with pytest.raises(Killed):
+        isolated_rules(gcp_lab.account("run-1")).make()
+    monkeypatch.setattr(named_resources, "ended", note)
+    rules = isolated_rules(gcp_lab.account("run-1"))
+    rules.make()
+    assert waited[0] == begun[0]
+    rules.remove()
+    assert rules_of(gcp_lab, rules) == []
+    waited.clear()
+    rules.make()
+    assert len(rules_of(gcp_lab, rules)) == 2
+    assert begun[0] not in waited
+    rules.remove()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ Insertion = Callable[[str], "Operation"]
 """Asks with the ``requestId`` that it is given."""
 
 
-def make(
+def make(  # noqa: PLR0913 - what is asked for, and how long and as whom it is waited for
     account: GcpAccount,
     action: str,
     subject: str,
@@ -34,18 +34,20 @@ def make(
     *,
     deadline_seconds: float,
     cancelled: Cancelled = never,
+    request_id: str = "",
 ) -> bool:
     """Make a resource and wait for it; False when an earlier call had made it already.
 
     A request whose answer was lost is repeated with its id, which Google answers with the
     operation that the first one began: only then is it known that, and when, the resource is
-    there. An operation that failed on Google's side is begun anew.
+    there. An operation that failed on Google's side is begun anew. ``request_id`` is that of a
+    process that may have been killed before it saw the end.
 
     Raises:
         CloudError: the request or its operation failed.
         TransferCancelled: ``cancelled`` said so; what was asked for may still be made.
     """
-    request_id = str(uuid.uuid4())
+    request_id = request_id or str(uuid.uuid4())
 
     def once() -> bool | CloudUnavailable:
         nonlocal request_id

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -78,17 +79,14 @@ class RulesOfRun:
         given: tuple[str, ...] = (),
     ) -> None:
         self._account = account
+        self._role = role
         self._subnet = subnet
-        self._rules: list[tuple[Rule, Intent]] = []
+        self._rules = () if given else tuple(rules)
         self.tags = given
         """Network tags that machines get; the rules exist once `make` returned."""
         if not given:
             token = token_of(account.scope, account.site, account.run, role)
             self.tags = (f"imageport-{role}-{token[:TOKEN_CHARACTERS]}",)
-            self._rules = [
-                (rule, account.intend("security-group", role, account.run, rule.name))
-                for rule in rules
-            ]
 
     def make(self) -> None:
         """Make the rules and wait until they apply; again is harmless.
@@ -109,14 +107,20 @@ class RulesOfRun:
                 hint=SHARED_NETWORK_HINT,
                 problems=["engine_network_tags or isolated_network_tag is missing"],
             )
-        for rule, intent in self._rules:
-            self._make(rule, intent, network)
+        for rule in self._rules:
+            self._make(rule, self._intend(rule), network)
 
     def remove(self) -> None:
         """Delete the rules that were made for the run, or half made."""
-        for _, intent in self._rules:
+        for rule in self._rules:
+            intent = self._intend(rule)
             delete_rule(self._account, self._id(intent))
             self._account.void(intent)
+
+    def _intend(self, rule: Rule) -> Intent:
+        """Write down that a rule is about to be made, each time anew: `remove` voids the last."""
+        account = self._account
+        return account.intend("security-group", self._role, account.run, rule.name)
 
     def _make(self, rule: Rule, intent: Intent, network: str) -> None:
         account = self._account
@@ -130,11 +134,22 @@ class RulesOfRun:
             self._id(intent),
             lambda id_: account.clients.firewalls.insert_unary(request | {"request_id": id_}),
             deadline_seconds=RULE_SECONDS,
+            request_id="" if intent.entry.resource_id else _request_id(intent),
         )
         account.record(intent, self._id(intent))
 
     def _id(self, intent: Intent) -> str:
         return firewall_id(self._account.settings, resource_name(intent))
+
+
+def _request_id(intent: Intent) -> str:
+    """Return the id by which a rule is asked for until it is known to apply.
+
+    A rule shows no state: whether one that is there already applies, only the operation tells that
+    began it, maybe in a process that was killed. One that was recorded applied; should somebody
+    have deleted it since, this id would only bring back the old operation.
+    """
+    return str(uuid.UUID(intent.client_token[:32]))
 
 
 def firewall_id(settings: GcpSettings, name: str) -> str:
