@@ -16,6 +16,7 @@ import pytest
 
 from imageport.compose.contract import Action, EngineDisk, EngineJob, EngineOptions, EngineReport
 from imageport.compose.site_engine import run_site_engine
+from imageport.compose.volumes.partition_table import HEAD_BYTES, parse_partition_table
 from imageport.sandbox.guest_player.play import PlayedBoot, play
 from imageport.sandbox.guest_player.programs import PlayerError
 from imageport.sandbox.sample.build import build_raw_sample, cached_sample
@@ -176,8 +177,9 @@ def test_compose_refuses_and_leaves_every_byte(
     tmp_path: Path, payload: Path, variant: Variant, options: EngineOptions, code: str
 ) -> None:
     raw = build_raw_sample(tmp_path / "disk.raw", variant)
-    guid = "" if variant is Variant.MBR else str(DISK_GUID)
-    job = EngineJob(Action.COMPOSE, EngineDisk("", guid), options, run="test")
+    with raw.open("rb") as file:
+        table = parse_partition_table(file.read(HEAD_BYTES), raw.stat().st_size)
+    job = EngineJob(Action.COMPOSE, EngineDisk("", table.disk_guid), options, run="test")
     report = run_site_engine(raw, job, payload=payload)
     assert [item.code for item in report.refusals] == [code]
     assert not report.ok
