@@ -84,7 +84,7 @@ def preflight(
 def publish_preflight(report: Preflight) -> None:
     """Store what was found in the image, and what would be changed, beside the run."""
     page = f"{_page(PreflightResult.of(report))}\n\n{report_sections(report.plan)}"
-    key = report_key("preflight", report.image)
+    key = report_key("found", report.image)  # "preflight" is the key of the stage's progress
     publish_markdown(key, page, "What was found in the image, and what would be changed.")
 
 

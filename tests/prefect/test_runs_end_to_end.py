@@ -25,7 +25,7 @@ def test_a_run_started_over_rest_publishes_the_prepared_image(running_site: Runn
     run = running_site.start("pvs-to-pvs/onprem", image=IMAGE)
     state = running_site.api.wait(run, LONG)
     assert (state.type, state.name) == ("COMPLETED", "Completed"), state.message
-    generations = running_site.state().catalogue.list(target=running_site.target)
+    generations = running_site.state().catalogue.list(image=IMAGE, target=running_site.target)
     assert [item.role for item in generations] == [GenerationRole.UPLOADED, GenerationRole.PREPARED]
     (publication,) = generations[1].publications
     assert (running_site.folder("target-store") / publication.file_name).exists()
@@ -42,8 +42,9 @@ def test_artifacts_show_progress_and_what_was_changed(running_site: RunningSite)
     run = running_site.runs("pvs-to-pvs")[0]
     children = running_site.api.child_runs(run["id"])
     found = {item["key"]: item for item in running_site.api.artifacts([run["id"], *children])}
-    for stage in ("upload", "prepare", "publish"):
+    for stage in ("preflight", "upload", "prepare", "publish"):
         assert found[f"{stage}-{IMAGE}"]["data"] == 100.0
+    assert "GiB hold data" in str(found[f"found-{IMAGE}"]["data"])
     assert "ena" in str(found[f"changes-{IMAGE}"]["data"]).lower()
     assert f"{IMAGE}" in str(found[f"published-{IMAGE}"]["data"])
 
@@ -116,7 +117,7 @@ def test_a_run_whose_engine_works_at_the_site_sends_what_was_composed(
     assert 0 < uploaded.details["stats"]["bytes_sent"] <= 16 * MIB  # of the raw upload before it
     children = running_site.api.child_runs(run)
     found = {item["key"]: item for item in running_site.api.artifacts([run, *children])}
-    assert "## The guest" in str(found[f"preflight-{IMAGE}"]["data"])
+    assert "## The guest" in str(found[f"found-{IMAGE}"]["data"])
     assert "ddc9.cloud.example" in str(found[f"changes-{IMAGE}"]["data"])
     assert running_site.leftovers() == {}
 

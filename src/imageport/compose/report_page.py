@@ -66,7 +66,8 @@ def inspection_sections(inspection: Inspection) -> str:
 
 def inspection_facts(inspection: Inspection) -> list[tuple[str, str]]:
     """Return the facts that have one value each, named for people."""
-    windows = (inspection.product_name, inspection.edition, inspection.build)
+    product, edition = inspection.product_name, inspection.edition
+    windows = (product, "" if edition in product else edition, inspection.build)
     sets = [
         f"{name} (current)" if name == inspection.current_control_set else name
         for name in inspection.control_sets
