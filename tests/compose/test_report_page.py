@@ -53,6 +53,11 @@ INSPECTION = Inspection(
 )
 
 
+def test_an_edition_that_windows_own_name_has_is_not_said_again() -> None:
+    known = replace(INSPECTION, edition="Enterprise")
+    assert "Windows 11 Enterprise 10.0.22631 x86" in inspection_sections(known)
+
+
 def test_every_fact_of_the_inspection_is_on_the_page() -> None:
     page = inspection_sections(INSPECTION).replace("\\", "")
     shown = {"free_bytes": "3.0 GiB"}

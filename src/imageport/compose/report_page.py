@@ -67,7 +67,7 @@ def inspection_sections(inspection: Inspection) -> str:
 def inspection_facts(inspection: Inspection) -> list[tuple[str, str]]:
     """Return the facts that have one value each, named for people."""
     product, edition = inspection.product_name, inspection.edition
-    windows = (product, "" if edition in product else edition, inspection.build)
+    windows = (product, "" if edition in product.split() else edition, inspection.build)
     sets = [
         f"{name} (current)" if name == inspection.current_control_set else name
         for name in inspection.control_sets
